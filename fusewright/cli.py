@@ -1,0 +1,494 @@
+"""The ``fusewright`` command: compile, run, inspect, check, bench.
+
+Owns arguments, printing and exit codes (0 done, 1 refused, 2 wrong usage). Does no work of its own: every command
+is a few calls of the public API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import fusewright as fw
+
+from .core.dims import evaluate, symbols
+from .core.dtypes import dtype
+from .core.errors import FusewrightError, ImportRefused, InputRefused
+from .progress import on_terminal
+
+DONE, REFUSED, USAGE, BUG = 0, 1, 2, 3
+
+Dims = dict[str, Any]
+
+
+class UsageError(Exception):
+    """The command line itself is wrong; reported by argparse with exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (``sys.argv[1:]`` by default) and return its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        command: Callable[[argparse.Namespace], int] = args.command
+        code = command(args)
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        _exit_usage(args.parser, str(error))
+    except FusewrightError as error:
+        return _refuse(error, args.json)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; a second failure while Python flushes at exit must stay silent too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _complain("file", f"{error.strerror or error}{where}", args.json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print(
+            "This is a bug in Fusewright: please report it with the lines above and the model's kind.", file=sys.stderr
+        )
+        return BUG
+
+
+# ---------------------------------------------------------------------------------------------- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fusewright",
+        description="Compile trained Keras and TensorFlow models into native kernel bundles that run with NumPy alone.",
+        epilog="Exit codes: 0 done, 1 the model, bundle or input was refused, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"fusewright {fw.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        sub.set_defaults(command=command, parser=sub)
+        return sub
+
+    def model_options(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--inputs", metavar="A,B", help="names of the inputs (GraphDef and SavedModel)")
+        sub.add_argument("--outputs", metavar="C,D", help="names of the outputs")
+        sub.add_argument(
+            "--feed",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="bind an input at import; VALUE is a JSON value or a .npy file",
+        )
+        sub.add_argument("--weights", metavar="FILE", help="weights for a .json architecture")
+
+    sub = add("compile", _compile, "Compile a model file into a kernel bundle.")
+    sub.add_argument("source", metavar="SRC", help=".keras, .h5, .hdf5, .json with --weights, or another model file")
+    sub.add_argument("-o", "--output", required=True, metavar="OUT.fwb", help="the bundle to write")
+    sub.add_argument(
+        "--target", action="append", metavar="NAME", help="cpu (default), cpu-avx2, cpu-avx512, cuda; may be repeated"
+    )
+    sub.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="N=1",
+        help="fix a symbolic extent (N=8) or bound it (N=1:512); left out it stays free",
+    )
+    sub.add_argument("--threads", type=_count, metavar="T", help="default number of threads of the bundle")
+    sub.add_argument(
+        "--numerics",
+        choices=("strict", "fast"),
+        default="strict",
+        help="fast admits approximate kernels (default: strict)",
+    )
+    sub.add_argument("--tune", action="store_true", help="time kernel variants on this machine and keep the fastest")
+    model_options(sub)
+
+    sub = add("run", _run, "Run a bundle on arrays from .npy or .npz files.")
+    sub.add_argument("bundle", metavar="BUNDLE")
+    sub.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]X.npy",
+        help="one input; without NAME in the order of the signature; an .npz holds inputs by name",
+    )
+    sub.add_argument("-o", "--output", metavar="OUT.npz", help="where to write the outputs (.npy for a single one)")
+    sub.add_argument("--threads", type=_count, metavar="T")
+    sub.add_argument("--interpret", action="store_true", help="interpret the portable graph instead of native code")
+
+    sub = add("inspect", _inspect, "Describe a model file or a bundle.")
+    sub.add_argument("source", metavar="SRC|BUNDLE")
+    sub.add_argument("--graph", action="store_true", help="print the whole graph as text")
+    model_options(sub)
+
+    sub = add("check", _check, "List everything in a model that cannot be compiled, all at once.")
+    sub.add_argument("source", metavar="SRC")
+    sub.add_argument(
+        "--against", metavar="VALUES.npz", help="compare with known values of inputs, inner values or outputs"
+    )
+    sub.add_argument("--feed", action="append", default=[], metavar="NAME=VALUE")
+
+    sub = add("bench", _bench, "Time a bundle on random inputs: best, median and 99th percentile.")
+    sub.add_argument("bundle", metavar="BUNDLE")
+    sub.add_argument("--dim", action="append", default=[], metavar="N=8", help="extent of a free symbol (default 1)")
+    sub.add_argument("--threads", type=_count, metavar="T")
+    sub.add_argument("--seconds", type=float, default=2.0, help="how long to measure each kind of call (default 2)")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _exit_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    parser.error(message)
+
+
+def _dims(items: Iterable[str]) -> Dims:
+    """``["N=8", "T=1:512"]`` as ``{"N": 8, "T": (1, 512)}``."""
+    dims: Dims = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        low, colon, high = value.partition(":")
+        try:
+            if not (name and equals):
+                raise ValueError
+            dims[name] = (int(low), int(high)) if colon else int(low)
+        except ValueError:
+            raise UsageError(
+                f"--dim {item}: expected NAME=EXTENT or NAME=LOW:HIGH, for example N=8 or N=1:512"
+            ) from None
+    return dims
+
+
+def _feeds(items: Iterable[str]) -> dict[str, Any]:
+    feeds: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--feed {item}: expected NAME=VALUE")
+        if value.endswith(".npy"):
+            feeds[name] = _load_array(value)
+            continue
+        try:
+            feeds[name] = json.loads(value)
+        except json.JSONDecodeError:
+            raise UsageError(
+                f"--feed {item}: VALUE must be a number, true, false, a JSON list or a .npy file"
+            ) from None
+    return feeds
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [name for name in text.split(",") if name] if text else None
+
+
+def _import_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Only what was given, so that a plain ``compile SRC`` hands the file itself to the compiler."""
+    given = {
+        "inputs": _names(args.inputs),
+        "outputs": _names(args.outputs),
+        "feeds": _feeds(args.feed) or None,
+        "weights": args.weights,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _load_array(path: str) -> Any:
+    """The array of a .npy, or the mapping of an .npz. Raises InputRefused for anything else."""
+    try:
+        # allow_pickle stays off: an array file from elsewhere must not run code.
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputRefused(f"{path}: no such file") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise InputRefused(f"{path}: not a readable .npy or .npz file ({error})") from None
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+def _compile(args: argparse.Namespace) -> int:
+    dims, options = _dims(args.dim), _import_options(args)
+    target: Any = "cpu" if not args.target else args.target[0] if len(args.target) == 1 else args.target
+    extra: dict[str, Any] = {"tune": True} if args.tune else {}
+    start = time.perf_counter()
+    with on_terminal(args.json) as progress:
+        source = fw.import_model(args.source, **options) if options else args.source
+        bundle = fw.compile(
+            source,
+            target=target,
+            dims=dims or None,
+            threads=args.threads,
+            numerics=args.numerics,
+            progress=progress,
+            **extra,
+        )
+        bundle.save(args.output)
+    seconds = time.perf_counter() - start
+    size = Path(args.output).stat().st_size
+    report = bundle.report().to_dict()
+    if args.json:
+        return _print_json(
+            {
+                "bundle": args.output,
+                "bytes": size,
+                "seconds": round(seconds, 3),
+                "signature": _signature(bundle.signature),
+                "report": report,
+            }
+        )
+    print(f"{args.output}: {_bytes(size)} in {seconds:.1f} s")
+    _print_signature(_signature(bundle.signature))
+    _print_report(report)
+    return DONE
+
+
+def _run(args: argparse.Namespace) -> int:
+    bundle = fw.load(args.bundle, threads=args.threads, native=not args.interpret)
+    feeds = _bind_inputs(args.input, [value.name for value in bundle.signature.inputs])
+    outputs: Mapping[str, np.ndarray] = bundle.run(feeds)
+    if args.output:
+        if args.output.endswith(".npy"):
+            if len(outputs) != 1:
+                raise UsageError(f"the bundle has {len(outputs)} outputs: write them to an .npz")
+            np.save(args.output, next(iter(outputs.values())), allow_pickle=False)
+        else:
+            with open(args.output, "wb") as file:
+                np.savez(file, **dict(outputs))
+    rows = [
+        {"name": name, "dtype": str(value.dtype), "shape": list(value.shape), **_range(value)}
+        for name, value in outputs.items()
+    ]
+    if args.json:
+        return _print_json({"output": args.output, "outputs": rows})
+    for row in rows:
+        spread = f"  min {row['min']:.6g}  max {row['max']:.6g}  mean {row['mean']:.6g}" if "min" in row else ""
+        print(f"{row['name']}  {row['dtype']}{row['shape']}{spread}")
+    return DONE
+
+
+def _bind_inputs(items: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    feeds: dict[str, Any] = {}
+    unnamed = []
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals:
+            name, path = "", item
+        loaded = _load_array(path)
+        if isinstance(loaded, np.ndarray):
+            if name:
+                feeds[name] = loaded
+            else:
+                unnamed.append(loaded)
+        else:
+            feeds.update({key: loaded[key] for key in loaded.files})
+    free = [name for name in names if name not in feeds]
+    if len(unnamed) > len(free):
+        raise InputRefused(f"{len(unnamed)} unnamed inputs for {len(free)} places; the inputs are {', '.join(names)}")
+    feeds.update(zip(free, unnamed))
+    return feeds
+
+
+def _range(value: np.ndarray) -> dict[str, float]:
+    if not value.size or value.dtype.kind not in "fiub":
+        return {}
+    wide = value.astype(np.float64)
+    return {"min": float(wide.min()), "max": float(wide.max()), "mean": float(wide.mean())}
+
+
+def _check(args: argparse.Namespace) -> int:
+    result = fw.check(args.source, against=args.against, feeds=_feeds(args.feed) or None)
+    found = result.to_dict()
+    if args.json:
+        _print_json(found)
+    else:
+        rows = [row if isinstance(row, Mapping) else {"problem": str(row)} for row in found.get("rows", [])]
+        _print_table(rows)
+        if found.get("first_divergence"):
+            print(f"first divergence: {found['first_divergence']}")
+        print("ok: everything in this model compiles" if result.ok else f"{len(rows)} rows; not ok")
+    return DONE if result.ok else REFUSED
+
+
+def _bench(args: argparse.Namespace) -> int:
+    dims = _dims(args.dim)
+    for name, value in dims.items():
+        if isinstance(value, tuple):
+            raise UsageError(f"--dim {name}: bench needs one extent, not a range")
+    start = time.perf_counter()
+    bundle = fw.load(args.bundle, threads=args.threads)
+    loaded = time.perf_counter() - start
+    feeds = _random_feeds(bundle.signature.inputs, dims)
+    outputs = bundle.run(feeds)
+    bound = bundle.bind(feeds, {name: np.empty_like(value) for name, value in outputs.items()})
+    rows = []
+    for name, call in (("call", lambda: bundle.run(feeds)), ("bound", bound)):
+        times = _measure(call, args.seconds)
+        rows.append(
+            {
+                "kind": name,
+                "calls": len(times),
+                "best_us": round(float(times.min()) * 1e6, 2),
+                "median_us": round(float(np.median(times)) * 1e6, 2),
+                "p99_us": round(float(np.percentile(times, 99)) * 1e6, 2),
+            }
+        )
+    shapes = {name: list(np.shape(value)) for name, value in feeds.items()}
+    if args.json:
+        return _print_json(
+            {
+                "bundle": args.bundle,
+                "load_ms": round(loaded * 1e3, 3),
+                "inputs": shapes,
+                "threads": args.threads,
+                "timings": rows,
+            }
+        )
+    print(f"{args.bundle}: loaded in {loaded * 1e3:.2f} ms; inputs {shapes}")
+    _print_table(rows)
+    return DONE
+
+
+def _random_feeds(inputs: Iterable[Any], dims: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Seeded inputs: standard normal floats, integers and bools in {0, 1}; unnamed symbols are 1."""
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for value in inputs:
+        shape = [evaluate(e, {name: dims.get(name, 1) for name in symbols(e)}) for e in value.shape]
+        kind = dtype(str(value.dtype))
+        drawn = rng.standard_normal(shape) if kind.is_float else rng.integers(0, 2, shape)
+        feeds[value.name] = drawn.astype(kind.compute)  # bf16 crosses the API as float32
+    return feeds
+
+
+def _measure(call: Callable[[], Any], seconds: float) -> np.ndarray:
+    for _ in range(3):
+        call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 10 or (time.perf_counter() < end and len(times) < 1_000_000):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return np.asarray(times)
+
+
+# ---------------------------------------------------------------------------------------------- printing
+
+
+def _print_json(value: Any) -> int:
+    print(json.dumps(value, indent=2, sort_keys=False, default=str))
+    return DONE
+
+
+def _signature(signature: Any) -> dict[str, list[dict[str, Any]]]:
+    def rows(values: Iterable[Any]) -> list[dict[str, Any]]:
+        return [
+            {"name": v.name, "dtype": str(v.dtype), "shape": [d if isinstance(d, int) else str(d) for d in v.shape]}
+            for v in values
+        ]
+
+    return {"inputs": rows(signature.inputs), "outputs": rows(signature.outputs)}
+
+
+def _print_signature(signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    for side in ("inputs", "outputs"):
+        for row in signature[side]:
+            print(f"  {side[:-1]:<8} {row['name']}  {row['dtype']}[{', '.join(map(str, row['shape']))}]")
+
+
+def _print_report(report: Mapping[str, Any]) -> None:
+    kernels = report["kernels"]
+    fused = sum(1 for kernel in kernels if kernel.get("kind") == "fused")
+    at = ", ".join(f"{name}={value}" for name, value in (report.get("dims") or {}).items())
+    print(f"  kernels  {len(kernels)} ({fused} fused)")
+    print(
+        f"  arena    {_bytes(report['arena_bytes'])}{f' at {at}' if at else ''}"
+        f" (lower bound {_bytes(report['lower_bound_bytes'])}), {len(report['in_place'])} values in place"
+    )
+    print(f"  numerics {report['numerics']}")
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns] + [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+# ---------------------------------------------------------------------------------------------- refusals
+
+_WHAT = {
+    "ImportRefused": "the model was refused",
+    "InputRefused": "the input was refused",
+    "BundleRefused": "the bundle was refused",
+    "CompileRefused": "the model cannot be compiled as asked",
+    "MissingDependency": "an optional package is missing",
+}
+
+
+def _refuse(error: FusewrightError, as_json: bool) -> int:
+    """Say what, where, why and what to do on stderr (and as JSON on stdout when asked)."""
+    kind = type(error).__name__
+    problems = (
+        [{"code": p.code, "where": p.where, "reason": p.reason, "hint": p.hint} for p in error.problems]
+        if isinstance(error, ImportRefused)
+        else []
+    )
+    if as_json:
+        _print_json({"error": {"type": kind, "message": str(error), "problems": problems}})
+    print(f"error: {_WHAT.get(kind, 'refused')} ({kind})", file=sys.stderr)
+    if not problems:
+        where = getattr(error, "where", "")
+        print(
+            "".join(f"  {line}\n" for line in ([f"at {where}"] if where else []) + str(error).splitlines()),
+            file=sys.stderr,
+            end="",
+        )
+    for p in problems:
+        print(f"  [{p['code']}]" + (f" at {p['where']}" if p["where"] else ""), file=sys.stderr)
+        print(f"    why:  {p['reason']}", file=sys.stderr)
+        if p["hint"]:
+            print(f"    hint: {p['hint']}", file=sys.stderr)
+    return REFUSED
+
+
+def _complain(kind: str, message: str, as_json: bool) -> int:
+    if as_json:
+        _print_json({"error": {"type": kind, "message": message, "problems": []}})
+    print(f"error: {message}", file=sys.stderr)
+    return REFUSED

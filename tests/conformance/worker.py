@@ -1,0 +1,93 @@
+"""The process that runs conformance cases, one after the other, so that a crash costs one case.
+
+Reads one JSON request a line on stdin, answers one JSON line on the descriptor it was given. Must not decide totals.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fusewright as fw
+from fusewright.core.dtypes import dtype
+
+from case import Case, judge_all
+
+
+def run_case(suite: str, corpora: Path, key: str, native: bool) -> dict[str, Any]:
+    """Compile, save, reload, run and judge one case; ``native=False`` interprets the imported graph instead."""
+    module = importlib.import_module(f"suite_{suite}")
+    with tempfile.TemporaryDirectory(prefix="fusewright-case-") as folder:
+        scratch = Path(folder)
+        case: Case = module.load(corpora, key, scratch)
+        if case.uncounted == "constant":
+            return _outcome("constant")
+        try:
+            got = _run_native(case, scratch) if native else _run_interpreted(case)
+        except fw.FusewrightError as error:
+            return _outcome(case.uncounted or "refused", f"{type(error).__name__}: {error}".replace(folder, ""))
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            return _outcome("crashed", f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})")
+        if case.wants is None:
+            return _outcome(case.uncounted or "no_reference")
+        detail, error = judge_all(got, case)
+        return _outcome("wrong" if detail else "passed", detail, error)
+
+
+def _outcome(outcome: str, detail: str = "", max_err: float | None = None) -> dict[str, Any]:
+    finite = max_err is not None and np.isfinite(max_err)
+    return {"outcome": outcome, "detail": detail[:2000], "max_err": max_err if finite else None}
+
+
+def _run_native(case: Case, scratch: Path) -> Mapping[str, np.ndarray]:
+    source = fw.import_model(case.source, **case.import_options) if case.import_options else case.source
+    path = scratch / "case.fwb"
+    fw.compile(source).save(path)
+    bundle = fw.load(path)
+    return bundle.run(_feeds(case, bundle.signature.inputs))
+
+
+def _run_interpreted(case: Case) -> Mapping[str, np.ndarray]:
+    graph = fw.import_model(case.source, **case.import_options)
+    outputs = graph.run(_feeds(case, graph.inputs), precision="f32")
+    return outputs if isinstance(outputs, Mapping) else dict(enumerate(outputs))
+
+
+def _feeds(case: Case, inputs: Any) -> dict[str, np.ndarray]:
+    if isinstance(case.feeds, Mapping):
+        return dict(case.feeds)
+    if case.feeds is not None:
+        return {value.name: feed for value, feed in zip(inputs, case.feeds, strict=True)}
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for value in inputs:
+        kind = dtype(str(value.dtype))
+        shape = [d if isinstance(d, int) else 3 for d in value.shape]
+        drawn = rng.standard_normal(shape) if kind.is_float else rng.integers(0, 2, shape)
+        feeds[value.name] = drawn.astype(kind.compute)
+    return feeds
+
+
+def main() -> None:
+    # Answers go out on a private copy of stdout: whatever a library prints lands on stderr.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = run_case(request["suite"], Path(request["corpora"]), request["key"], request["native"])
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
