@@ -1,0 +1,5 @@
+"""The op table, one file per family. Importing this package fills ``opdef.OPS``."""
+
+from . import blocked, composite, contract, control, data, elementwise, reduce, resize, shape, window
+
+__all__ = ["blocked", "composite", "contract", "control", "data", "elementwise", "reduce", "resize", "shape", "window"]

@@ -1,0 +1,180 @@
+"""Blocked layouts: ordinary tensors of one more rank.
+
+Owns to_blocked / from_blocked, which reorder [N, spatial..., C] to [N, ceil(C/block), spatial..., block] and back, and
+conv on blocked operands. The padding lanes are zero and stay out of every result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import TypeRefused
+from ..graph import Graph, Node
+from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
+from ..types import TensorType
+from ._common import Arrays, gamma, same
+from .elementwise import NUMERIC
+from .shape import moved_cost
+from .window import (
+    conv_arrays, window_attrs, window_extent, _eval_avg_pool, _eval_max_pool, _bound_avg_pool, _bound_max_pool,
+)  # fmt: skip
+
+Types = Sequence[TensorType]
+Regions = Sequence[Graph]
+
+
+def _infer_to(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
+    x, block = types[0], attrs["block"]
+    if x.rank < 2 or not isinstance(x.shape[-1], int):
+        raise TypeRefused(f"needs [N, spatial..., C] with a fixed C, got {x}")
+    return [x.with_shape((x.shape[0], -(-x.shape[-1] // block), *x.shape[1:-1], block))]
+
+
+def to_blocked_array(x: np.ndarray, block: int) -> np.ndarray:
+    """[N, spatial..., C] to [N, ceil(C/block), spatial..., block], zero padded."""
+    c = x.shape[-1]
+    blocks = -(-c // block)
+    padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, blocks * block - c)])
+    return np.moveaxis(padded.reshape((*x.shape[:-1], blocks, block)), -2, 1)
+
+
+def from_blocked_array(x: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse of to_blocked_array."""
+    flat = np.moveaxis(x, 1, -2)
+    return flat.reshape((*flat.shape[:-2], flat.shape[-2] * flat.shape[-1]))[..., :channels]
+
+
+define_op(
+    OpDef(
+        "to_blocked", ("x",), "gather", _infer_to, lambda a, attrs, ctx: to_blocked_array(a[0], attrs["block"]),
+        attrs={"block": 16},
+        bound=lambda a, e, o, bc: to_blocked_array(np.broadcast_to(e[0], a[0].shape), bc.attrs["block"]),
+        cost=moved_cost, doc="[N, spatial..., C] to [N, ceil(C/block), spatial..., block], zero padded.",
+    )
+)  # fmt: skip
+
+
+def _infer_from(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
+    x, c = types[0], attrs["channels"]
+    if x.rank < 3 or not isinstance(x.shape[1], int) or not isinstance(x.shape[-1], int) or not isinstance(c, int):
+        raise TypeRefused(f"needs [N, C/block, spatial..., block] with fixed channels, got {x}")
+    if x.shape[1] != -(-c // x.shape[-1]):
+        raise TypeRefused(f"{x.shape[1]} blocks of {x.shape[-1]} do not hold {c} channels")
+    return [x.with_shape((x.shape[0], *x.shape[2:-1], c))]
+
+
+define_op(
+    OpDef(
+        "from_blocked", ("x",), "gather", _infer_from, lambda a, attrs, ctx: from_blocked_array(a[0], attrs["channels"]),
+        attrs={"channels": REQUIRED},
+        bound=lambda a, e, o, bc: from_blocked_array(np.broadcast_to(e[0], a[0].shape), bc.attrs["channels"]),
+        cost=moved_cost, doc="[N, C/block, spatial..., block] back to [N, spatial..., C].",
+    )
+)  # fmt: skip
+
+
+def _infer_conv(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
+    x, w = types
+    if x.rank != w.rank + 1 or not 4 <= x.rank <= 6 or x.dtype is not w.dtype or x.dtype not in NUMERIC:
+        raise TypeRefused(f"needs blocked x and plain w of one dtype, got {x} and {w}")
+    block, rank = x.shape[-1], x.rank - 3
+    window_attrs(attrs, rank)
+    groups, c_out = attrs["groups"], w.shape[-1]
+    if not isinstance(c_out, int) or not isinstance(block, int) or c_out % groups:
+        raise TypeRefused(f"{c_out} filters do not split into {groups} groups")
+    c_in = w.shape[-2] * groups
+    same(x.shape[1] * block, -(-c_in // block) * block, "channel blocks")
+    out = [
+        window_extent(x.shape[2 + i], w.shape[i], attrs["strides"][i], attrs["pads"][i], attrs["dilations"][i])
+        for i in range(rank)
+    ]
+    return [x.with_shape((x.shape[0], -(-c_out // block), *out, block))]
+
+
+def _plain(a: Arrays, attrs: Attrs) -> np.ndarray:
+    return from_blocked_array(a[0], a[1].shape[-2] * attrs["groups"])
+
+
+def _eval_conv(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return to_blocked_array(conv_arrays(_plain(a, attrs), a[1], attrs), a[0].shape[-1])
+
+
+def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
+    plain = _plain(a, bc.attrs)
+    k = int(np.prod(a[1].shape[:-1], dtype=int))
+    finite = np.where(np.isfinite(plain), np.abs(plain), 0).astype(np.float64)
+    ex = np.asarray(_plain([np.broadcast_to(e[0], a[0].shape), a[1]], bc.attrs), np.float64)
+    magnitude = conv_arrays(finite + ex, np.abs(np.asarray(a[1], np.float64)), bc.attrs)
+    spread = conv_arrays(ex, np.abs(np.asarray(a[1], np.float64)), bc.attrs)
+    total = np.where(magnitude >= 3.4028234e38, np.inf, spread + gamma(k + 1, bc.u) * magnitude + k * bc.eta)
+    return to_blocked_array(total, a[0].shape[-1])
+
+
+def _cost_conv(node: Node) -> Cost:
+    x, w = node.operands
+    out = node.results[0].type
+    size: Any = 2
+    for d in w.shape[:-1]:
+        size = size * d
+    return Cost(out.size * size, x.type.nbytes + w.type.nbytes + out.nbytes)
+
+
+define_op(
+    OpDef(
+        "conv_blocked", ("x", "w"), "window", _infer_conv, _eval_conv,
+        attrs={"strides": 1, "pads": None, "dilations": 1, "groups": 1}, bound=_bound_conv, cost=_cost_conv,
+        doc="conv on a blocked x; w stays [kernel..., C/groups, filters]; the result is blocked.",
+    )
+)  # fmt: skip
+
+
+def _infer_pool(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
+    x = types[0]
+    if not 4 <= x.rank <= 6:
+        raise TypeRefused(f"pooling on blocks needs rank 4 to 6, got {x}")
+    rank = x.rank - 3
+    attrs["strides"] = attrs["window"] if attrs["strides"] is None else attrs["strides"]
+    window_attrs(attrs, rank)
+    out = [
+        window_extent(x.shape[2 + i], attrs["window"][i], attrs["strides"][i], attrs["pads"][i], attrs["dilations"][i])
+        for i in range(rank)
+    ]
+    return [x.with_shape((*x.shape[:2], *out, x.shape[-1]))]
+
+
+def _merged(x: np.ndarray) -> np.ndarray:
+    """Blocks and batch as one axis: pooling treats them alike."""
+    return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
+
+
+def _on_blocks(fn: Any) -> Any:
+    def run(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
+        y = fn([_merged(a[0])], attrs, ctx)
+        return np.asarray(y).reshape((*a[0].shape[:2], *y.shape[1:]))
+
+    return run
+
+
+def _bound_on_blocks(fn: Any) -> Any:
+    def run(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
+        y = fn([_merged(a[0])], [_merged(np.broadcast_to(e[0], a[0].shape))], _merged(o), bc)
+        return np.asarray(y).reshape(o.shape)
+
+    return run
+
+
+for _name, _eval, _bound, _extra in (
+    ("max_pool_blocked", _eval_max_pool, _bound_max_pool, {}),
+    ("avg_pool_blocked", _eval_avg_pool, _bound_avg_pool, {"count_include_pad": False}),
+):
+    define_op(
+        OpDef(
+            _name, ("x",), "window", _infer_pool, _on_blocks(_eval),
+            attrs={"window": REQUIRED, "strides": None, "pads": None, "dilations": 1, **_extra},
+            bound=_bound_on_blocks(_bound), cost=moved_cost, doc=f"{_name[:8]} on [N, C/block, spatial..., block].",
+        )
+    )  # fmt: skip

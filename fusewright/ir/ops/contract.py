@@ -1,0 +1,192 @@
+"""Contractions: matmul and einsum.
+
+Owns dot products over one or more axes. Sums may be taken in any order, with or without fused multiply-add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.dims import Extent, product
+from ...core.dtypes import FLOATS, INTS
+from ...core.errors import TypeRefused
+from ..graph import Graph, Node
+from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
+from ..types import TensorType
+from ._common import Arrays, broadcast, gamma, one_dtype, same
+
+Types = Sequence[TensorType]
+
+
+def dot_bound(a: np.ndarray, b: np.ndarray, ea: np.ndarray, eb: np.ndarray, dot: Any, k: int, bc: BoundContext) -> np.ndarray:
+    """Error of a k-term dot product in any order (facts: running error analysis); ``dot`` contracts float64 arrays."""
+    with np.errstate(all="ignore"):
+        absa, absb = np.abs(np.asarray(a, np.float64)), np.abs(np.asarray(b, np.float64))
+        fina, finb = np.where(np.isfinite(absa), absa, 0), np.where(np.isfinite(absb), absb, 0)
+        ea, eb = np.broadcast_to(ea, a.shape), np.broadcast_to(eb, b.shape)
+        plain = dot(fina, finb)
+        spread = dot(fina + ea, finb + eb) if np.any(ea) or np.any(eb) else plain
+        total = np.maximum(spread - plain, 0) + gamma(k + 1, bc.u) * spread + k * bc.eta
+        # Past float32's range order decides between a number, an infinity and NaN.
+        return np.where(spread >= 3.4028234e38, np.inf, total)
+
+
+def _swap(t: tuple[Extent, ...], flag: bool) -> tuple[Extent, ...]:
+    return (*t[:-2], t[-1], t[-2]) if flag else t
+
+
+def _infer_matmul(types: Types, attrs: dict[str, Any], regions: Sequence[Graph]) -> list[TensorType]:
+    a, b = types
+    dt = one_dtype(types)
+    if dt not in (*FLOATS, *INTS):
+        raise TypeRefused(f"takes numbers, not {dt}")
+    if a.rank < 2 or b.rank < 2:
+        raise TypeRefused("both operands need rank >= 2; reshape vectors")
+    sa, sb = _swap(a.shape, attrs["transpose_a"]), _swap(b.shape, attrs["transpose_b"])
+    same(sa[-1], sb[-2], "inner extents")
+    return [TensorType(dt, (*broadcast([sa[:-2], sb[:-2]]), sa[-2], sb[-1]))]
+
+
+def _sides(a: Arrays, attrs: Attrs) -> tuple[np.ndarray, np.ndarray]:
+    x = np.swapaxes(a[0], -1, -2) if attrs["transpose_a"] else a[0]
+    y = np.swapaxes(a[1], -1, -2) if attrs["transpose_b"] else a[1]
+    return x, y
+
+
+def _eval_matmul(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.matmul(*_sides(a, attrs))
+
+
+def _bound_matmul(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
+    x, y = _sides(a, bc.attrs)
+    ex, ey = _sides([np.broadcast_to(e[0], a[0].shape), np.broadcast_to(e[1], a[1].shape)], bc.attrs)
+    return dot_bound(x, y, ex, ey, np.matmul, x.shape[-1], bc)
+
+
+def _cost_matmul(node: Node) -> Cost:
+    a, b = node.operands
+    out = node.results[0].type
+    k = a.shape[-2] if node.attrs["transpose_a"] else a.shape[-1]
+    return Cost(2 * out.size * k, a.type.nbytes + b.type.nbytes + out.nbytes)
+
+
+define_op(
+    OpDef(
+        "matmul", ("a", "b"), "contract", _infer_matmul, _eval_matmul,
+        attrs={"transpose_a": False, "transpose_b": False}, bound=_bound_matmul, cost=_cost_matmul,
+        doc="a @ b over the last two axes (each optionally transposed); leading axes broadcast.",
+    )
+)  # fmt: skip
+
+
+def parse_equation(equation: str, types: Types) -> tuple[list[str], str]:
+    """(operand subscripts, result subscript), ellipses spelt out with capital letters. Raises TypeRefused."""
+    text = equation.replace(" ", "")
+    left, arrow, right = text.partition("->")
+    ins = left.split(",")
+    if not arrow or len(ins) != len(types):
+        raise TypeRefused(f"einsum {equation!r} must name {len(types)} operands and a result")
+    widest = max((t.rank - len(s.replace("...", "")) for s, t in zip(ins, types, strict=True) if "..." in s), default=0)
+    dots = "ZYXWVUTSRQPO"[:widest]
+    full = []
+    for s, t in zip(ins, types, strict=True):
+        n = t.rank - len(s.replace("...", ""))
+        full.append(s.replace("...", dots[len(dots) - n :]) if "..." in s else s)
+    out = right.replace("...", dots)
+    for s, t in zip(full, types, strict=True):
+        if len(s) != t.rank or len(set(s)) != len(s) or not s.isalpha() and s:
+            raise TypeRefused(f"einsum {equation!r}: subscript {s!r} does not fit {t}")
+    if len(set(out)) != len(out) or not set(out) <= set("".join(full)):
+        raise TypeRefused(f"einsum {equation!r}: bad result subscript")
+    return full, out
+
+
+def _letter_sizes(ins: Sequence[str], types: Types) -> dict[str, Extent]:
+    sizes: dict[str, Extent] = {}
+    for s, t in zip(ins, types, strict=True):
+        for letter, d in zip(s, t.shape, strict=True):
+            if sizes.get(letter, 1) == 1:
+                sizes[letter] = d
+            elif d != 1:
+                sizes[letter] = same(sizes[letter], d, f"subscript {letter}")
+    return sizes
+
+
+def _infer_einsum(types: Types, attrs: dict[str, Any], regions: Sequence[Graph]) -> list[TensorType]:
+    dt = one_dtype(types)
+    if not 1 <= len(types) <= 2:
+        raise TypeRefused("einsum takes one or two operands; chain it for more")
+    ins, out = parse_equation(attrs["equation"], types)
+    sizes = _letter_sizes(ins, types)
+    return [TensorType(dt, [sizes[c] for c in out])]
+
+
+def _eval_einsum(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.asarray(np.einsum(attrs["equation"].replace(" ", ""), *a, optimize=len(a) > 1), a[0].dtype)
+
+
+def _bound_einsum(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
+    equation = bc.attrs["equation"].replace(" ", "")
+    ins, out = parse_equation(equation, [TensorType("f64", x.shape) for x in a])
+    sizes = {c: d for s, x in zip(ins, a, strict=True) for c, d in zip(s, x.shape, strict=True)}
+    k = int(np.prod([sizes[c] for c in sizes if c not in out], dtype=int))
+    if len(a) == 1:
+        ones = np.ones(())
+        return dot_bound(a[0], ones, e[0], np.zeros(()), lambda x, y: np.einsum(equation, x) * y, k, bc)
+    return dot_bound(a[0], a[1], e[0], e[1], lambda x, y: np.einsum(equation, x, y, optimize=True), k, bc)
+
+
+def _decompose_einsum(b: Any, operands: Sequence[Any], attrs: Attrs) -> Any:
+    """Sum out letters of one operand only, then transpose to batch, free, contracted and use matmul."""
+    ins, out = parse_equation(attrs["equation"], [v.type for v in operands])
+    if len(operands) == 1:
+        x, s = operands[0], ins[0]
+        drop = tuple(i for i, c in enumerate(s) if c not in out)
+        x = b.reduce_sum(x, axes=drop) if drop else x
+        left = [c for c in s if c in out]
+        return b.transpose(x, perm=tuple(left.index(c) for c in out)) if "".join(left) != out else b.reshape(x, shape=x.shape)
+    sizes = _letter_sizes(ins, [v.type for v in operands])
+    values, subs = [], []
+    for v, s, other in zip(operands, ins, reversed(ins), strict=True):
+        drop = tuple(i for i, c in enumerate(s) if c not in out and c not in other)
+        values.append(b.reduce_sum(v, axes=drop) if drop else v)
+        subs.append("".join(c for c in s if c in out or c in other))
+    batch = [c for c in subs[0] if c in subs[1] and c in out]
+    inner = [c for c in subs[0] if c in subs[1] and c not in out]
+    rows = [c for c in subs[0] if c not in subs[1]]
+    cols = [c for c in subs[1] if c not in subs[0]]
+    sides = []
+    for v, s, order in ((values[0], subs[0], (batch, rows, inner)), (values[1], subs[1], (batch, inner, cols))):
+        flat = [c for group in order for c in group]
+        want = [sizes[c] for c in s]
+        # A letter of extent 1 on one side broadcasts against the other.
+        v = b.broadcast_to(v, shape=want) if any(p != q for p, q in zip(v.shape, want, strict=True)) else v
+        v = b.transpose(v, perm=tuple(s.index(c) for c in flat)) if list(s) != flat else v
+        lead = [sizes[c] for c in batch]
+        sides.append(b.reshape(v, shape=(*lead, *(product(sizes[c] for c in group) for group in order[1:]))))
+    y = b.matmul(*sides)
+    letters = batch + rows + cols
+    y = b.reshape(y, shape=[sizes[c] for c in letters])
+    return b.transpose(y, perm=tuple(letters.index(c) for c in out)) if letters != list(out) else y
+
+
+def _cost_einsum(node: Node) -> Cost:
+    types = [v.type for v in node.operands]
+    ins, _ = parse_equation(node.attrs["equation"], types)
+    work = product(_letter_sizes(ins, types).values())
+    return Cost(2 * work, sum((t.nbytes for t in types), 0) + node.results[0].type.nbytes)
+
+
+define_op(
+    OpDef(
+        "einsum", ("x*",), "contract", _infer_einsum, _eval_einsum, attrs={"equation": REQUIRED}, bound=_bound_einsum,
+        cost=_cost_einsum, decompose=_decompose_einsum,
+        doc="Einstein summation over one or two operands, explicit result, distinct letters per operand, ellipses allowed.",
+    )
+)  # fmt: skip
+__all__ = ["EvalContext", "dot_bound", "parse_equation"]

@@ -1,0 +1,193 @@
+"""Resampling of spatial axes: the ``resize`` op.
+
+Owns interpolation weights and coordinates. Formulas follow tf.image.resize (half-pixel centres) and ONNX Resize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.dims import Extent, extent
+from ...core.dtypes import FLOATS, I64
+from ...core.errors import TypeRefused
+from ..graph import Graph, Node, Value
+from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
+from ..types import TensorType
+from ._common import Arrays, gamma
+from .shape import moved_cost
+
+METHODS = ("nearest", "linear", "cubic", "lanczos3", "lanczos5")
+COORDINATES = ("half_pixel", "asymmetric", "align_corners")
+ROUNDING = ("floor", "round_half_down", "round_half_up", "ceil")
+
+
+def _kernel(method: str, cubic: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    """(weight at distance, support radius)."""
+    if method == "linear":
+        return (lambda t: np.maximum(1 - np.abs(t), 0)), 1.0
+    if method == "cubic":  # Keys, 1981
+
+        def keys(t: np.ndarray) -> np.ndarray:
+            t = np.abs(t)
+            near = ((cubic + 2) * t - (cubic + 3)) * t * t + 1
+            far = ((cubic * t - 5 * cubic) * t + 8 * cubic) * t - 4 * cubic
+            return np.where(t <= 1, near, np.where(t < 2, far, 0))
+
+        return keys, 2.0
+    radius = float(method[-1])
+
+    def lanczos(t: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(t) < radius, np.sinc(t) * np.sinc(t / radius), 0)
+
+    return lanczos, radius
+
+
+def positions(n_in: int, n_out: int, coordinates: str) -> np.ndarray:
+    """Source coordinate (float64, in units of input elements) of every output element."""
+    i = np.arange(n_out, dtype=np.float64)
+    if coordinates == "align_corners":
+        return i * ((n_in - 1) / (n_out - 1)) if n_out > 1 else i * 0
+    scale = n_in / max(n_out, 1)
+    return (i + 0.5) * scale - 0.5 if coordinates == "half_pixel" else i * scale
+
+
+def nearest_index(n_in: int, n_out: int, coordinates: str, rounding: str) -> np.ndarray:
+    """The input element that each output element copies."""
+    p = positions(n_in, n_out, coordinates)
+    if rounding == "floor":
+        # tf.image.resize nearest: floor((i + 0.5) * scale), the centre's pixel.
+        p = np.floor(p + 0.5) if coordinates == "half_pixel" else np.floor(p)
+    elif rounding == "ceil":
+        p = np.ceil(p)
+    else:
+        p = np.ceil(p - 0.5) if rounding == "round_half_down" else np.floor(p + 0.5)
+    return np.clip(p, 0, n_in - 1).astype(np.int64)
+
+
+def weights(n_in: int, n_out: int, attrs: Attrs) -> np.ndarray:
+    """Interpolation matrix [n_out, n_in] in float64.
+
+    ``edge='clamp'`` repeats the border element, ``edge='drop'`` leaves outside taps out and renormalises.
+    """
+    fn, radius = _kernel(attrs["method"], attrs["cubic"])
+    p = positions(n_in, n_out, attrs["coordinates"])
+    stretch = max(n_in / max(n_out, 1), 1.0) if attrs["antialias"] else 1.0
+    reach = int(np.ceil(radius * stretch)) + 1
+    first = np.floor(p).astype(np.int64) - reach
+    matrix = np.zeros((n_out, n_in))
+    rows = np.arange(n_out)
+    for k in range(2 * reach + 2):
+        at = first + k
+        w = fn((at - p) / stretch)
+        inside = (at >= 0) & (at < n_in)
+        if attrs["edge"] == "drop":
+            w = np.where(inside, w, 0)
+        np.add.at(matrix, (rows, np.clip(at, 0, n_in - 1)), w)
+    total = matrix.sum(1, keepdims=True)
+    return matrix / np.where(total == 0, 1, total) if attrs["edge"] == "drop" or stretch > 1 else matrix
+
+
+def _infer(types: Sequence[TensorType], attrs: dict[str, Any], regions: Sequence[Graph]) -> list[TensorType]:
+    x = types[0]
+    if not 3 <= x.rank <= 5:
+        raise TypeRefused(f"resize needs rank 3 to 5, got {x}")
+    sizes = attrs["sizes"] = tuple(extent(s) for s in attrs["sizes"])
+    if len(sizes) != x.rank - 2:
+        raise TypeRefused(f"resize needs {x.rank - 2} sizes, got {sizes}")
+    for name, allowed in (("method", METHODS), ("coordinates", COORDINATES), ("rounding", ROUNDING), ("edge", ("clamp", "drop"))):
+        if attrs[name] not in allowed:
+            raise TypeRefused(f"{name} {attrs[name]!r} is not one of {', '.join(allowed)}")
+    if attrs["method"] != "nearest" and x.dtype not in FLOATS:
+        raise TypeRefused(f"{attrs['method']} interpolation takes floats, not {x.dtype}")
+    return [x.with_shape((x.shape[0], *sizes, x.shape[-1]))]
+
+
+def _along(x: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
+    return np.moveaxis(np.tensordot(matrix.astype(x.dtype), x, (1, axis)), 0, axis)
+
+
+def _eval(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
+    x = a[0]
+    for axis, n in enumerate(attrs["sizes"], 1):
+        if attrs["method"] == "nearest":
+            x = np.take(x, nearest_index(x.shape[axis], n, attrs["coordinates"], attrs["rounding"]), axis)
+        elif x.shape[axis] != n:
+            x = _along(x, weights(x.shape[axis], n, attrs), axis)
+    return x
+
+
+def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
+    err, x = np.broadcast_to(e[0], a[0].shape), np.abs(np.asarray(a[0], np.float64))
+    if bc.attrs["method"] == "nearest":
+        return _eval([err], bc.attrs, bc.ctx)
+    x = np.where(np.isfinite(x), x, 0)
+    taps = 0
+    for axis, n in enumerate(bc.attrs["sizes"], 1):
+        if x.shape[axis] != n:
+            m = np.abs(weights(x.shape[axis], n, bc.attrs))
+            taps += int(np.max(np.count_nonzero(m, axis=1), initial=0)) + 2
+            x, err = _along(x, m, axis), _along(err.astype(np.float64), m, axis)
+    # The weights themselves are rounded to float32; coordinates near a sample lose a few units more.
+    return np.asarray(err + gamma(taps + 16, bc.u) * (x + err))
+
+
+def decompose(b: Any, operands: Sequence[Value], attrs: Attrs) -> Value:
+    """One axis after the other: nearest gathers, the rest contracts with a constant matrix, or lerps when symbolic."""
+    x = operands[0]
+    for axis, n in enumerate(attrs["sizes"], 1):
+        if x.shape[axis] == n and attrs["method"] != "nearest":
+            continue
+        x = _resize_axis(b, x, axis, n, attrs)
+    return x
+
+
+def _resize_axis(b: Any, x: Value, axis: int, n: Extent, attrs: Attrs) -> Value:
+    size = x.shape[axis]
+    if attrs["method"] == "nearest":
+        if isinstance(size, int) and isinstance(n, int):
+            index = b.constant(nearest_index(size, n, attrs["coordinates"], attrs["rounding"]))
+        else:
+            index = _symbolic_nearest(b, size, n, attrs)
+        return b.gather(x, index, axis=axis)
+    if not (isinstance(size, int) and isinstance(n, int)):
+        raise TypeRefused(f"{attrs['method']} resize of a symbolic extent {size} to {n} is not supported; fix it with dims=")
+    matrix = b.constant(weights(size, n, attrs), x.dtype)
+    front = x.shape[:axis]
+    rest = x.shape[axis + 1 :]
+    flat = b.reshape(x, shape=(_count(front), size, _count(rest)))
+    return b.reshape(b.matmul(matrix, flat), shape=(*front, n, *rest))
+
+
+def _count(dims: Sequence[Extent]) -> Extent:
+    total: Extent = 1
+    for d in dims:
+        total = total * d
+    return total
+
+
+def _symbolic_nearest(b: Any, size: Extent, n: Extent, attrs: Attrs) -> Value:
+    """Integer arithmetic on run-time extents: exact where the float formula is."""
+    if attrs["coordinates"] == "align_corners" or attrs["rounding"] != "floor":
+        raise TypeRefused(f"nearest resize of a symbolic extent {size} with these options is not supported; fix it with dims=")
+    i = b.iota(shape=(n,), axis=0, dtype=I64)
+    whole = n // size if isinstance(n // size, int) and (n // size) * size == n else None
+    if whole:
+        return b.floordiv(i, whole)
+    raise TypeRefused(f"nearest resize of a symbolic extent {size} to {n} is not supported; fix it with dims=")
+
+
+define_op(
+    OpDef(
+        "resize", ("x",), "opaque", _infer, _eval,
+        attrs={
+            "sizes": REQUIRED, "method": "nearest", "coordinates": "half_pixel", "rounding": "floor", "antialias": False,
+            "cubic": -0.5, "edge": "clamp",
+        },
+        bound=_bound, cost=moved_cost, decompose=decompose,
+        doc="Resample the spatial axes of [N, spatial..., C] to ``sizes``.",
+    )
+)  # fmt: skip
+__all__ = ["Node", "Cost"]
