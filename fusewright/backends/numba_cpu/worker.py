@@ -1,0 +1,158 @@
+"""The compiling process: kernel text in, position-independent machine code out, over two pipes.
+
+Owns the way from Numba's LLVM text to an object file. Started as ``python -m``, one variant each.
+Must not be imported by anything that runs bundles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import sys
+import types as pytypes
+from typing import Any, BinaryIO
+
+import llvmlite.binding as llvm
+from numba import njit, types
+from numba.core import compiler
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.cpu_options import FastMathOptions
+from numba.core.registry import cpu_target
+
+from ...core.errors import FusewrightError
+from . import dispatcher
+from .image import Code, flatten
+from .registry import HELPER_OPTIONS, JITTED, load_all
+from .variants import VARIANTS, Variant
+
+ENTRY = "fusewright_entry"
+TRIPLE = "x86_64-unknown-linux-gnu"
+_WORD = types.int64
+KERNEL_TYPES = (types.CPointer(_WORD), _WORD, _WORD, _WORD)
+_LLVM_NAME = {_WORD: "i64", KERNEL_TYPES[0]: "ptr"}
+
+# No call to a library function may appear (memset from a zeroing loop, say): the image has nothing to link against.
+_ATTRIBUTES = ' "no-builtins" nounwind'
+_DEFINE = re.compile(r"^(define [^\n]*?)((?: comdat(?:\([^\n]*?\))?)?(?: align \d+)?(?: ![^\n{]*)?) \{$", re.M)
+
+
+class Codegen:
+    """Compiles Python functions for one variant."""
+
+    def __init__(self, variant: Variant) -> None:
+        load_all()
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        llvm.initialize_native_asmparser()  # for the pause and syscall instructions
+        # Fused elementwise kernels have many buffers; the default would give up proving that they do not overlap.
+        llvm.set_option("fusewright", "--runtime-memory-check-threshold=64")
+        target = llvm.Target.from_triple(TRIPLE)
+        self.machine = target.create_target_machine(
+            cpu=variant.cpu, features=variant.features, opt=3, reloc="pic", codemodel="small"
+        )
+        self.tuning = llvm.PipelineTuningOptions(speed_level=3)
+        self.tuning.loop_vectorization = True
+        self.tuning.slp_vectorization = True
+        self.tuning.loop_interleaving = True
+        self.tuning.loop_unrolling = True
+        self.typing, self.target = cpu_target.typing_context, cpu_target.target_context
+
+    def function(self, text: str, fastmath: list[str]) -> Any:
+        """Execute kernel text over the prelude and return its ``k``; its other functions become jitted helpers."""
+        space = dict(JITTED)
+        exec(compile(text, "<kernel>", "exec"), space)
+        options = HELPER_OPTIONS | {"fastmath": set(fastmath) or False}
+        for name, value in list(space.items()):
+            if name != "k" and isinstance(value, pytypes.FunctionType) and value.__globals__ is space:
+                space[name] = njit(**options)(value)
+        return space["k"]
+
+    def llvm_text(self, fn: Any, args: tuple[types.Type, ...], result: types.Type, fastmath: list[str]) -> str:
+        """The unoptimised module of ``fn`` with a C function ENTRY around it."""
+        flags = compiler.Flags()
+        flags.nrt = False
+        flags.no_compile = True
+        flags.no_cpython_wrapper = True
+        flags.no_cfunc_wrapper = True
+        flags.error_model = "numpy"
+        flags.fastmath = FastMathOptions(set(fastmath) or False)
+        self.typing.refresh()
+        self.target.refresh()
+        done = compiler.compile_extra(self.typing, self.target, fn, args, result, flags, {})
+        with global_compiler_lock:
+            done.library.finalize()
+        text = done.library.get_llvm_str()
+        formal = ", ".join(f"{_LLVM_NAME[t]} %a{i}" for i, t in enumerate(args))
+        void = result == types.void
+        slot, ret = ("ptr", "void") if void else (_LLVM_NAME[result], _LLVM_NAME[result])
+        body = [
+            f"define {ret} @{ENTRY}({formal}) {{",
+            f"  %r = alloca {slot}",
+            "  %e = alloca ptr",
+            f'  %s = call i32 @"{done.fndesc.llvm_func_name}"(ptr %r, ptr %e, {formal})',
+            "  ret void" if void else f"  %v = load {slot}, ptr %r\n  ret {slot} %v",
+            "}",
+        ]
+        return text + "\n" + "\n".join(body) + "\n"
+
+    def compile(self, fn: Any, args: tuple[types.Type, ...], result: types.Type, fastmath: list[str]) -> Code:
+        text = _DEFINE.sub(rf"\1{_ATTRIBUTES}\2 {{", self.llvm_text(fn, args, result, fastmath))
+        module = llvm.parse_assembly(text)
+        module.triple = TRIPLE
+        for function in module.functions:
+            if not function.is_declaration and function.name != ENTRY:
+                function.linkage = "internal"
+                function.add_function_attribute("alwaysinline")
+        for variable in module.global_variables:
+            if not variable.is_declaration:
+                variable.linkage = "internal"
+        module.verify()
+        builder = llvm.create_pass_builder(self.machine, self.tuning)
+        builder.getModulePassManager().run(module, builder)
+        self.last = module
+        return flatten(self.machine.emit_object(module), ENTRY)
+
+    def request(self, kind: str, text: str, fastmath: list[str]) -> Code:
+        if kind == "kernel":
+            return self.compile(self.function(text, fastmath), KERNEL_TYPES, types.void, fastmath)
+        fn, arity, result = dispatcher.ENTRIES[kind]
+        return self.compile(fn, (_WORD,) * arity, _WORD if result else types.void, [])
+
+
+def _read(stream: BinaryIO, size: int) -> bytes | None:
+    data = stream.read(size)
+    return data if data is not None and len(data) == size else None
+
+
+def serve(variant: Variant, source: BinaryIO, sink: BinaryIO) -> None:
+    """Answer requests until the other side closes its end."""
+    codegen = Codegen(variant)
+    while (head := _read(source, 4)) is not None:
+        body = _read(source, struct.unpack(">I", head)[0])
+        if body is None:
+            return
+        ask = json.loads(body)
+        data = b""
+        try:
+            code = codegen.request(ask["kind"], ask["text"], ask["fastmath"])
+            answer: dict[str, Any] = {"ok": True, "entry": code.entry}
+            data = code.data
+        except Exception as error:  # whatever Numba or LLVM raise becomes the parent's typed refusal
+            name = "" if isinstance(error, FusewrightError) else f"{type(error).__name__}: "
+            answer = {"ok": False, "error": f"{name}{error}"}
+        answer["size"] = len(data)
+        header = json.dumps(answer).encode()
+        sink.write(struct.pack(">I", len(header)) + header + data)
+        sink.flush()
+
+
+def main() -> None:
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a stray print must not land in the protocol
+    serve(VARIANTS[sys.argv[1]], sys.stdin.buffer, sink)
+
+
+if __name__ == "__main__":
+    main()
