@@ -60,7 +60,8 @@ class ThreadPool:
             image.pin()  # its code must outlive every bundle, for the threads never leave it
             loop = image.worker()
             for number in range(self._helpers, wanted):
-                thread = threading.Thread(target=loop, args=(self.address,), name=f"fusewright-{number + 1}", daemon=True)
+                name = f"fusewright-{number + 1}"
+                thread = threading.Thread(target=loop, args=(self.address,), name=name, daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:  # out of threads, or the interpreter is going down

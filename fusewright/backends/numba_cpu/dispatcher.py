@@ -15,10 +15,11 @@ from ...core import poolwords as w
 from . import intrinsics as low
 from .registry import helper
 
-MAGIC, LAYOUT, SPINS, BUSY, STATE, SLEEPERS = (int(v) for v in (w.MAGIC, w.LAYOUT, w.SPINS, w.BUSY, w.STATE, w.SLEEPERS))
+MAGIC, LAYOUT, SPINS, BUSY, STATE, SLEEPERS = w.MAGIC, w.LAYOUT, w.SPINS, w.BUSY, w.STATE, w.SLEEPERS
 FN, ARGS, EXTENT, CHUNK, SCRATCH, STRIDE, NEXT = w.FN, w.ARGS, w.EXTENT, w.CHUNK, w.SCRATCH, w.STRIDE, w.NEXT
 CALL, LOOP, ENDLOOP, BRANCH, JUMP, HALT = w.CALL, w.LOOP, w.ENDLOOP, w.BRANCH, w.JUMP, w.HALT
-FUTEX, FUTEX_WAIT, FUTEX_WAKE, YIELD = low.SYS_FUTEX, low.FUTEX_WAIT_PRIVATE, low.FUTEX_WAKE_PRIVATE, low.SYS_SCHED_YIELD
+FUTEX, YIELD = low.SYS_FUTEX, low.SYS_SCHED_YIELD
+FUTEX_WAIT, FUTEX_WAKE = low.FUTEX_WAIT_PRIVATE, low.FUTEX_WAKE_PRIVATE
 
 _WANTED, _COUNT = 16, 0xFFFF
 _NO_MORE = ~(_COUNT << _WANTED)
@@ -79,8 +80,8 @@ def _bump(table, count, first):  # type: ignore[no-untyped-def]
 def run(program, pool, threads, scratch, stride):  # type: ignore[no-untyped-def]
     """Walk the step table at ``program``; 0 when it halts, else the pc of an unknown instruction.
 
-    ``scratch`` is a block of ``threads`` areas, ``stride`` bytes apart. A LOOP's ``end_pc`` is where to go when it is done
-    (the word after its ENDLOOP; the ENDLOOP itself is understood too).
+    ``scratch`` is a block of ``threads`` areas, ``stride`` bytes apart. A LOOP's ``end_pc`` is where to go when it is
+    done (the word after its ENDLOOP; the ENDLOOP itself is understood too).
     """
     p = words(program)
     shared = threads > 1 and pool != 0
@@ -144,7 +145,7 @@ def worker(pool):  # type: ignore[no-untyped-def]
         if wanted > 0:
             if low.atomic_cas(state, seen, seen - (1 << _WANTED) + 1):
                 block = words(pool)
-                # The places are numbered down from threads - 1, so each helper has its own scratch; the caller has area 0.
+                # Places are numbered down from threads - 1, so each helper has its own scratch; the caller has area 0.
                 scratch = block[SCRATCH] + wanted * block[STRIDE]
                 _drain(pool, block[FN], block[ARGS], block[EXTENT], block[CHUNK], scratch)
                 low.atomic_add(state, -1)

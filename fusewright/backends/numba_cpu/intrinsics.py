@@ -120,7 +120,8 @@ def bits(typingctx: Any, x: Any) -> Any:
 @intrinsic
 def from_bits(typingctx: Any, x: Any) -> Any:
     """The float with this int32 or int64 bit pattern."""
-    back = {types.int32: types.float32, types.int64: types.float64, types.uint32: types.float32, types.uint64: types.float64}
+    single, double = types.float32, types.float64
+    back = {types.int32: single, types.uint32: single, types.int64: double, types.uint64: double}
     if x not in back:
         return None
     sig = back[x](x)

@@ -14,8 +14,8 @@ from typing import Any
 from numba import njit
 from numba.extending import overload
 
-# No fast-math: Cody-Waite reductions and NaN handling rely on the operations as written. No runtime (NRT): kernels never
-# allocate, so that no symbol outside the image can be needed.
+# No fast-math: Cody-Waite reductions and NaN handling rely on the operations as written. No runtime (NRT): kernels
+# never allocate, so that no symbol outside the image can be needed.
 HELPER_OPTIONS: dict[str, Any] = {
     "_nrt": False,
     "no_cpython_wrapper": True,
@@ -48,12 +48,13 @@ _PARAMETERS = {1: "x", 2: "x, y", 3: "x, y, z"}
 
 
 def by_type(name: str, arity: int, pick: Callable[..., Any]) -> Any:
-    """A jit-callable that chooses its implementation by argument types: ``pick(*types)`` gives a jitted function or None."""
+    """A jit-callable that chooses its implementation by argument types: ``pick(*types)`` is a jitted function or None."""
     params = _PARAMETERS[arity]
     space: dict[str, Any] = {"pick": pick}
     text = (
         f"def {name}({params}):\n    raise NotImplementedError\n"
-        f"def choose({params}):\n    chosen = pick({params})\n    return chosen and (lambda {params}: chosen({params}))\n"
+        f"def choose({params}):\n    chosen = pick({params})\n"
+        f"    return chosen and (lambda {params}: chosen({params}))\n"
     )
     exec(text, space)  # our own text, made from the three names above
     overload(space[name], jit_options=dict(HELPER_OPTIONS))(space["choose"])

@@ -7,6 +7,7 @@ Must not import Numba: the parent process stays light.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import json
 import os
@@ -28,16 +29,27 @@ from .variants import VARIANTS
 
 _FOLDER = Path(__file__).parent
 _ROOT = _FOLDER.parents[2]
-_KEYED = ("registry.py", "prelude.py", "mathlib.py", "mathlib32.py", "intrinsics.py", "dispatcher.py", "worker.py", "image.py")
+_KEYED = (
+    "registry.py",
+    "prelude.py",
+    "mathlib.py",
+    "mathlib32.py",
+    "intrinsics.py",
+    "dispatcher.py",
+    "worker.py",
+    "image.py",
+)
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSource:
-    """Text that defines ``k(args, start, stop, scratch)`` over the prelude; ``entry`` is its symbol in the image.
+    """Text that defines ``(args, start, stop, scratch)`` over the prelude; ``entry`` is its symbol in the image.
 
-    ``fastmath`` holds LLVM flag names ("contract", "nsz", ...); none by default, so that NaN, infinities and the bits of an
-    element do not depend on where a vector loop begins.
+    The kernel is the last function of the text with these parameters, whatever its name; others are helpers.
+
+    ``fastmath`` holds LLVM flag names ("contract", "nsz", ...); none by default, so that NaN, infinities and the bits
+    of an element do not depend on where a vector loop begins.
     """
 
     entry: str
@@ -58,7 +70,7 @@ class _Task:
 
 @memoise
 def toolchain_digest() -> str:
-    """A digest of everything but the kernel text that decides the machine code: our sources and the compilers' versions."""
+    """A digest of what decides machine code besides the kernel text: our sources and the compilers' versions."""
     try:
         parts = [f"{name} {metadata.version(name)}" for name in ("numba", "llvmlite")]
     except metadata.PackageNotFoundError as error:
@@ -110,10 +122,8 @@ class _Worker:
     def close(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(OSError):
                     pipe.close()
-                except OSError:
-                    pass
         self.process.terminate()
         self.process.wait()
 
@@ -206,7 +216,8 @@ class _Batch:
                 except EOFError:
                     held[1].close()
                     status, held = held[1].process.returncode, None
-                    raise CompileRefused(f"the compiling process died (status {status}) on this kernel:\n{task.text}") from None
+                    what = f"the compiling process died (status {status}) on this kernel:\n{task.text}"
+                    raise CompileRefused(what) from None
                 self.store.put(task.key(), _pack(code))
                 with self.lock:
                     self.done[task] = code
@@ -236,7 +247,8 @@ def build_images(
             if source.entry in seen:
                 raise CompileRefused(f"two kernels have the symbol {source.entry!r}")
             seen.add(source.entry)
-            plan.setdefault(_Task(variant, "kernel", source.text, tuple(sorted(source.fastmath))), []).append(source.entry)
+            task = _Task(variant, "kernel", source.text, tuple(sorted(source.fastmath)))
+            plan.setdefault(task, []).append(source.entry)
         plans[variant] = plan
     tasks = [task for plan in plans.values() for task in plan]
     store = Cache.default()

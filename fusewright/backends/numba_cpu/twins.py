@@ -62,7 +62,9 @@ class Memory:
         Memory.current = self
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         Memory.current = self._outer.pop()
 
 
@@ -247,8 +249,10 @@ SCALARS: dict[str, Callable[..., Any]] = {
     "atan2": _same(np.arctan2), "pow": power, "floordiv": floordiv, "mod": mod, "truncdiv": truncdiv, "rem": rem,
     "maximum": _same(np.maximum), "minimum": _same(np.minimum), "floor": _same(np.floor), "ceil": _same(np.ceil),
     "trunc": _same(np.trunc), "rint": _same(np.rint), "fabs": _same(np.abs), "absolute": _same(lambda x: abs(x)),
-    "sign": _same(np.sign), "copysign": _same(np.copysign), "fma": fma, "relu": _same(lambda x: np.maximum(x, type(x)(0))),
-    "isnan": lambda x: bool(np.isnan(x)), "isinf": lambda x: bool(np.isinf(x)), "isfinite": lambda x: bool(np.isfinite(x)),
+    "sign": _same(np.sign), "copysign": _same(np.copysign), "fma": fma,
+    "relu": _same(lambda x: np.maximum(x, type(x)(0))),
+    "isnan": lambda x: bool(np.isnan(x)), "isinf": lambda x: bool(np.isinf(x)),
+    "isfinite": lambda x: bool(np.isfinite(x)),
     "select": lambda c, x, y: x if c else y, "shift_left": shift_left, "shift_right": shift_right,
     "f16_f32": f16_f32, "f32_f16": f32_f16, "bf16_f32": bf16_f32, "f32_bf16": f32_bf16,
     "f64_f16": lambda x: f32_f16(round_to_odd(x)), "f64_bf16": lambda x: f32_bf16(round_to_odd(x)),
@@ -258,7 +262,14 @@ SCALARS: dict[str, Callable[..., Any]] = {
 
 
 def run_unjitted(
-    namespace: dict[str, Any], text: str, entry: str, args: Sequence[int], start: int, stop: int, scratch: int, memory: Memory
+    namespace: dict[str, Any],
+    text: str,
+    entry: str,
+    args: Sequence[int],
+    start: int,
+    stop: int,
+    scratch: int,
+    memory: Memory,
 ) -> None:
     """Run kernel ``text`` (our own generated source) over ``memory`` with ``namespace`` as its prelude."""
     space = dict(namespace)

@@ -21,7 +21,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu_options import FastMathOptions
 from numba.core.registry import cpu_target
 
-from ...core.errors import FusewrightError
+from ...core.errors import CompileRefused, FusewrightError
 from . import dispatcher
 from .image import Code, flatten
 from .registry import HELPER_OPTIONS, JITTED, load_all
@@ -29,6 +29,7 @@ from .variants import VARIANTS, Variant
 
 ENTRY = "fusewright_entry"
 TRIPLE = "x86_64-unknown-linux-gnu"
+PARAMETERS = ("args", "start", "stop", "scratch")
 _WORD = types.int64
 KERNEL_TYPES = (types.CPointer(_WORD), _WORD, _WORD, _WORD)
 _LLVM_NAME = {_WORD: "i64", KERNEL_TYPES[0]: "ptr"}
@@ -60,14 +61,19 @@ class Codegen:
         self.typing, self.target = cpu_target.typing_context, cpu_target.target_context
 
     def function(self, text: str, fastmath: list[str]) -> Any:
-        """Execute kernel text over the prelude and return its ``k``; its other functions become jitted helpers."""
+        """Execute kernel text over the prelude and return its kernel: the last function of (args, start, stop, scratch).
+        Its other functions become jitted helpers."""
         space = dict(JITTED)
         exec(compile(text, "<kernel>", "exec"), space)
+        own = {n: f for n, f in space.items() if isinstance(f, pytypes.FunctionType) and f.__globals__ is space}
+        kernels = [n for n, f in own.items() if f.__code__.co_varnames[: f.__code__.co_argcount] == PARAMETERS]
+        if not kernels:
+            raise CompileRefused(f"kernel text defines no function of {PARAMETERS}")
         options = HELPER_OPTIONS | {"fastmath": set(fastmath) or False}
-        for name, value in list(space.items()):
-            if name != "k" and isinstance(value, pytypes.FunctionType) and value.__globals__ is space:
+        for name, value in own.items():
+            if name != kernels[-1]:
                 space[name] = njit(**options)(value)
-        return space["k"]
+        return space[kernels[-1]]
 
     def llvm_text(self, fn: Any, args: tuple[types.Type, ...], result: types.Type, fastmath: list[str]) -> str:
         """The unoptimised module of ``fn`` with a C function ENTRY around it."""
