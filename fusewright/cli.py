@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,12 +21,28 @@ import numpy as np
 
 import fusewright as fw
 
-from .core.dims import evaluate, symbols
+from .core.dims import evaluate, extent, symbols
 from .core.dtypes import dtype
-from .core.errors import FusewrightError, ImportRefused, InputRefused
+from .core.errors import BundleRefused, FusewrightError, InputRefused
+from .core.plan import Plan
+from .core.report import Report
 from .progress import on_terminal
+from .runtime.format import MANIFEST, Container
+from .show import (
+    DONE,
+    REFUSED,
+    bytes_text,
+    port_row,
+    print_failure,
+    print_json,
+    print_refusal,
+    print_report,
+    print_signature,
+    print_table,
+    signature_rows,
+)
 
-DONE, REFUSED, USAGE, BUG = 0, 1, 2, 3
+BUG = 3
 
 Dims = dict[str, Any]
 
@@ -46,14 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         _exit_usage(args.parser, str(error))
     except FusewrightError as error:
-        return _refuse(error, args.json)
+        return print_refusal(error, args.json)
     except BrokenPipeError:
         # The reader (head, less) has gone; a second failure while Python flushes at exit must stay silent too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        return _complain("file", f"{error.strerror or error}{where}", args.json)
+        return print_failure("file", f"{error.strerror or error}{where}", args.json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -247,18 +264,18 @@ def _compile(args: argparse.Namespace) -> int:
     size = Path(args.output).stat().st_size
     report = bundle.report().to_dict()
     if args.json:
-        return _print_json(
+        return print_json(
             {
                 "bundle": args.output,
                 "bytes": size,
                 "seconds": round(seconds, 3),
-                "signature": _signature(bundle.signature),
+                "signature": signature_rows(bundle.signature),
                 "report": report,
             }
         )
-    print(f"{args.output}: {_bytes(size)} in {seconds:.1f} s")
-    _print_signature(_signature(bundle.signature))
-    _print_report(report)
+    print(f"{args.output}: {bytes_text(size)} in {seconds:.1f} s")
+    print_signature(signature_rows(bundle.signature))
+    print_report(report)
     return DONE
 
 
@@ -279,10 +296,10 @@ def _run(args: argparse.Namespace) -> int:
         for name, value in outputs.items()
     ]
     if args.json:
-        return _print_json({"output": args.output, "outputs": rows})
+        return print_json({"output": args.output, "outputs": rows})
     for row in rows:
-        spread = f"  min {row['min']:.6g}  max {row['max']:.6g}  mean {row['mean']:.6g}" if "min" in row else ""
-        print(f"{row['name']}  {row['dtype']}{row['shape']}{spread}")
+        numbers = "".join(f"  {key} {row[key]:.6g}" for key in ("min", "max", "mean", "non_finite") if key in row)
+        print(f"{row['name']}  {row['dtype']}{row['shape']}{numbers}")
     return DONE
 
 
@@ -312,17 +329,107 @@ def _range(value: np.ndarray) -> dict[str, float]:
     if not value.size or value.dtype.kind not in "fiub":
         return {}
     wide = value.astype(np.float64)
-    return {"min": float(wide.min()), "max": float(wide.max()), "mean": float(wide.mean())}
+    finite = wide[np.isfinite(wide)]
+    if not finite.size:
+        return {"non_finite": float(wide.size)}
+    spread = {"min": float(finite.min()), "max": float(finite.max()), "mean": float(finite.mean())}
+    return {**spread, "non_finite": float(wide.size - finite.size)} if finite.size < wide.size else spread
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    if _is_bundle(args.source):
+        return _inspect_bundle(args)
+    graph = fw.import_model(args.source, **_import_options(args))
+    ops = Counter(node.op.name for node in graph.nodes)
+    signature = {
+        "inputs": [port_row(value.name, value) for value in graph.inputs],
+        "outputs": [port_row(name, value) for name, value in zip(graph.output_names, graph.outputs)],
+    }
+    constants = sum(v.const.array.nbytes for node in graph.nodes for v in node.results if v.const is not None)
+    if args.json:
+        return print_json(
+            {
+                "kind": "graph",
+                "signature": signature,
+                "nodes": len(graph.nodes),
+                "ops": dict(ops.most_common()),
+                "constant_bytes": constants,
+                "fingerprint": graph.fingerprint,
+                **({"graph": str(graph)} if args.graph else {}),
+            }
+        )
+    if args.graph:
+        print(graph)
+        return DONE
+    print(f"{args.source}: {len(graph.nodes)} nodes, {bytes_text(constants)} of constants")
+    print_signature(signature)
+    print_table([{"op": op, "count": count} for op, count in ops.most_common()])
+    return DONE
+
+
+def _is_bundle(path: str) -> bool:
+    """A bundle by name, or by its first member; the reader then judges everything else."""
+    if path.endswith(".fwb"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(30 + len(MANIFEST))
+    except OSError:
+        return False  # a folder, or nothing: the importer names the fault
+    return head.startswith(b"PK\3\4") and head[30:] == MANIFEST.encode()
+
+
+def _inspect_bundle(args: argparse.Namespace) -> int:
+    """Manifest and plans only: nothing is mapped executable, so any machine can look at any bundle."""
+    try:
+        container = Container.open(args.source)
+    except FileNotFoundError:
+        raise BundleRefused(f"{args.source}: no such file") from None
+    manifest = container.manifest
+    low = {symbol.name: max(1, symbol.low) for symbol in manifest.symbols}
+    reuses = json.loads(container.read("report.json"))["in_place"]
+    reports = {}
+    for target in manifest.targets:
+        plan = Plan.from_bytes(container.read(f"native/{target.name}/plan.json"))
+        reports[target.name] = Report.of_plan(
+            plan, low, manifest.threads or 1, reuses, manifest.numerics, target.name
+        ).to_dict()
+    sizes = {name: member["size"] for name, member in manifest.members.items()}
+    signature = signature_rows(manifest.signature)
+    if args.json:
+        return print_json({
+            "kind": "bundle", "producer": manifest.producer, "signature": signature,
+            "symbols": {s.name: [s.low, s.high] for s in manifest.symbols}, "batch": manifest.batch,
+            "targets": {t.name: list(t.features) for t in manifest.targets}, "numerics": manifest.numerics,
+            "tuned": manifest.tuned, "threads": manifest.threads, "passes": list(manifest.passes),
+            "source_hash": manifest.source_hash, "members": sizes, "reports": reports,
+        })  # fmt: skip
+    if args.graph:
+        sys.stdout.write(container.read("graph.txt").decode())
+        return DONE
+    print(f"{args.source}: {bytes_text(os.path.getsize(args.source))}, made by {manifest.producer}")
+    print_signature(signature)
+    for symbol in manifest.symbols:
+        high = "any" if symbol.high is None else symbol.high
+        print(
+            f"  symbol   {symbol.name} from {symbol.low} to {high}{' (batch)' if symbol.name == manifest.batch else ''}"
+        )
+    for target in manifest.targets:
+        print(f"target {target.name} (needs {', '.join(target.features) or 'nothing special'})")
+        print_report(reports[target.name])
+        print_table(reports[target.name]["kernels"])
+    print_table([{"member": name, "bytes": size} for name, size in sizes.items()])
+    return DONE
 
 
 def _check(args: argparse.Namespace) -> int:
     result = fw.check(args.source, against=args.against, feeds=_feeds(args.feed) or None)
     found = result.to_dict()
     if args.json:
-        _print_json(found)
+        print_json(found)
     else:
         rows = [row if isinstance(row, Mapping) else {"problem": str(row)} for row in found.get("rows", [])]
-        _print_table(rows)
+        print_table(rows)
         if found.get("first_divergence"):
             print(f"first divergence: {found['first_divergence']}")
         print("ok: everything in this model compiles" if result.ok else f"{len(rows)} rows; not ok")
@@ -354,7 +461,7 @@ def _bench(args: argparse.Namespace) -> int:
         )
     shapes = {name: list(np.shape(value)) for name, value in feeds.items()}
     if args.json:
-        return _print_json(
+        return print_json(
             {
                 "bundle": args.bundle,
                 "load_ms": round(loaded * 1e3, 3),
@@ -364,7 +471,7 @@ def _bench(args: argparse.Namespace) -> int:
             }
         )
     print(f"{args.bundle}: loaded in {loaded * 1e3:.2f} ms; inputs {shapes}")
-    _print_table(rows)
+    print_table(rows)
     return DONE
 
 
@@ -373,7 +480,8 @@ def _random_feeds(inputs: Iterable[Any], dims: Mapping[str, int]) -> dict[str, n
     rng = np.random.default_rng(0)
     feeds = {}
     for value in inputs:
-        shape = [evaluate(e, {name: dims.get(name, 1) for name in symbols(e)}) for e in value.shape]
+        extents = [extent(e) for e in value.shape]
+        shape = [evaluate(e, {name: dims.get(name, 1) for name in symbols(e)}) for e in extents]
         kind = dtype(str(value.dtype))
         drawn = rng.standard_normal(shape) if kind.is_float else rng.integers(0, 2, shape)
         feeds[value.name] = drawn.astype(kind.compute)  # bf16 crosses the API as float32
@@ -390,105 +498,3 @@ def _measure(call: Callable[[], Any], seconds: float) -> np.ndarray:
         call()
         times.append(time.perf_counter() - start)
     return np.asarray(times)
-
-
-# ---------------------------------------------------------------------------------------------- printing
-
-
-def _print_json(value: Any) -> int:
-    print(json.dumps(value, indent=2, sort_keys=False, default=str))
-    return DONE
-
-
-def _signature(signature: Any) -> dict[str, list[dict[str, Any]]]:
-    def rows(values: Iterable[Any]) -> list[dict[str, Any]]:
-        return [
-            {"name": v.name, "dtype": str(v.dtype), "shape": [d if isinstance(d, int) else str(d) for d in v.shape]}
-            for v in values
-        ]
-
-    return {"inputs": rows(signature.inputs), "outputs": rows(signature.outputs)}
-
-
-def _print_signature(signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    for side in ("inputs", "outputs"):
-        for row in signature[side]:
-            print(f"  {side[:-1]:<8} {row['name']}  {row['dtype']}[{', '.join(map(str, row['shape']))}]")
-
-
-def _print_report(report: Mapping[str, Any]) -> None:
-    kernels = report["kernels"]
-    fused = sum(1 for kernel in kernels if kernel.get("kind") == "fused")
-    at = ", ".join(f"{name}={value}" for name, value in (report.get("dims") or {}).items())
-    print(f"  kernels  {len(kernels)} ({fused} fused)")
-    print(
-        f"  arena    {_bytes(report['arena_bytes'])}{f' at {at}' if at else ''}"
-        f" (lower bound {_bytes(report['lower_bound_bytes'])}), {len(report['in_place'])} values in place"
-    )
-    print(f"  numerics {report['numerics']}")
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    if not rows:
-        return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [columns] + [[_cell(row.get(column)) for column in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    for line in cells:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
-
-
-# ---------------------------------------------------------------------------------------------- refusals
-
-_WHAT = {
-    "ImportRefused": "the model was refused",
-    "InputRefused": "the input was refused",
-    "BundleRefused": "the bundle was refused",
-    "CompileRefused": "the model cannot be compiled as asked",
-    "MissingDependency": "an optional package is missing",
-}
-
-
-def _refuse(error: FusewrightError, as_json: bool) -> int:
-    """Say what, where, why and what to do on stderr (and as JSON on stdout when asked)."""
-    kind = type(error).__name__
-    problems = (
-        [{"code": p.code, "where": p.where, "reason": p.reason, "hint": p.hint} for p in error.problems]
-        if isinstance(error, ImportRefused)
-        else []
-    )
-    if as_json:
-        _print_json({"error": {"type": kind, "message": str(error), "problems": problems}})
-    print(f"error: {_WHAT.get(kind, 'refused')} ({kind})", file=sys.stderr)
-    if not problems:
-        where = getattr(error, "where", "")
-        print(
-            "".join(f"  {line}\n" for line in ([f"at {where}"] if where else []) + str(error).splitlines()),
-            file=sys.stderr,
-            end="",
-        )
-    for p in problems:
-        print(f"  [{p['code']}]" + (f" at {p['where']}" if p["where"] else ""), file=sys.stderr)
-        print(f"    why:  {p['reason']}", file=sys.stderr)
-        if p["hint"]:
-            print(f"    hint: {p['hint']}", file=sys.stderr)
-    return REFUSED
-
-
-def _complain(kind: str, message: str, as_json: bool) -> int:
-    if as_json:
-        _print_json({"error": {"type": kind, "message": message, "problems": []}})
-    print(f"error: {message}", file=sys.stderr)
-    return REFUSED

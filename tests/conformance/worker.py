@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import fusewright as fw
+from fusewright.core.dims import evaluate, extent, symbols
 from fusewright.core.dtypes import dtype
 
 from case import Case, judge_all
@@ -72,7 +73,8 @@ def _feeds(case: Case, inputs: Any) -> dict[str, np.ndarray]:
     feeds = {}
     for value in inputs:
         kind = dtype(str(value.dtype))
-        shape = [d if isinstance(d, int) else 3 for d in value.shape]
+        extents = [extent(e) for e in value.shape]
+        shape = [evaluate(e, dict.fromkeys(symbols(e), 3)) for e in extents]
         drawn = rng.standard_normal(shape) if kind.is_float else rng.integers(0, 2, shape)
         feeds[value.name] = drawn.astype(kind.compute)
     return feeds

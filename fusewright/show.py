@@ -1,0 +1,113 @@
+"""What the command line prints: signatures, reports, tables, refusals, JSON.
+
+Owns wording and layout. Must not call the compiler or touch files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .core.errors import FusewrightError, ImportRefused
+
+DONE, REFUSED = 0, 1
+
+
+def print_json(value: Any) -> int:
+    print(json.dumps(value, indent=2, sort_keys=False, default=str))
+    return DONE
+
+
+def signature_rows(signature: Any) -> dict[str, list[dict[str, Any]]]:
+    return {side: [port_row(v.name, v) for v in getattr(signature, side)] for side in ("inputs", "outputs")}
+
+
+def port_row(name: str, value: Any) -> dict[str, Any]:
+    shape = [d if isinstance(d, int) else str(d) for d in value.shape]
+    return {"name": name, "dtype": str(value.dtype), "shape": shape}
+
+
+def print_signature(signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    for side in ("inputs", "outputs"):
+        for row in signature[side]:
+            print(f"  {side[:-1]:<8} {row['name']}  {row['dtype']}[{', '.join(map(str, row['shape']))}]")
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    kernels = report["kernels"]
+    fused = sum(1 for kernel in kernels if kernel.get("kind") == "fused")
+    at = ", ".join(f"{name}={value}" for name, value in (report.get("dims") or {}).items())
+    print(f"  kernels  {len(kernels)} ({fused} fused)")
+    print(
+        f"  arena    {bytes_text(report['arena_bytes'])}{f' at {at}' if at else ''}"
+        f" (lower bound {bytes_text(report['lower_bound_bytes'])}), {len(report['in_place'])} values in place"
+    )
+    print(f"  numerics {report['numerics']}")
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns] + [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def bytes_text(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+# ---------------------------------------------------------------------------------------------- refusals
+
+_WHAT = {
+    "ImportRefused": "the model was refused",
+    "InputRefused": "the input was refused",
+    "BundleRefused": "the bundle was refused",
+    "CompileRefused": "the model cannot be compiled as asked",
+    "MissingDependency": "an optional package is missing",
+}
+
+
+def print_refusal(error: FusewrightError, as_json: bool) -> int:
+    """Say what, where, why and what to do on stderr (and as JSON on stdout when asked)."""
+    kind = type(error).__name__
+    problems = (
+        [{"code": p.code, "where": p.where, "reason": p.reason, "hint": p.hint} for p in error.problems]
+        if isinstance(error, ImportRefused)
+        else []
+    )
+    if as_json:
+        print_json({"error": {"type": kind, "message": str(error), "problems": problems}})
+    print(f"error: {_WHAT.get(kind, 'refused')} ({kind})", file=sys.stderr)
+    if not problems:
+        where = getattr(error, "where", "")
+        print(
+            "".join(f"  {line}\n" for line in ([f"at {where}"] if where else []) + str(error).splitlines()),
+            file=sys.stderr,
+            end="",
+        )
+    for p in problems:
+        print(f"  [{p['code']}]" + (f" at {p['where']}" if p["where"] else ""), file=sys.stderr)
+        print(f"    why:  {p['reason']}", file=sys.stderr)
+        if p["hint"]:
+            print(f"    hint: {p['hint']}", file=sys.stderr)
+    return REFUSED
+
+
+def print_failure(kind: str, message: str, as_json: bool) -> int:
+    if as_json:
+        print_json({"error": {"type": kind, "message": message, "problems": []}})
+    print(f"error: {message}", file=sys.stderr)
+    return REFUSED

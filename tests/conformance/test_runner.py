@@ -1,0 +1,124 @@
+"""The pass rule of the conformance runner, its isolation of crashes, and the comparison with recorded scores."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run import Worker, drops
+
+from case import Case, judge, judge_all
+
+F = np.float32
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "fails"),
+    [
+        (F([1, 2]), F([1, 2]), False),
+        (F([1, 2]), F([1, 2.0001]), False),
+        (F([1, 2]), F([1, 2.01]), True),
+        (F([1, 2]), F([[1, 2]]), True),
+        (np.float64([1]), F([1]), True),
+        (F([np.nan, 1]), F([np.nan, 1]), False),
+        (F([np.nan, 1]), F([1, 1]), True),
+        (F([np.inf, 1]), F([-np.inf, 1]), True),
+        (F([np.inf, 1]), F([np.inf, 1.5]), True),
+        (F([1e-6, 1000]), F([2e-6, 1000]), False),
+        (np.int32([3]), np.int32([4]), True),
+        (np.array([True]), np.array([True]), False),
+        (F([]), F([]), False),
+        (np.float16([1.001]), np.float16([1]), False),
+    ],
+)
+def test_judge(got: np.ndarray, want: np.ndarray, fails: bool) -> None:
+    assert bool(judge(got, want)[0]) is fails
+
+
+def test_tolerances_widen_but_never_narrow() -> None:
+    assert judge(F([1.1]), F([1]), rtol=0.2)[0] == ""
+    assert judge(F([1.00009]), F([1]), rtol=1e-9, atol=1e-9)[0] == ""
+    assert judge(F([5]), F([1]), check_value=False)[0] == ""
+
+
+def test_outputs_match_by_position_or_name() -> None:
+    got = {"a": F([1]), "b": F([2])}
+    assert judge_all(got, Case("", wants=[F([1]), F([2])]))[0] == ""
+    assert judge_all(got, Case("", wants={"b": F([2])}))[0] == ""
+    assert "expected 1" in judge_all(got, Case("", wants=[F([1])]))[0]
+    assert "no output named c" in judge_all(got, Case("", wants={"c": F([2])}))[0]
+
+
+class Stuck(Worker):
+    """A worker whose process does what a bad kernel might."""
+
+    script = ""
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        return self.process
+
+
+@pytest.mark.parametrize(
+    ("script", "detail"),
+    [
+        ("input(); import os; os.kill(os.getpid(), 11)", "signal 11"),
+        ("input(); import os; os._exit(3)", "exit code 3"),
+        ("import time; time.sleep(60)", "no answer"),
+    ],
+)
+def test_a_crash_or_a_hang_is_an_outcome(script: str, detail: str) -> None:
+    worker = Stuck()
+    worker.script = script
+    answer = worker.ask({"key": "x"}, limit=3.0)
+    assert answer["outcome"] == "crashed"
+    assert detail in answer["detail"]
+    assert worker.process is None
+
+
+def test_drops() -> None:
+    before = {"passed": 2, "wrong": 0, "crashed": 0, "not_passed": {}}
+    cases = {"a": {"outcome": "passed", "detail": ""}, "b": {"outcome": "refused", "detail": "why"}}
+    assert drops("s", {"passed": 2, "wrong": 0, "crashed": 0, "cases": cases}, before) == []
+    assert any(
+        "b: refused" in line for line in drops("s", {"passed": 1, "wrong": 0, "crashed": 0, "cases": cases}, before)
+    )
+    assert drops("s", {"passed": 2, "wrong": 1, "crashed": 0, "cases": cases}, before)
+
+
+def test_the_whole_runner(tmp_path: Path, repository: Path) -> None:
+    """A corpus with one file that is no model: refused, counted, written as JSON."""
+    corpora = tmp_path / "corpora"
+    corpora.mkdir()
+    with zipfile.ZipFile(corpora / "keras_h5.zip", "w") as archive:
+        archive.writestr("index.json", json.dumps({"junk/a.h5": {"ref": True}, "junk/b.h5": {"ref": False}}))
+        np.savez(tmp_path / "ref.npz", x0=F([[1]]), y0=F([[1]]))
+        for name in ("junk__a.h5", "junk__b.h5"):
+            archive.writestr(name, b"no model")
+        archive.write(tmp_path / "ref.npz", "junk__a.h5.npz")
+    script = repository / "tests" / "conformance" / "run.py"
+    command = [
+        sys.executable,
+        str(script),
+        "--suite",
+        "keras_h5",
+        "--corpora",
+        str(corpora),
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())["keras_h5"]
+    assert (result["total"], result["refused"], result["no_reference"]) == (1, 1, 1)
+    assert result["cases"]["junk/a.h5"]["outcome"] == "refused"
+    done = subprocess.run([*command[:3], "onnx", *command[4:]], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the frontend is not there yet" in done.stderr
