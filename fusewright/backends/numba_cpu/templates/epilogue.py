@@ -1,0 +1,149 @@
+"""What happens to a contraction's result before it leaves the cache.
+
+Owns the stages and their two forms: inside the tile's registers, or a loop over the block just written.
+Must not know how the block was computed.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..tiles.layout import (
+    STAGE_BIAS,
+    STAGE_CLIP,
+    STAGE_MUL,
+    STAGE_RELU,
+    STAGE_RELU6,
+    STAGE_RESIDUAL,
+    STAGE_SCALE,
+)
+
+How = Literal["channel", "same", "scalar"]
+Kind = Literal["bias", "scale", "residual", "mul", "relu", "relu6", "clip", "expr"]
+
+_CODES = {
+    "bias": STAGE_BIAS,
+    "scale": STAGE_SCALE,
+    "residual": STAGE_RESIDUAL,
+    "mul": STAGE_MUL,
+    "relu": STAGE_RELU,
+    "relu6": STAGE_RELU6,
+    "clip": STAGE_CLIP,
+}
+_HOW: dict[str, How] = {"bias": "channel", "scale": "channel", "residual": "same", "mul": "same"}
+MAX_SLOTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step on ``acc``.
+
+    ``bias`` and ``scale`` add or multiply one number per output channel, ``residual`` and ``mul`` a tensor of the
+    result's own shape and layout. ``expr`` assigns ``text``, a scalar expression over ``acc`` and its operands, which
+    it names ``x0, x1, ...`` in the order of ``operands``.
+    """
+
+    kind: Kind
+    low: float = 0.0
+    high: float = 0.0
+    text: str = ""
+    operands: tuple[How, ...] = ()
+
+    @property
+    def uses(self) -> tuple[How, ...]:
+        return self.operands if self.kind == "expr" else ((_HOW[self.kind],) if self.kind in _HOW else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """Stages in order. Extras (operands of stages) are numbered through the stages."""
+
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def extras(self) -> tuple[How, ...]:
+        return tuple(how for stage in self.stages for how in stage.uses)
+
+
+NONE = Epilogue()
+
+
+@dataclass(slots=True)
+class Lowered:
+    """An epilogue as tile arguments (``code``, ``slots``) and, for what does not fit, statements of a loop."""
+
+    code: int = 0
+    slots: dict[str, int | str] = field(default_factory=dict)
+    statements: list[str] = field(default_factory=list)
+    loop_extras: list[tuple[str, How]] = field(default_factory=list)
+    aliasable: frozenset[int] = frozenset()
+
+
+def clip_word(low: float, high: float) -> int:
+    """The two float32 patterns of clip bounds in one signed word."""
+    return int(struct.unpack("<q", struct.pack("<ff", low, high))[0])
+
+
+def lower(epilogue: Epilogue, size: int, registers: bool = True) -> Lowered:
+    """Split the stages between the registers and the loop; extras are named ``e0, e1, ...``.
+
+    ``size`` is the element size in bytes: clip bounds must be exact in float32 to stay in registers.
+    """
+    out, extra, slot, alias = Lowered(), 0, 0, set()
+    for position, stage in enumerate(epilogue.stages):
+        names = [f"e{extra + i}" for i in range(len(stage.uses))]
+        exact = size == 4 or all(struct.unpack("<f", struct.pack("<f", x))[0] == x for x in (stage.low, stage.high))
+        needs_slot = bool(stage.uses) or stage.kind == "clip"
+        fits = stage.kind != "expr" and not out.statements and slot + needs_slot <= MAX_SLOTS and position < 15
+        if registers and fits and (stage.kind != "clip" or exact):
+            out.code |= _CODES[stage.kind] << (4 * position)
+            if needs_slot:
+                out.slots[f"s{slot}"] = names[0] if names else clip_word(stage.low, stage.high)
+                slot += 1
+            if stage.uses == ("same",):
+                alias.add(extra)
+        else:
+            out.statements.append(_statement(stage, names, size))
+            out.loop_extras += list(zip(names, stage.uses, strict=True))
+        extra += len(names)
+    out.aliasable = frozenset(alias)
+    return out
+
+
+def _statement(stage: Stage, names: list[str], size: int) -> str:
+    to = "f32" if size == 4 else "f64"
+    if stage.kind == "expr":
+        text = stage.text
+        for i in reversed(range(len(names))):
+            text = text.replace(f"x{i}", f"v{names[i]}")
+        return f"acc = {text}"
+    if stage.kind in ("bias", "residual"):
+        return f"acc = acc + v{names[0]}"
+    if stage.kind in ("scale", "mul"):
+        return f"acc = acc * v{names[0]}"
+    low, high = {"relu": (0.0, None), "relu6": (0.0, 6.0), "clip": (stage.low, stage.high)}[stage.kind]
+    text = f"acc = select(acc < {to}({low!r}), {to}({low!r}), acc)"
+    return text if high is None else text + f"\nacc = select(acc > {to}({high!r}), {to}({high!r}), acc)"
+
+
+def loop_text(low: Lowered, size: int, offset: str, channel: str, count: str, pointer: str) -> list[str]:
+    """Lines applying the loop stages to ``count`` contiguous elements at ``offset``, channels from ``channel``.
+
+    ``pointer`` names the prelude's typed pointer maker. Empty when everything is in registers.
+    """
+    if not low.statements:
+        return []
+    lines = [f"p_out = {pointer}(out)"]
+    for name, how in low.loop_extras:
+        lines.append(f"p_{name} = {pointer}({name})" + ("[0]" if how == "scalar" else ""))
+    lines.append(f"for j_ in range({count}):")
+    lines.append(f"    acc = p_out[{offset} + j_]")
+    for name, how in low.loop_extras:
+        index = {"channel": f"[{channel} + j_]", "same": f"[{offset} + j_]", "scalar": ""}[how]
+        lines.append(f"    v{name} = p_{name}{index}")
+    for statement in low.statements:
+        lines += [f"    {line}" for line in statement.split("\n")]
+    lines.append(f"    p_out[{offset} + j_] = acc")
+    return lines

@@ -1,0 +1,71 @@
+"""The table of register tiles: how many rows by how many vectors for each vector width.
+
+Owns the vetted shapes and the choice among them. Must not know any op.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ....core.dims import Extent
+from ..variants import Variant
+
+# vectors -> most rows. Accumulators + one row of weights + one broadcast fit the register file without spills
+# (rows * vectors + vectors + 1 <= 32 or 16), and rows * vectors >= 8 hides the latency of FMA at full height.
+_TALLEST = {32: {1: 14, 2: 12, 3: 8, 4: 6, 5: 5, 6: 4, 7: 3}, 16: {1: 12, 2: 6, 3: 4}}
+_COST = {1: 1.25, 2: 1.04, 3: 1.0, 4: 1.0, 5: 1.05, 6: 1.1, 7: 1.2}  # time per useful FMA, relative
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """At most ``rows`` rows of ``vectors`` vectors of ``width`` lanes."""
+
+    rows: int
+    vectors: int
+    width: int
+
+    @property
+    def columns(self) -> int:
+        return self.vectors * self.width
+
+
+def width_of(variant: Variant, size: int) -> int:
+    """Lanes of one vector for elements of ``size`` bytes."""
+    return variant.width // size
+
+
+def registers(variant: Variant) -> int:
+    return 32 if variant.width == 64 else 16
+
+
+def pick(variant: Variant, size: int, columns: Extent) -> Tile:
+    """The tile for a row-major result of ``columns`` columns: little padding first, then speed."""
+    width = width_of(variant, size)
+    tallest = _TALLEST[registers(variant)]
+    if not isinstance(columns, int):
+        best = 4 if registers(variant) == 32 else 2
+        return Tile(tallest[best], best, width)
+    needed = max(1, -(-columns // width))
+    usable = [v for v in tallest if v <= 4]
+    best = min(usable, key=lambda v: (-(-needed // v) * v * _COST[v], -v))
+    return Tile(tallest[best], best, width)
+
+
+def pick_blocks(variant: Variant, size: int, blocks: int, rows: Extent | None = None) -> Tile:
+    """The tile for a blocked result of ``blocks`` blocks of 16 channels: whole blocks, no padding."""
+    width = width_of(variant, size)
+    per_block = 16 // width
+    tallest = _TALLEST[registers(variant)]
+    usable = [n for n in range(1, blocks + 1) if blocks % n == 0 and n * per_block in tallest]
+    if not usable:  # float64 on AVX2: a block alone is wider than any tile that hides latency
+        return Tile(2, per_block, width)
+    best = min(usable, key=lambda n: (_row_cost(tallest[n * per_block], rows) * _COST[n * per_block], -n))
+    return Tile(tallest[best * per_block], best * per_block, width)
+
+
+def _row_cost(most: int, rows: Extent | None) -> float:
+    """How much slower short tiles are when ``rows`` is not a multiple of the tallest."""
+    if not isinstance(rows, int) or rows < 1:
+        return 1.0
+    tiles = -(-rows // most)
+    return 1.0 + 0.08 * (tiles * most - rows) / rows

@@ -1,0 +1,112 @@
+"""What a kernel text generator returns, and helpers to write kernel text.
+
+Owns the Template record and the naming of arguments. Must not know any op, and never compiles anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ....core.dims import Extent
+from ....core.dtypes import DType
+from ..tiles.layout import LITERAL, RUNTIME, SIGNATURE
+
+ArgKind = Literal["operand", "weights", "extra", "output", "dim"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """One word of a kernel's argument block.
+
+    ``operand``: address of the op's operand ``index``; ``weights``: address of the packed form of operand ``index``;
+    ``extra``: address of epilogue operand ``index``; ``output``: address of the result; ``dim``: the integer ``value``.
+    """
+
+    name: str
+    kind: ArgKind
+    index: int = 0
+    value: Extent = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A kernel as text with what its caller must bind.
+
+    Work is ``[start, stop)`` of ``extent`` units, at least ``grain`` per chunk. ``aliasable`` holds the indices of the
+    extras that may share storage with the output (each element is read before its only write).
+    """
+
+    text: str
+    entry: str
+    args: tuple[Arg, ...]
+    extent: Extent
+    grain: int
+    scratch_bytes: int = 0
+    flops: Extent = 0
+    aliasable: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class TextBuilder:
+    """Collects arguments and indented lines of one kernel."""
+
+    entry: str
+    args: list[Arg] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    _dims: dict[str, str] = field(default_factory=dict)
+    _literal_dims: bool = False
+
+    def pointer(self, name: str, kind: ArgKind, index: int = 0) -> str:
+        self.args.append(Arg(name, kind, index))
+        return name
+
+    def dim(self, value: Extent) -> str:
+        """Text for an extent: the number itself, or the name of an integer argument."""
+        if isinstance(value, int):
+            return str(value) if value >= 0 else f"({value})"
+        text = str(value)
+        if text not in self._dims:
+            name = f"d{len(self._dims)}"
+            self._dims[text] = name
+            self.args.append(Arg(name, "dim", 0, value))
+        return self._dims[text]
+
+    def add(self, indent: int, text: str) -> None:
+        for line in text.split("\n"):
+            if line.strip():
+                self.lines.append("    " * (indent + 1) + line)
+
+    def source(self) -> str:
+        unpack = [f"    {arg.name} = args[{i}]" for i, arg in enumerate(self.args)]
+        return "\n".join([f"def {self.entry}(args, start, stop, scratch):", *unpack, *self.lines]) + "\n"
+
+
+_DEFAULTS: dict[str, int | str] = dict.fromkeys(SIGNATURE, 0) | {"n0": 1, "hi1": 1, "hi2": 1, "ak": 1, "o_vb": 16}
+
+
+def contract_call(values: Mapping[str, int | str]) -> str:
+    """The text of one call of the contraction tile; unnamed arguments get their neutral value."""
+    unknown = set(values) - set(SIGNATURE)
+    if unknown:
+        raise KeyError(f"the contraction tile has no argument {sorted(unknown)}")
+    merged = _DEFAULTS | dict(values)
+    return "contract_tile(" + ", ".join(str(merged[name]) for name in (*RUNTIME, *LITERAL)) + ")"
+
+
+def split_rows(count: int, most: int) -> list[int]:
+    """``count`` rows as tiles of at most ``most`` rows whose heights differ by at most one, tallest last."""
+    tiles = -(-count // most)
+    return [(count + i) // tiles for i in range(tiles)]
+
+
+def scalar_access(dtype: DType) -> tuple[str, Callable[[str], str], Callable[[str], str]]:
+    """(pointer maker, load conversion, store conversion) of the plain-loop templates."""
+    if dtype.name in ("f16", "bf16"):
+        return f"p{dtype.name}", lambda x: f"{dtype.name}_f32({x})", lambda x: f"f32_{dtype.name}({x})"
+    if dtype.is_float:
+        return f"p{dtype.name}", lambda x: x, lambda x: x
+    if dtype.kind == "b":
+        return "pbool", lambda x: f"i64({x})", lambda x: f"u8({x})"
+    return f"p{dtype.name}", lambda x: f"i64({x})", lambda x: f"{dtype.name}({x})"

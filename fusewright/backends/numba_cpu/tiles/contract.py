@@ -1,0 +1,200 @@
+"""The contraction tile: a register block of P rows x NV vectors, shared by matmul and every dense convolution.
+
+Owns the LLVM IR of the tile and its NumPy twin. Must not know about graphs, layouts or how work is cut into tiles.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .emit import I64, Emitter, literal_values
+from .layout import (
+    LITERAL,
+    RUNTIME,
+    STAGE_BIAS,
+    STAGE_CLIP,
+    STAGE_MUL,
+    STAGE_RELU,
+    STAGE_RELU6,
+    STAGE_RESIDUAL,
+    STAGE_SCALE,
+    STAGES_WITH_SLOT,
+    stages_of,
+    valid_rows,
+)
+
+
+def apply_stages(
+    e: Emitter,
+    epilogue: int,
+    slots: list[ir.Value],
+    value: ir.Value,
+    channel: ir.Value,
+    offset: ir.Value,
+    mask: ir.Value | None,
+) -> ir.Value:
+    """The register epilogue on one vector whose channels start at ``channel`` and elements at ``offset``."""
+    b, slot = e.b, 0
+    for stage in stages_of(epilogue):
+        word = None
+        if stage in STAGES_WITH_SLOT:
+            word, slot = slots[slot], slot + 1
+        if stage == STAGE_BIAS:
+            value = b.fadd(value, e.load(e.at(e.pointer(word), channel), mask))
+        elif stage == STAGE_SCALE:
+            value = b.fmul(value, e.load(e.at(e.pointer(word), channel), mask))
+        elif stage == STAGE_RESIDUAL:
+            value = b.fadd(value, e.load(e.at(e.pointer(word), offset), mask))
+        elif stage == STAGE_MUL:
+            value = b.fmul(value, e.load(e.at(e.pointer(word), offset), mask))
+        elif stage == STAGE_RELU:
+            value = e.select_below(value, e.splat_const(0.0))
+        elif stage == STAGE_RELU6:
+            value = e.select_above(e.select_below(value, e.splat_const(0.0)), e.splat_const(6.0))
+        elif stage == STAGE_CLIP:
+            low, high = clip_bounds(e, word)
+            value = e.select_above(e.select_below(value, low), high)
+        else:
+            raise ValueError(f"unknown epilogue stage {stage}")
+    return value
+
+
+def clip_bounds(e: Emitter, word: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Two vectors from two float32 patterns in one word."""
+    i32, f32, bounds = ir.IntType(32), ir.FloatType(), []
+    for shift in (0, 32):
+        pattern = e.b.trunc(e.b.lshr(word, e.int(shift)), i32)
+        scalar = e.b.bitcast(pattern, f32)
+        bounds.append(e.splat(scalar if e.size == 4 else e.b.fpext(scalar, e.elem)))
+    return bounds[0], bounds[1]
+
+
+def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, int]) -> None:
+    """Emit one tile in place."""
+    e = Emitter(builder, lit["DT"], lit["W"])
+    b, rows, vectors, width = builder, lit["P"], lit["NV"], lit["W"]
+    a, w = e.pointer(run["a"]), e.pointer(run["w"])
+    masks: list[ir.Value | None] = [None] * vectors
+    if lit["TAIL"]:
+        masks = [e.lanes_below(b.sub(run["cols"], e.int(v * width))) for v in range(vectors)]
+    w_masks = masks if lit["TAIL"] == 2 else [None] * vectors
+    row_offsets = [e.mul(run["a_px"], p) for p in range(rows)]
+    slots = [run[f"s{i}"] for i in range(4)]
+
+    accs: list[ir.Value] = [e.splat_const(0.0)] * (rows * vectors)
+    if lit["SPLIT"]:
+        accs = _load_partial(e, run, rows, vectors, width)
+
+    def channels(pa: ir.Value, pw: ir.Value, count: ir.Value, live: list[int], accs: list[ir.Value]) -> list[ir.Value]:
+        def step(_: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            ca, cw, acc = carried[0], carried[1], list(carried[2:])
+            ws = [e.load(e.at(cw, e.int(v * width)), w_masks[v]) for v in range(vectors)]
+            for i, p in enumerate(live):
+                x = e.broadcast(e.at(ca, row_offsets[p]))
+                for v in range(vectors):
+                    acc[i * vectors + v] = e.fma(x, ws[v], acc[i * vectors + v])
+            return [e.at(ca, run["ak"]), e.at(cw, run["wk"]), *acc]
+
+        picked = [accs[p * vectors + v] for p in live for v in range(vectors)]
+        done = e.loop(e.int(0), count, [pa, pw, *picked], step)[2:]
+        out = list(accs)
+        for i, p in enumerate(live):
+            out[p * vectors : (p + 1) * vectors] = done[i * vectors : (i + 1) * vectors]
+        return out
+
+    def outer(i0: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+        a_at = e.at(a, e.mul(i0, run["a0"]))
+        w_at = e.at(w, e.mul(i0, run["w0"]))
+        count = run["nk"]
+        if not _same(run["nk"], run["nk_last"]):
+            last = b.icmp_signed("==", b.add(i0, e.int(1)), run["n0"])
+            count = b.select(last, run["nk_last"], run["nk"])
+
+        def middle(i1: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+            a_row = e.at(a_at, e.mul(i1, run["a1"]))
+            w_row = e.at(w_at, e.mul(i1, run["w1"]))
+            if lit["KW"]:
+                for tap in range(lit["KW"]):
+                    live = valid_rows(lit, tap)
+                    if live:
+                        a_tap, w_tap = e.at(a_row, e.mul(run["a2"], tap)), e.at(w_row, e.mul(run["w2"], tap))
+                        accs = channels(a_tap, w_tap, count, live, accs)
+                return accs
+
+            def tap_loop(i2: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+                a_tap, w_tap = e.at(a_row, e.mul(i2, run["a2"])), e.at(w_row, e.mul(i2, run["w2"]))
+                return channels(a_tap, w_tap, count, list(range(rows)), accs)
+
+            return e.loop(run["lo2"], run["hi2"], accs, tap_loop)
+
+        return e.loop(run["lo1"], run["hi1"], accs, middle)
+
+    accs = e.loop(e.int(0), run["n0"], accs, outer)
+
+    def finish() -> None:
+        out = e.pointer(run["out"])
+        for p in range(rows):
+            row = b.add(run["off"], e.mul(run["o_px"], p))
+            for v in range(vectors):
+                block, lane = divmod(v * width, 16)
+                at = b.add(row, b.add(e.mul(run["o_vb"], block), e.int(lane)))
+                channel = b.add(run["ch"], e.int(v * width))
+                value = apply_stages(e, lit["EPI"], slots, accs[p * vectors + v], channel, at, masks[v])
+                e.store(value, e.at(out, at), masks[v])
+
+    if not lit["SPLIT"]:
+        finish()
+        return
+    more = b.icmp_signed("!=", b.and_(run["mode"], e.int(2)), e.int(0))
+    with b.if_else(more) as (then, otherwise):
+        with then:
+            part = e.pointer(run["part"])
+            for i, acc in enumerate(accs):
+                e.store(acc, e.at(part, e.int(i * width)))
+        with otherwise:
+            finish()
+
+
+def _same(x: ir.Value, y: ir.Value) -> bool:
+    return isinstance(x, ir.Constant) and isinstance(y, ir.Constant) and x.constant == y.constant
+
+
+def _load_partial(e: Emitter, run: dict[str, ir.Value], rows: int, vectors: int, width: int) -> list[ir.Value]:
+    """Accumulators that start from the partial sums when bit 0 of mode is set, else from zero."""
+    b = e.b
+    resume = b.icmp_signed("!=", b.and_(run["mode"], e.int(1)), e.int(0))
+    before = b.block
+    with b.if_then(resume):
+        part = e.pointer(run["part"])
+        loaded = [e.load(e.at(part, e.int(i * width))) for i in range(rows * vectors)]
+        inside = b.block
+    accs = []
+    for value in loaded:
+        phi = b.phi(e.vec)
+        phi.add_incoming(e.splat_const(0.0), before)
+        phi.add_incoming(value, inside)
+        accs.append(phi)
+    return accs
+
+
+@intrinsic(prefer_literal=True)
+def contract_tile(typingctx, out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak, wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX, DPX):  # type: ignore[no-untyped-def]  # noqa: E501
+    """``out[p, n] = epilogue(sum over taps and channels of a * w)``, accumulated in loop order with one FMA each."""
+    given = (out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak, wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX, DPX)  # fmt: skip  # noqa: E501
+    lit = literal_values(LITERAL, given)
+    if lit is None:
+        return None
+    runtime = len(RUNTIME)
+    # Literals stay in the signature: numba keys implementations by it, and ``known`` below depends on them.
+    signature = types.void(*(t if isinstance(t, types.IntegerLiteral) else types.int64 for t in given))
+    pairs = zip(RUNTIME, given[:runtime], strict=True)
+    known = {name: ir.Constant(I64, t.literal_value) for name, t in pairs if isinstance(t, types.IntegerLiteral)}
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        # Literal loop bounds and strides become constants here: loops of one trip then cost nothing to compile.
+        emit_contract(builder, dict(zip(RUNTIME, args[:runtime], strict=True)) | known, lit)
+        return context.get_dummy_value()
+
+    return signature, codegen

@@ -1,0 +1,101 @@
+"""The NumPy twin of the contraction tile: same arguments, same order of accumulation.
+
+Owns nothing else. Must not import Numba or llvmlite.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from ..twins import view as _view
+from .layout import (
+    SIGNATURE,
+    STAGE_BIAS,
+    STAGE_CLIP,
+    STAGE_MUL,
+    STAGE_RELU,
+    STAGE_RELU6,
+    STAGE_RESIDUAL,
+    STAGE_SCALE,
+    STAGES_WITH_SLOT,
+    stages_of,
+    valid_rows,
+)
+
+
+def view(address: int, count: int, size: int, write: bool = False) -> Any:
+    return _view(address, np.float32 if size == 4 else np.float64, count, write)
+
+
+def contract_tile(*args: int) -> None:
+    """See ``contract.contract_tile``; every argument is an int."""
+    g = dict(zip(SIGNATURE, (int(x) for x in args), strict=True))
+    size, width, rows, vectors = g["DT"], g["W"], g["P"], g["NV"]
+    dtype = np.float32 if size == 4 else np.float64
+    columns = vectors * width
+    live_columns = min(columns, g["cols"]) if g["TAIL"] else columns
+    read_columns = live_columns if g["TAIL"] == 2 else columns
+    acc = np.zeros((rows, columns), dtype)
+    if g["SPLIT"] and g["mode"] & 1:
+        acc[:] = view(g["part"], rows * columns, size).reshape(rows, columns)
+
+    def channels(a_at: int, w_at: int, count: int, live: list[int]) -> None:
+        for k in range(count):
+            weights = np.zeros(columns, dtype)
+            weights[:read_columns] = view(w_at + k * g["wk"] * size, read_columns, size)
+            x = np.array([view(a_at + (k * g["ak"] + p * g["a_px"]) * size, 1, size)[0] for p in live], dtype)
+            acc[live] = _fma(x[:, None], weights[None, :], acc[live])
+
+    with np.errstate(all="ignore"):
+        for i0 in range(g["n0"]):
+            count = g["nk_last"] if i0 + 1 == g["n0"] else g["nk"]
+            for i1 in range(g["lo1"], g["hi1"]):
+                a_row = g["a"] + (i0 * g["a0"] + i1 * g["a1"]) * size
+                w_row = g["w"] + (i0 * g["w0"] + i1 * g["w1"]) * size
+                for i2 in range(g["KW"]) if g["KW"] else range(g["lo2"], g["hi2"]):
+                    live = valid_rows(g, i2) if g["KW"] else list(range(rows))
+                    if live:
+                        channels(a_row + i2 * g["a2"] * size, w_row + i2 * g["w2"] * size, count, live)
+        if g["SPLIT"] and g["mode"] & 2:
+            view(g["part"], rows * columns, size, True)[:] = acc.reshape(-1)
+            return
+        for p in range(rows):
+            for v in range(vectors):
+                block, lane = divmod(v * width, 16)
+                at = g["off"] + p * g["o_px"] + block * g["o_vb"] + lane
+                count = max(0, min(width, live_columns - v * width))
+                value = _stages(g, acc[p, v * width : v * width + count], g["ch"] + v * width, at, dtype)
+                view(g["out"] + at * size, count, size, True)[:] = value
+
+
+def _fma(x: Any, y: Any, z: Any) -> Any:
+    """One rounding for float32 (but for rare double roundings); two for float64."""
+    if z.dtype == np.float32:
+        return (x.astype(np.float64) * y.astype(np.float64) + z.astype(np.float64)).astype(np.float32)
+    return x * y + z
+
+
+def _stages(g: dict[str, int], value: Any, channel: int, offset: int, dtype: Any) -> Any:
+    slot, size, count = 0, g["DT"], len(value)
+    for stage in stages_of(g["EPI"]):
+        word = 0
+        if stage in STAGES_WITH_SLOT:
+            word, slot = g[f"s{slot}"], slot + 1
+        if stage == STAGE_BIAS:
+            value = value + view(word + channel * size, count, size)
+        elif stage == STAGE_SCALE:
+            value = value * view(word + channel * size, count, size)
+        elif stage == STAGE_RESIDUAL:
+            value = value + view(word + offset * size, count, size)
+        elif stage == STAGE_MUL:
+            value = value * view(word + offset * size, count, size)
+        elif stage == STAGE_RELU:
+            value = np.where(value < 0, dtype(0), value)
+        elif stage in (STAGE_RELU6, STAGE_CLIP):
+            low, high = (0.0, 6.0) if stage == STAGE_RELU6 else struct.unpack("<ff", struct.pack("<q", word))
+            value = np.where(value < low, dtype(low), value)
+            value = np.where(value > high, dtype(high), value)
+    return value

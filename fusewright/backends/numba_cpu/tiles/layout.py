@@ -1,0 +1,73 @@
+"""The argument list of the contraction tile and the codes of its register epilogue.
+
+Owns names and order, shared by the tile, its twin and the text generators. Must not import Numba.
+"""
+
+from __future__ import annotations
+
+# Stage codes of a register epilogue: one hexadecimal digit per stage, first stage in the lowest digit.
+STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_RELU, STAGE_RELU6, STAGE_CLIP, STAGE_MUL = 1, 2, 3, 4, 5, 6, 7
+STAGES_WITH_SLOT = (STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_CLIP, STAGE_MUL)
+
+# Run-time arguments (int64: addresses, element counts and element strides), then literal ones.
+RUNTIME = (
+    "out",  # address of the output buffer
+    "off",  # element offset of the tile's first element in the output (and in residual operands)
+    "ch",  # first output channel of the tile: offset into per-channel operands
+    "a",  # address of the first row's first element for loop indices 0, 0
+    "w",  # address of the weights for loop indices 0, 0
+    "cols",  # valid columns of the tile (read only when TAIL > 0)
+    "n0",
+    "a0",
+    "w0",  # outer loop: count, stride in a, stride in w (channel blocks, or depth taps)
+    "lo1",
+    "hi1",
+    "a1",
+    "w1",  # middle loop: range and strides (row taps)
+    "lo2",
+    "hi2",
+    "a2",
+    "w2",  # inner tap loop: range and strides (column taps)
+    "nk",
+    "nk_last",  # innermost count (channels), and the count in the last outer iteration
+    "ak",
+    "wk",  # innermost strides
+    "a_px",
+    "o_px",  # strides from row to row (pixel to pixel) in a and out
+    "o_vb",  # stride in out from one block of 16 columns to the next
+    "part",
+    "mode",  # partial sums [P][NV*W]; bit 0 starts from them, bit 1 stores to them instead of finishing (SPLIT only)
+    "s0",
+    "s1",
+    "s2",
+    "s3",  # epilogue operands in stage order: addresses; for clip the two float32 patterns, low word first
+)
+LITERAL = (
+    "DT",  # element size: 4 or 8 bytes
+    "W",  # lanes of one vector
+    "P",  # rows (pixels)
+    "NV",  # vectors
+    "TAIL",  # 0: all columns are valid; 1: mask output columns; 2: mask the loads of w too
+    "SPLIT",  # 1: partial sums (part, mode) are in use
+    "EPI",  # register epilogue
+    "KW",  # 0: the column taps are a loop; else their number, unrolled, and only those inside the image are computed:
+    "LEFT",  # tap j of row p reads column p*SPX + j*DPX - LEFT, which exists when it is in [0, RIGHT)
+    "RIGHT",
+    "SPX",
+    "DPX",
+)
+SIGNATURE = RUNTIME + LITERAL
+
+
+def valid_rows(lit: dict[str, int], tap: int) -> list[int]:
+    """The rows whose column tap ``tap`` lies inside the image."""
+    return [p for p in range(lit["P"]) if 0 <= p * lit["SPX"] + tap * lit["DPX"] - lit["LEFT"] < lit["RIGHT"]]
+
+
+def stages_of(epilogue: int) -> list[int]:
+    """The stage codes packed in ``epilogue``, first stage first."""
+    out = []
+    while epilogue:
+        out.append(epilogue & 15)
+        epilogue >>= 4
+    return out
