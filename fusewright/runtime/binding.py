@@ -1,0 +1,366 @@
+"""From a plan and symbol values to a filled step table.
+
+Owns the step-table layout (the native dispatcher reads it), the evaluation of size expressions and the choice to reuse
+a memory plan. Must not know how arguments are checked or where the image comes from: it is handed addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core import dims
+from ..core.errors import InputRefused, VerifyError
+from ..core.plan import Arg, Call, If, Loop, Plan, Step
+from ..core.planner import Lifetimes, lower_bound, plan_offsets
+from ..core.poolwords import BRANCH, CALL, ENDLOOP, HALT, JUMP, LOOP
+from .memory import Arena
+
+_TAIL = 1 << 40  # positions from here on count from the end of the program words
+_LIMIT = float(1 << 62)
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+Atoms = dict[str, Callable[[Mapping[str, int]], int]]
+
+
+class Expressions:
+    """All expressions of a plan at once: a matrix of coefficients times the values of the monomials."""
+
+    __slots__ = ("texts", "constants", "_matrix", "_float", "_monomials", "_monotone")
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """Raises VerifyError when a text is not an expression."""
+        self.texts = texts
+        columns: dict[dims.Monomial, int] = {(): 0}
+        cells: list[tuple[int, int, int]] = []
+        self.constants: list[int | None] = []
+        self._monotone: dict[int, bool] = {}
+        for row, text in enumerate(texts):
+            if text.isascii() and text.isdigit() and len(text) < 19:
+                constant: int | None = int(text)
+                cells.append((row, 0, int(text)))
+            else:
+                constant = None
+                try:
+                    value = dims.parse(text)
+                except Exception as e:
+                    raise VerifyError(f"plan: bad expression {text[:80]!r}: {e}") from None
+                terms = value.terms if isinstance(value, dims.Dim) else (((), value),)
+                constant = value if isinstance(value, int) else None
+                for monomial, c in terms:
+                    if abs(c) >= 1 << 62:
+                        raise VerifyError(f"plan: expression {text[:80]!r} is out of range")
+                    cells.append((row, columns.setdefault(monomial, len(columns)), c))
+            self.constants.append(constant)
+        self._monomials = [tuple(_closure(a) for a in m) for m in columns]
+        self._matrix = np.zeros((len(texts), len(columns)), np.int64)
+        for row, column, c in cells:
+            self._matrix[row, column] = c
+        self._float = np.abs(self._matrix).astype(np.float64)
+
+    def evaluate(self, env: Mapping[str, int]) -> Words:
+        """The value of each expression. Raises InputRefused when one leaves 62 bits."""
+        values: list[int] = []
+        for monomial in self._monomials:
+            product = 1
+            for atom in monomial:
+                product *= atom(env)
+            values.append(product)
+        if len(values) == 1:
+            return self._matrix[:, 0].copy()
+        sizes = np.array([float(v) if abs(v) < _LIMIT else _LIMIT for v in values])
+        if (self._float @ np.abs(sizes)).max(initial=0.0) >= _LIMIT:
+            raise InputRefused(f"sizes overflow 62 bits for {', '.join(f'{k}={v}' for k, v in env.items())}")
+        return np.asarray(self._matrix @ np.array(values, np.int64))
+
+    def monotone(self, index: int) -> bool:
+        """Does the expression never fall as a symbol grows?"""
+        found = self._monotone.get(index)
+        if found is None:
+            found = self._monotone[index] = self.constants[index] is not None or dims.is_monotone(
+                dims.parse(self.texts[index])
+            )
+        return found
+
+
+def _closure(a: dims.Atom) -> Callable[[Mapping[str, int]], int]:
+    if a.op == "symbol":
+        name = a.text
+        return lambda env: env[name]
+    x, y = (evaluator(e) for e in a.args)
+    if a.op == "//":
+        return lambda env: _quotient(x(env), y(env))
+    if a.op == "%":
+        return lambda env: _remainder(x(env), y(env))
+    if a.op == "min":
+        return lambda env: min(x(env), y(env))
+    return lambda env: max(x(env), y(env))
+
+
+def _quotient(x: int, y: int) -> int:
+    if y == 0:
+        raise InputRefused(f"a size of the model is {x} // 0 for these shapes")
+    return x // y
+
+
+def _remainder(x: int, y: int) -> int:
+    if y == 0:
+        raise InputRefused(f"a size of the model is {x} % 0 for these shapes")
+    return x % y
+
+
+def evaluator(e: dims.Extent) -> Callable[[Mapping[str, int]], int]:
+    """A fast function from symbol values to the extent's value."""
+    if isinstance(e, int):
+        constant = e
+        return lambda env: constant
+    terms = [(c, tuple(_closure(a) for a in m)) for m, c in e.terms]
+    if len(terms) == 1 and terms[0][0] == 1 and len(terms[0][1]) == 1:
+        return terms[0][1][0]
+
+    def value(env: Mapping[str, int]) -> int:
+        total = 0
+        for c, atoms in terms:
+            for atom in atoms:
+                c *= atom(env)
+            total += c
+        return total
+
+    return value
+
+
+class _Assembler:
+    """Lays out program words and, behind them, argument blocks and bump tables; records what must be filled in when."""
+
+    def __init__(self, plan: Plan, code: int, weights: int, constants: Sequence[int | None]) -> None:
+        self.plan, self.code, self.weights, self.known = plan, code, weights, constants
+        self.program: list[int] = [0]
+        self.tail: list[int] = []
+        self.exprs: list[tuple[int, int, int]] = []  # position, expression, sign
+        self.buffers: list[tuple[int, int]] = []
+        self.selves: list[tuple[int, int]] = []  # position, position whose address goes there
+        self.ports: list[tuple[int, str, int]] = []
+        self.ends: list[tuple[int, int, int]] = []  # position, count, delta: adds (count - 1) * delta
+        self.words: dict[tuple[int, int], int] = {}  # (step, argument) -> the word that an outer loop must move
+        self.shifts: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self.args: dict[tuple[int, int], Arg] = {}
+        self.number = 0
+
+    def set(self, at: int, word: int) -> None:
+        (self.tail if at >= _TAIL else self.program)[at % _TAIL] = word
+
+    def fill(self, at: int, e: int, sign: int = 1) -> None:
+        constant = self.known[e]
+        if constant is None:
+            self.exprs.append((at, e, sign))
+        else:
+            segment = self.tail if at >= _TAIL else self.program
+            segment[at % _TAIL] += sign * constant
+
+    def put(self, at: int, arg: Arg) -> None:
+        kind = arg[0]
+        if kind == "x":
+            self.fill(at, arg[1])
+        elif kind == "c":
+            self.set(at, self.weights + self.plan.constants[arg[1]].offset + arg[2])
+        else:
+            if kind == "b":
+                self.buffers.append((at, arg[1]))
+            else:
+                self.ports.append((at, kind, arg[1]))
+            self.fill(at, arg[2])
+
+    def grow(self, words: int) -> int:
+        at = _TAIL + len(self.tail)
+        self.tail += [0] * words
+        return at
+
+    def emit(self, *words: int) -> int:
+        at = len(self.program)
+        self.program += words
+        return at
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        for s in steps:
+            number, self.number = self.number, self.number + 1
+            if isinstance(s, Call):
+                self.call(s, number)
+            elif isinstance(s, Loop):
+                self.loop(s)
+            elif isinstance(s, If):
+                at = self.emit(BRANCH, 0, 0)
+                self.put(at + 1, s.cond)
+                self.steps(s.then)
+                jump = self.emit(JUMP, 0)
+                self.program[at + 2] = len(self.program)
+                self.steps(s.orelse)
+                self.program[jump + 1] = len(self.program)
+            else:
+                start = len(self.program)
+                self.steps(s.cond_steps)
+                at = self.emit(BRANCH, 0, 0)
+                self.put(at + 1, s.cond)
+                self.steps(s.body)
+                self.emit(JUMP, start)
+                self.program[at + 2] = len(self.program)
+
+    def call(self, s: Call, number: int) -> None:
+        block = self.grow(max(1, len(s.args)))
+        for pos, arg in enumerate(s.args):
+            self.put(block + pos, arg)
+            self.words[number, pos] = block + pos
+            self.args[number, pos] = arg
+        entry = self.code + self.plan.entries[self.plan.kernels[s.kernel].symbol]
+        at = self.emit(CALL, entry, 0, 0, s.grain)
+        self.selves.append((at + 2, block))
+        self.fill(at + 3, s.extent)
+
+    def loop(self, s: Loop) -> None:
+        at = self.emit(LOOP, 0, 0, 0, len(s.bumps), 0)
+        self.fill(at + 1, s.count)
+        self.steps(s.body)
+        self.emit(ENDLOOP, at)
+        self.program[at + 2] = len(self.program)
+        table = self.grow(max(1, 3 * len(s.bumps)))
+        self.selves.append((at + 5, table))
+        for i, b in enumerate(s.bumps):
+            key, row = (b.step, b.pos), table + 3 * i
+            shifts = self.shifts.setdefault(key, [])
+            if b.reverse:
+                shifts.append((s.count, b.delta))
+            self.selves.append((row, self.words[key]))
+            self.put(row + 1, self.args[key])
+            self.ends += [(row + 1, count, delta) for count, delta in shifts]
+            self.fill(row + 2, b.delta, -1 if b.reverse else 1)
+            # A loop around this one moves where this one starts from: the first value in this table.
+            self.words[key] = row + 1
+
+
+class Template:
+    """The step table of a plan with everything filled in that does not depend on shapes or arena."""
+
+    __slots__ = (
+        "plan", "exprs", "lives", "monotone", "_words", "_expr_at", "_expr", "_sign", "_ends", "buf_at", "_buf",
+        "self_at", "port_at", "_sizes", "_scratch", "plans", "_extents", "_grains",
+    )  # fmt: skip
+
+    def __init__(self, plan: Plan, code: int, weights: int) -> None:
+        """``code`` and ``weights`` are the addresses of code.bin and weights.bin in memory."""
+        self.plan = plan
+        self.exprs = Expressions(plan.exprs)
+        calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
+        self._extents = np.array([c.extent for c in calls], np.intp)
+        self._grains = np.array([c.grain for c in calls], np.int64)
+        self.lives = Lifetimes([b.first for b in plan.buffers], [b.last for b in plan.buffers])
+        self._sizes = np.array([b.bytes for b in plan.buffers], np.intp)
+        self._scratch = sorted({k.scratch for k in plan.kernels})
+        self.monotone: bool | None = None
+        self.plans: list[tuple[dict[str, int], list[int], int]] = []
+        asm = _Assembler(plan, code, weights, self.exprs.constants)
+        asm.steps(plan.steps)
+        asm.emit(HALT)
+        n = asm.program[0] = len(asm.program)
+
+        def place(at: int) -> int:
+            return at - _TAIL + n if at >= _TAIL else at
+
+        words = np.array(asm.program + asm.tail, np.int64)
+        self._expr_at = np.array([place(a) for a, _, _ in asm.exprs], np.intp)
+        self._expr = np.array([e for _, e, _ in asm.exprs], np.intp)
+        self._sign = np.array([s for _, _, s in asm.exprs], np.int64)
+        self._ends = [(place(a), c, d) for a, c, d in asm.ends]
+        self.buf_at = np.array([place(a) for a, _ in asm.buffers], np.intp)
+        self._buf = np.array([b for _, b in asm.buffers], np.intp)
+        self.self_at = np.array([place(a) for a, _ in asm.selves], np.intp)
+        words[self.self_at] = [8 * place(b) for _, b in asm.selves]
+        self.port_at: dict[tuple[str, int], list[int]] = {}
+        for at, kind, index in asm.ports:
+            self.port_at.setdefault((kind, index), []).append(place(at))
+        self._words = words
+
+    def fill(self, values: Words, offsets: Sequence[int]) -> Words:
+        """The words for these expression values and buffer offsets, addresses relative to arena and table."""
+        words = self._words.copy()
+        words[self._expr_at] += values[self._expr] * self._sign
+        for at, count, delta in self._ends:
+            words[at] += (values[count] - 1) * values[delta]
+        if len(self._buf):
+            words[self.buf_at] += np.array(offsets, np.int64)[self._buf]
+        return words
+
+    def sizes(self, values: Words) -> list[int]:
+        """Bytes of each buffer. Raises InputRefused for a negative one."""
+        sizes: list[int] = values[self._sizes].tolist()
+        if sizes and min(sizes) < 0:
+            raise InputRefused(
+                "these shapes are too small for the model: a tensor inside it would have a negative size"
+            )
+        return sizes
+
+    def scratch(self, values: Words) -> int:
+        """Bytes per thread, a multiple of 64."""
+        most = max((int(values[e]) for e in self._scratch), default=0)
+        return (most + 63) & -64
+
+    def place(self, env: dict[str, int], values: Words, limit: int) -> tuple[list[int], int]:
+        """Buffer offsets and arena bytes; a plan made for larger shapes is taken where it is not wasteful."""
+        sizes = self.sizes(values)
+        if self.plans:
+            if self.monotone is None:
+                self.monotone = all(self.exprs.monotone(b.bytes) for b in self.plan.buffers)
+            if self.monotone:
+                bound = lower_bound(sizes, self.lives)
+                for other, offsets, total in self.plans:
+                    if total <= min(limit, 2 * bound + 65536) and all(v <= other[k] for k, v in env.items()):
+                        return offsets, total
+        offsets, total = plan_offsets(sizes, self.lives)
+        self.plans = [(dict(env), offsets, total), *self.plans[:7]]
+        return offsets, total
+
+    def parallel(self, values: Words) -> bool:
+        """Is there a step that more than one thread can share?"""
+        return bool((values[self._extents] > self._grains).any())
+
+    def arena_bytes(self, values: Words, threads: int) -> int:
+        """Bytes of arena that a call with these expression values needs, scratch included."""
+        return plan_offsets(self.sizes(values), self.lives)[1] + self.scratch(values) * threads
+
+
+class Binding:
+    """A template under symbol values: immutable, shared by every call of these shapes."""
+
+    __slots__ = ("env", "offsets", "arena", "stride", "words", "inputs", "outputs", "values")
+
+    def __init__(self, template: Template, env: dict[str, int], limit: int) -> None:
+        self.env = env
+        self.values = template.exprs.evaluate(env)
+        self.stride = template.scratch(self.values)
+        self.offsets, self.arena = template.place(env, self.values, limit)
+        self.words = template.fill(self.values, self.offsets)
+        plan = template.plan
+        self.inputs = [self._words_of(template, "i", i) for i in range(plan.n_inputs)]
+        self.outputs = [self._words_of(template, "o", i) for i in range(len(plan.outputs))]
+
+    def _words_of(self, template: Template, kind: str, index: int) -> list[tuple[int, int]]:
+        places = template.port_at.get((kind, index), [])
+        return [(at, int(self.words[at])) for at in places]
+
+    def total(self, threads: int) -> int:
+        """Bytes of arena with the scratch of every thread."""
+        return self.arena + self.stride * threads
+
+
+class Context:
+    """A binding in one arena: the step table with all but input and output addresses filled in."""
+
+    __slots__ = ("table", "address", "words", "scratch")
+
+    def __init__(self, template: Template, binding: Binding, arena: Arena) -> None:
+        self.table = binding.words.copy()
+        self.address = self.table.ctypes.data
+        self.table[template.buf_at] += arena.address
+        self.table[template.self_at] += self.address
+        self.words = memoryview(self.table)  # a word is quicker to set this way
+        self.scratch = arena.address + binding.arena
