@@ -60,8 +60,7 @@ def _run_native(case: Case, scratch: Path) -> Mapping[str, np.ndarray]:
 
 def _run_interpreted(case: Case) -> Mapping[str, np.ndarray]:
     graph = fw.import_model(case.source, **case.import_options)
-    outputs = graph.run(_feeds(case, graph.inputs), precision="f32")
-    return outputs if isinstance(outputs, Mapping) else dict(enumerate(outputs))
+    return graph.run(_feeds(case, graph.inputs), precision="f32")
 
 
 def _feeds(case: Case, inputs: Any) -> dict[str, np.ndarray]:
