@@ -39,9 +39,10 @@ def unpack_rhs(packed: Array, n: int, transpose: bool = False) -> Array:
 class ConvLayout:
     """How a convolution's kernel ``spatial..., C/groups, K`` is stored.
 
-    ``[groups, panels, taps..., channels of a group, nr]``, or with ``block`` > 0 (one group)
-    ``[panels, C/block, taps..., block, nr]``. Panels hold ``nr`` output channels, zero padded; channels are padded to
-    whole blocks. ``flip`` marks transposed convolution, whose kernel is ``spatial..., K, C``.
+    ``[groups, panels, taps..., C/groups, nr]``, or with ``block`` > 0
+    ``[groups, panels, C/groups/block, taps..., block, nr]``. Panels hold ``nr`` output channels of one group, zero
+    padded; channels are padded to whole blocks. ``flip`` marks transposed convolution, whose kernel is
+    ``spatial..., K/groups, C``.
     """
 
     spatial: tuple[int, ...]
@@ -71,16 +72,15 @@ class ConvLayout:
 def pack_conv(w: Array, layout: ConvLayout) -> Array:
     """A kernel as ``layout`` says.
 
-    Accepts ``spatial..., C/groups, K`` (output channel ``g * K/groups + j``) or, with ``flip``, the transposed
-    convolution's ``spatial..., K, C/groups`` where group ``g`` of the inputs is ``K`` outputs of its own: see
-    ``conv_transpose``.
+    ``w`` is ``spatial..., C/groups, K`` (output channel ``g * K/groups + j``) or, with ``flip``, the transposed
+    convolution's ``spatial..., K/groups, C`` (input channel ``g * C/groups + c``).
     """
-    rank = len(layout.spatial)
-    if layout.flip:
-        w = np.swapaxes(w, -1, -2)
-    taps = layout.spatial
+    rank, taps = len(layout.spatial), layout.spatial
     c, k, g, nr = layout.channels, layout.outputs, layout.groups, layout.nr
-    w = w.reshape(*taps, c, g, k)
+    if layout.flip:
+        w = np.moveaxis(w.reshape(*taps, k, g, c), (rank, rank + 1, rank + 2), (rank + 2, rank + 1, rank))
+    else:
+        w = w.reshape(*taps, c, g, k)
     cp = ceil_to(c, layout.block) if layout.block else c
     padded = np.zeros((*taps, cp, g, layout.panels * nr), w.dtype)
     padded[..., :c, :, :k] = w
@@ -95,17 +95,19 @@ def pack_conv(w: Array, layout: ConvLayout) -> Array:
 
 def unpack_conv(packed: Array, layout: ConvLayout) -> Array:
     """The exact inverse of ``pack_conv``."""
-    rank = len(layout.spatial)
-    taps = layout.spatial
+    rank, taps = len(layout.spatial), layout.spatial
     c, k, g = layout.channels, layout.outputs, layout.groups
     packed = packed.reshape(layout.shape)
     if layout.block:
         axes = (*range(3, 3 + rank), 2, 3 + rank, 0, 1, 4 + rank)
     else:
         axes = (*range(2, 2 + rank), 2 + rank, 0, 1, 3 + rank)
-    w = packed.transpose(axes).reshape(*taps, -1, g, layout.panels * layout.nr)
-    w = w[..., :c, :, :k].reshape(*taps, c, g * k)
-    return np.ascontiguousarray(np.swapaxes(w, -1, -2) if layout.flip else w)
+    cp = ceil_to(c, layout.block) if layout.block else c
+    w = packed.transpose(axes).reshape(*taps, cp, g, layout.panels * layout.nr)[..., :c, :, :k]
+    if layout.flip:
+        moved = np.moveaxis(w, (rank + 2, rank + 1, rank), (rank, rank + 1, rank + 2))
+        return np.ascontiguousarray(moved.reshape(*taps, k, g * c))
+    return np.ascontiguousarray(w.reshape(*taps, c, g * k))
 
 
 def pack_depthwise(w: Array, block: int) -> Array:

@@ -1,0 +1,164 @@
+"""Sine, cosine and tangent in float64 over the whole range.
+
+Owns the argument reduction, including that of huge arguments, and its table. Must not depend on fast-math.
+"""
+
+from __future__ import annotations
+
+from .intrinsics import bits, fabs, fma, from_bits, select, table
+from .mathlib64 import MAGIC, MAGIC_BITS, two_sum
+from .registry import helper
+
+P1, P2, P3 = 1.5707963267948966, 6.123233995736766e-17, -1.4973849048591833e-33  # pi/2 = P1 + P2 + P3
+TWO_OVER_PI = 0.6366197723675814
+_BITS = 1400
+_FIRST, _LAST = -32, 971  # exponents e of x = m * 2**e with 2**52 <= |m| < 2**53, for 2**20 <= |x|
+
+
+def _pi_scaled(precision: int) -> int:
+    """pi * 2**precision, by Machin's formula."""
+
+    def arctan_inverse(n: int) -> int:
+        term = (1 << (precision + 16)) // n
+        total, k, sign = term, 3, -1
+        while term:
+            term //= n * n
+            total += sign * (term // k)
+            k, sign = k + 2, -sign
+        return total
+
+    return (4 * (4 * arctan_inverse(5) - arctan_inverse(239))) >> 16
+
+
+def _tables() -> tuple[list[float], list[float], list[float]]:
+    """2**e modulo 2*pi, nearest zero, as unevaluated sums of three doubles, for each exponent."""
+    period = 2 * _pi_scaled(_BITS)
+    parts: tuple[list[float], list[float], list[float]] = ([], [], [])
+    for e in range(_FIRST, _LAST + 1):
+        rest = 1 << (_BITS + e)
+        rest %= period
+        if 2 * rest > period:
+            rest -= period
+        for part in parts:
+            value = rest / (1 << _BITS)
+            part.append(value)
+            num, den = value.as_integer_ratio()
+            rest -= (num << _BITS) // den
+    return parts
+
+
+_C1, _C2, _C3 = _tables()
+_c1, _c2, _c3 = table("two_pi_1", _C1), table("two_pi_2", _C2), table("two_pi_3", _C3)
+
+
+@helper
+def _nearest(t):  # type: ignore[no-untyped-def]
+    """t rounded to an integer, as a double and as an int64."""
+    shifted = t + MAGIC
+    return shifted - MAGIC, bits(shifted) - MAGIC_BITS
+
+
+@helper
+def _reduce_pair(x, low):  # type: ignore[no-untyped-def]
+    """quadrant, r, r_low with x + low = quadrant * pi/2 + r + r_low, |r| <= pi/4, for |x| < 2**24 or so."""
+    kf, k = _nearest(x * TWO_OVER_PI)
+    p = kf * P1
+    p_low = fma(kf, P1, -p)
+    h, e = two_sum(x - p, -p_low)
+    w = kf * P2
+    h, e2 = two_sum(h, -w)
+    tail = e + e2 - fma(kf, P2, -w) - kf * P3 + low
+    r = h + tail
+    return k, r, (h - r) + tail
+
+
+@helper
+def _add(h, low, term):  # type: ignore[no-untyped-def]
+    s, e = two_sum(h, term)
+    return s, low + e
+
+
+@helper
+def _reduce_huge(x):  # type: ignore[no-untyped-def]
+    """As _reduce_pair, for finite |x| >= 2**20: the product of the mantissa with 2**e mod 2*pi, in pieces."""
+    pattern = bits(x)
+    e = ((pattern >> 52) & 0x7FF) - 1023 - 52
+    m = from_bits((pattern & 0x000FFFFFFFFFFFFF) | (((pattern >> 63) & 1) << 63) | ((1023 + 52) << 52))
+    c1, c2, c3 = _c1(e + 32), _c2(e + 32), _c3(e + 32)
+    p = m * c1
+    kf = p * TWO_OVER_PI
+    if fabs(kf) < 2251799813685248.0:
+        kf = (kf + MAGIC) - MAGIC
+    else:
+        kf = 4.0 * ((0.25 * kf + MAGIC) - MAGIC)
+    k = int(kf) & 3
+    a = kf * P1
+    h, low = two_sum(p, -a)
+    h, low = _add(h, low, fma(m, c1, -p))
+    h, low = _add(h, low, -fma(kf, P1, -a))
+    q = m * c2
+    b = kf * P2
+    h, low = _add(h, low, q)
+    h, low = _add(h, low, -b)
+    low += fma(m, c2, -q) - fma(kf, P2, -b) + (m * c3 - kf * P3)
+    k2, r, r_low = _reduce_pair(h, low)
+    return k + k2, r, r_low
+
+
+@helper
+def _reduce(x):  # type: ignore[no-untyped-def]
+    if fabs(x) < 1048576.0:
+        return _reduce_pair(x, 0.0)
+    if fabs(x) < 1.7976931348623157e308 or fabs(x) == 1.7976931348623157e308:
+        return _reduce_huge(x)
+    return _reduce_pair(x - x, 0.0)
+
+
+@helper
+def _sin_kernel(r, low):  # type: ignore[no-untyped-def]
+    z = r * r
+    p = fma(z, 1.58969099521155010221e-10, -2.50507602534068634195e-08)
+    p = fma(z, p, 2.75573137070700676789e-06)
+    p = fma(z, p, -1.98412698298579493134e-04)
+    p = fma(z, p, 8.33333333332248946124e-03)
+    v = z * r
+    return r - ((z * (0.5 * low - v * p) - low) - v * -1.66666666666666324348e-01)
+
+
+@helper
+def _cos_kernel(r, low):  # type: ignore[no-untyped-def]
+    z = r * r
+    p = fma(z, -1.13596475577881948265e-11, 2.08757232129817482790e-09)
+    p = fma(z, p, -2.75573143513906633035e-07)
+    p = fma(z, p, 2.48015872894767294178e-05)
+    p = fma(z, p, -1.38888888888741095749e-03)
+    p = z * fma(z, p, 4.16666666666666019037e-02)
+    half = 0.5 * z
+    w = 1.0 - half
+    return w + (((1.0 - w) - half) + (z * p - r * low))
+
+
+@helper
+def sin64(x):  # type: ignore[no-untyped-def]
+    k, r, low = _reduce(x)
+    s, c = _sin_kernel(r, low), _cos_kernel(r, low)
+    y = select((k & 1) == 0, s, c)
+    y = select((k & 2) == 0, y, -y)
+    return select(fabs(x) < 1e-9, x, y)  # keeps -0 and subnormals
+
+
+@helper
+def cos64(x):  # type: ignore[no-untyped-def]
+    k, r, low = _reduce(x)
+    s, c = _sin_kernel(r, low), _cos_kernel(r, low)
+    y = select((k & 1) == 0, c, s)
+    return select(((k + 1) & 2) == 0, y, -y)
+
+
+@helper
+def tan64(x):  # type: ignore[no-untyped-def]
+    k, r, low = _reduce(x)
+    s, c = _sin_kernel(r, low), _cos_kernel(r, low)
+    odd = (k & 1) != 0
+    y = select(odd, -c, s) / select(odd, s, c)
+    return select(fabs(x) < 1e-9, x, y)
