@@ -1,0 +1,183 @@
+"""Program: when and where. The graph's nodes in order, with a place in memory for every value.
+
+Owns the record, its text and its own consistency check. Must not know how places were chosen or how kernels look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..core.dims import Extent
+from ..core.errors import VerifyError
+from .graph import Graph, Node, Value
+from .types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """A place moves by ``delta`` bytes with each trip of loop ``loop``; ``reverse``: from the far end downwards."""
+
+    loop: int
+    delta: Extent
+    reverse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value lies: ``kind`` 'buffer' (arena), 'input', 'output' or 'constant', and its index there."""
+
+    kind: Literal["buffer", "input", "output", "constant"]
+    index: int
+    offset: Extent = 0
+    trip: Trip | None = None
+
+    def __str__(self) -> str:
+        moved = f" +{self.trip.delta}/trip" if self.trip else ""
+        return f"{self.kind}{self.index}" + (f"+{self.offset}" if self.offset != 0 else "") + moved
+
+
+@dataclass(slots=True)
+class Run:
+    """One node's kernel or kernels. ``temps`` are buffers that live during this step only."""
+
+    node: Node
+    temps: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Copy:
+    """Move a value between places."""
+
+    source: Place
+    target: Place
+    type: TensorType
+
+
+@dataclass(slots=True)
+class Loop:
+    """``body`` repeated ``count`` times."""
+
+    id: int
+    count: Extent
+    body: list[Step]
+
+
+@dataclass(slots=True)
+class If:
+    """``then`` where the bool at ``condition`` is true, else ``orelse``."""
+
+    condition: Place
+    then: list[Step]
+    orelse: list[Step]
+
+
+@dataclass(slots=True)
+class While:
+    """``head`` computes ``condition``; while it is true run ``body`` and start again."""
+
+    head: list[Step]
+    condition: Place
+    body: list[Step]
+
+
+Step = Run | Copy | Loop | If | While
+
+
+@dataclass(slots=True)
+class Buffer:
+    """A storage class of the arena: live over steps ``first`` to ``last`` (numbers in pre-order)."""
+
+    bytes: Extent
+    first: int
+    last: int
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Was a result placed over an operand, and if not, why not."""
+
+    value: str
+    reused: str
+    why: str
+
+
+@dataclass(slots=True)
+class Program:
+    """A scheduled graph. ``outputs[i]`` is where output i lies at the end (a place of kind 'output' with index i when
+    kernels write it straight into the caller's array)."""
+
+    graph: Graph
+    steps: list[Step] = field(default_factory=list)
+    places: dict[Value, Place] = field(default_factory=dict)
+    buffers: list[Buffer] = field(default_factory=list)
+    constants: list[Value] = field(default_factory=list)
+    outputs: list[Place] = field(default_factory=list)
+    placements: list[Placement] = field(default_factory=list)
+
+    def walk(self) -> Iterator[Step]:
+        """Every step in pre-order: the order of step numbers."""
+        yield from walk(self.steps)
+
+    def verify(self) -> None:
+        """Every operand and result of a run has a place; lifetimes are ordered. Raises VerifyError."""
+        for number, step in enumerate(self.walk()):
+            if isinstance(step, Run):
+                for v in (*step.node.operands, *step.node.results):
+                    if v not in self.places:
+                        raise VerifyError(f"step {number}: %{v.name or '?'} has no place", step.node.where)
+                    place = self.places[v]
+                    if place.kind == "buffer":
+                        buffer = self.buffers[place.index]
+                        if not buffer.first <= number <= buffer.last:
+                            raise VerifyError(
+                                f"step {number} touches {place}, live over {buffer.first}..{buffer.last}", step.node.where
+                            )
+        for buffer in self.buffers:
+            if buffer.first > buffer.last:
+                raise VerifyError(f"a buffer lives from {buffer.first} to {buffer.last}")
+
+    def __str__(self) -> str:
+        lines = [f"buffer{i}: {b.bytes} bytes, steps {b.first}..{b.last}  # {b.value}" for i, b in enumerate(self.buffers)]
+        _print(self, self.steps, 0, [0], lines)
+        lines += [f"output {name}: {place}" for name, place in zip(self.graph.output_names, self.outputs, strict=True)]
+        return "\n".join(lines)
+
+
+def walk(steps: Sequence[Step]) -> Iterator[Step]:
+    """Steps in pre-order."""
+    for step in steps:
+        yield step
+        if isinstance(step, Loop):
+            yield from walk(step.body)
+        elif isinstance(step, If):
+            yield from walk(step.then)
+            yield from walk(step.orelse)
+        elif isinstance(step, While):
+            yield from walk(step.head)
+            yield from walk(step.body)
+
+
+def _print(program: Program, steps: Sequence[Step], depth: int, number: list[int], lines: list[str]) -> None:
+    for step in steps:
+        head = f"{number[0]:4d} " + "  " * depth
+        number[0] += 1
+        if isinstance(step, Run):
+            reads = ", ".join(str(program.places[v]) for v in step.node.operands)
+            writes = ", ".join(str(program.places[v]) for v in step.node.results)
+            lines.append(f"{head}{writes} = {step.node.op.name} {reads}  # {step.node.origin}")
+        elif isinstance(step, Copy):
+            lines.append(f"{head}{step.target} = copy {step.source} : {step.type}")
+        elif isinstance(step, Loop):
+            lines.append(f"{head}loop {step.count}")
+            _print(program, step.body, depth + 1, number, lines)
+        elif isinstance(step, If):
+            lines.append(f"{head}if {step.condition}")
+            _print(program, step.then, depth + 1, number, lines)
+            _print(program, step.orelse, depth + 1, number, lines)
+        else:
+            lines.append(f"{head}while {step.condition}")
+            _print(program, step.head, depth + 1, number, lines)
+            _print(program, step.body, depth + 1, number, lines)

@@ -1,0 +1,54 @@
+"""What passes may ask a target instead of guessing.
+
+Owns the protocol only; backends implement it. Must not know any backend.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..core.dims import Extent
+from .graph import Graph, Node
+from .opdef import Cost
+
+
+class Target(Protocol):
+    """A machine that kernels are made for.
+
+    ``name``         the target's public name
+    ``block``        channels per block of blocked layouts (0: this target does not block)
+    ``cache_bytes``  sizes of the data caches that one thread sees, nearest first
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def block(self) -> int: ...
+
+    @property
+    def cache_bytes(self) -> tuple[int, ...]: ...
+
+    def supports(self, node: Node) -> bool:
+        """There is a kernel for ``node`` as it stands; otherwise a composite op is decomposed."""
+        ...
+
+    def can_fuse(self, kind: str, region: Graph) -> bool:
+        """One kernel of family ``kind`` ('elementwise', 'contract') can compute ``region``."""
+        ...
+
+    def prefers_blocked(self, node: Node) -> bool:
+        """``node`` (a conv or pool) is faster on blocked operands."""
+        ...
+
+    def workspace(self, node: Node) -> tuple[Extent, ...]:
+        """Bytes of each scratch buffer that all threads share while ``node`` runs."""
+        ...
+
+    def may_overwrite(self, node: Node, operand: int) -> bool:
+        """The kernel reads each element of ``operand`` before its only write to that place of result 0."""
+        ...
+
+    def cost(self, node: Node) -> Cost:
+        """Operations and bytes of ``node`` on this target."""
+        ...

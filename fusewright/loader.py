@@ -1,0 +1,35 @@
+"""``fw.load``: bundles for the runtime, or for the interpreter.
+
+Owns the choice between native code and the portable graph. The native way imports NumPy and the runtime only.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from . import lazy
+from .runtime import bundle as native_bundle
+
+if TYPE_CHECKING:
+    from .portable import PortableBundle
+
+
+def load(
+    source: str | os.PathLike[str] | bytes,
+    threads: int | None = None,
+    native: bool = True,
+    verify: str = "full",
+    max_bytes: int | None = None,
+) -> native_bundle.Bundle | PortableBundle:
+    """A bundle from a ``.fwb`` file (or its bytes).
+
+    ``threads`` overrides the number stored at compile time; ``native=False`` interprets the portable graph with NumPy,
+    on any platform; ``verify`` is 'full' (every byte hashed now) or 'lazy' (weights hashed in the background);
+    ``max_bytes`` bounds the memory of one call (None: half of what is available). Raises BundleRefused.
+    """
+    if native:
+        return native_bundle.load(source, threads=threads, verify=verify, max_bytes=max_bytes)
+    portable: Any = lazy("portable")
+    found: PortableBundle = portable.load(source, max_bytes=max_bytes)
+    return found
