@@ -15,7 +15,8 @@ from ...core.errors import TypeRefused
 from ..graph import Graph, Node
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
-from ._common import Arrays, gamma, same
+from ._common import Arrays, same
+from .contract import dot_bound
 from .elementwise import NUMERIC
 from .shape import moved_cost
 from .window import (
@@ -78,40 +79,42 @@ define_op(
 
 def _infer_conv(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
     x, w = types
-    if x.rank != w.rank + 1 or not 4 <= x.rank <= 6 or x.dtype is not w.dtype or x.dtype not in NUMERIC:
-        raise TypeRefused(f"needs blocked x and plain w of one dtype, got {x} and {w}")
-    block, rank = x.shape[-1], x.rank - 3
+    block, blocked = attrs["block"], attrs["x_blocked"]
+    if x.rank != w.rank + int(blocked) or not 3 <= w.rank <= 5 or x.dtype is not w.dtype or x.dtype not in NUMERIC:
+        raise TypeRefused(f"needs {'blocked' if blocked else 'plain'} x and plain w of one dtype, got {x} and {w}")
+    rank, first = w.rank - 2, 2 if blocked else 1
     window_attrs(attrs, rank)
     groups, c_out = attrs["groups"], w.shape[-1]
-    if not isinstance(c_out, int) or not isinstance(block, int) or c_out % groups:
+    if not isinstance(c_out, int) or c_out % groups:
         raise TypeRefused(f"{c_out} filters do not split into {groups} groups")
     c_in = w.shape[-2] * groups
-    same(x.shape[1] * block, -(-c_in // block) * block, "channel blocks")
+    if blocked:
+        same(x.shape[-1], block, "block")
+        same(x.shape[1] * block, -(-c_in // block) * block, "channel blocks")
+    else:
+        same(x.shape[-1], c_in, "channels")
     out = [
-        window_extent(x.shape[2 + i], w.shape[i], attrs["strides"][i], attrs["pads"][i], attrs["dilations"][i])
+        window_extent(x.shape[first + i], w.shape[i], attrs["strides"][i], attrs["pads"][i], attrs["dilations"][i])
         for i in range(rank)
     ]
     return [x.with_shape((x.shape[0], -(-c_out // block), *out, block))]
 
 
 def _plain(a: Arrays, attrs: Attrs) -> np.ndarray:
-    return from_blocked_array(a[0], a[1].shape[-2] * attrs["groups"])
+    return from_blocked_array(a[0], a[1].shape[-2] * attrs["groups"]) if attrs["x_blocked"] else a[0]
 
 
 def _eval_conv(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
     with np.errstate(all="ignore"):
-        return to_blocked_array(conv_arrays(_plain(a, attrs), a[1], attrs), a[0].shape[-1])
+        return to_blocked_array(conv_arrays(_plain(a, attrs), a[1], attrs), attrs["block"])
 
 
 def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     plain = _plain(a, bc.attrs)
+    ex = _plain([np.broadcast_to(e[0], a[0].shape), a[1]], bc.attrs)
     k = int(np.prod(a[1].shape[:-1], dtype=int))
-    finite = np.where(np.isfinite(plain), np.abs(plain), 0).astype(np.float64)
-    ex = np.asarray(_plain([np.broadcast_to(e[0], a[0].shape), a[1]], bc.attrs), np.float64)
-    magnitude = conv_arrays(finite + ex, np.abs(np.asarray(a[1], np.float64)), bc.attrs)
-    spread = conv_arrays(ex, np.abs(np.asarray(a[1], np.float64)), bc.attrs)
-    total = np.where(magnitude >= 3.4028234e38, np.inf, spread + gamma(k + 1, bc.u) * magnitude + k * bc.eta)
-    return to_blocked_array(total, a[0].shape[-1])
+    total = dot_bound(plain, a[1], ex, e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, bc)
+    return to_blocked_array(total, bc.attrs["block"])
 
 
 def _cost_conv(node: Node) -> Cost:
@@ -126,8 +129,10 @@ def _cost_conv(node: Node) -> Cost:
 define_op(
     OpDef(
         "conv_blocked", ("x", "w"), "window", _infer_conv, _eval_conv,
-        attrs={"strides": 1, "pads": None, "dilations": 1, "groups": 1}, bound=_bound_conv, cost=_cost_conv,
-        doc="conv on a blocked x; w stays [kernel..., C/groups, filters]; the result is blocked.",
+        attrs={"strides": 1, "pads": None, "dilations": 1, "groups": 1, "block": 16, "x_blocked": True},
+        bound=_bound_conv, cost=_cost_conv,
+        doc="conv with a blocked result; x is blocked, or plain with x_blocked=False (first layers with few channels); "
+        "w stays [kernel..., C/groups, filters].",
     )
 )  # fmt: skip
 
