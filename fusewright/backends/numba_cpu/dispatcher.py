@@ -31,7 +31,7 @@ flags = low.pointer_maker(types.uint8)
 
 
 @helper
-def _drain(pool, fn, args, extent, chunk, scratch):  # type: ignore[no-untyped-def]
+def _drain(pool, fn, args, extent, chunk, scratch):
     """Take chunks until none is left."""
     while True:
         start = low.atomic_add(pool + 8 * NEXT, chunk)
@@ -42,7 +42,7 @@ def _drain(pool, fn, args, extent, chunk, scratch):  # type: ignore[no-untyped-d
 
 
 @helper
-def _share(pool, threads, fn, args, extent, grain, scratch, stride):  # type: ignore[no-untyped-def]
+def _share(pool, threads, fn, args, extent, grain, scratch, stride):
     """Run one step with the helpers of a pool that the caller owns."""
     block = words(pool)
     pieces = threads * _CHUNKS_PER_THREAD
@@ -69,7 +69,7 @@ def _share(pool, threads, fn, args, extent, grain, scratch, stride):  # type: ig
 
 
 @helper
-def _bump(table, count, first):  # type: ignore[no-untyped-def]
+def _bump(table, count, first):
     """Set the words that follow a loop to their first values, or move them by one iteration."""
     for i in range(count):
         row = words(table + 24 * i)
@@ -77,7 +77,7 @@ def _bump(table, count, first):  # type: ignore[no-untyped-def]
         target[0] = row[1] if first else target[0] + row[2]
 
 
-def run(program, pool, threads, scratch, stride):  # type: ignore[no-untyped-def]
+def run(program, pool, threads, scratch, stride):
     """Walk the step table at ``program``; 0 when it halts, else the pc of an unknown instruction.
 
     ``scratch`` is a block of ``threads`` areas, ``stride`` bytes apart. A LOOP's ``end_pc`` is where to go when it is
@@ -135,7 +135,7 @@ def run(program, pool, threads, scratch, stride):  # type: ignore[no-untyped-def
     return np.int64(result)
 
 
-def worker(pool):  # type: ignore[no-untyped-def]
+def worker(pool):
     """A helper thread's life: join steps that want helpers; spin a while between them, then sleep."""
     state = pool + 8 * STATE
     spins = 0

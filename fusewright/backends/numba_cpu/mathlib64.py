@@ -25,14 +25,14 @@ HALF_PI, HALF_PI_LO = 1.5707963267948966, 6.123233995736766e-17
 
 
 @helper
-def two_sum(a, b):  # type: ignore[no-untyped-def]
+def two_sum(a, b):
     s = a + b
     t = s - a
     return s, (a - (s - t)) + (b - t)
 
 
 @helper
-def _exp_core(x, low):  # type: ignore[no-untyped-def]
+def _exp_core(x, low):
     """k, r, q with exp(x + low) = 2**k * (1 + r + r*r*q), |r| <= ln2/2; x is in -1100..1100 or NaN."""
     t = fma(x, LOG2E, MAGIC)
     k = bits(t) - MAGIC_BITS
@@ -53,7 +53,7 @@ def _exp_core(x, low):  # type: ignore[no-untyped-def]
 
 
 @helper
-def exp_low(x, low):  # type: ignore[no-untyped-def]
+def exp_low(x, low):
     """exp(x + low) for a tiny ``low``; gradual underflow, overflow to infinity."""
     c = select(x > 711.0, 711.0, select(x < -746.0, -746.0, x))
     k, r, q = _exp_core(c, low)
@@ -63,12 +63,12 @@ def exp_low(x, low):  # type: ignore[no-untyped-def]
 
 
 @helper
-def exp64(x):  # type: ignore[no-untyped-def]
+def exp64(x):
     return exp_low(x, 0.0)
 
 
 @helper
-def expm1_64(x):  # type: ignore[no-untyped-def]
+def expm1_64(x):
     c = select(x > 50.0, 50.0, select(x < -50.0, -50.0, x))
     k, r, q = _exp_core(c, 0.0)
     scale = from_bits((k + 1023) << 52)
@@ -77,7 +77,7 @@ def expm1_64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _split(x):  # type: ignore[no-untyped-def]
+def _split(x):
     """k, m with x = 2**k * m and m in [sqrt(1/2), sqrt(2)), for positive finite x."""
     tiny = x < 2.2250738585072014e-308
     y = select(tiny, x * 18014398509481984.0, x)
@@ -90,7 +90,7 @@ def _split(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _log_tail(s2):  # type: ignore[no-untyped-def]
+def _log_tail(s2):
     """(log((1+s)/(1-s)) - 2s) / s as a polynomial in s2 = s*s (fdlibm)."""
     t = fma(s2, 1.479819860511658591e-01, 1.531383769920937332e-01)
     t = fma(s2, t, 1.818357216161805012e-01)
@@ -102,7 +102,7 @@ def _log_tail(s2):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _log_sum(k, f, c):  # type: ignore[no-untyped-def]
+def _log_sum(k, f, c):
     """k*ln2 + log(1+f) + c."""
     s = f / (2.0 + f)
     half = 0.5 * f * f
@@ -110,7 +110,7 @@ def _log_sum(k, f, c):  # type: ignore[no-untyped-def]
 
 
 @helper
-def log64(x):  # type: ignore[no-untyped-def]
+def log64(x):
     k, m = _split(x)
     y = _log_sum(k, m - 1.0, 0.0)
     y = select(x < INF, y, x)  # infinity and NaN
@@ -118,7 +118,7 @@ def log64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def log1p_64(x):  # type: ignore[no-untyped-def]
+def log1p_64(x):
     small = (x > -0.29) & (x < 0.41)
     u = 1.0 + x
     k, m = _split(u)
@@ -130,25 +130,25 @@ def log1p_64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def tanh64(x):  # type: ignore[no-untyped-def]
+def tanh64(x):
     a = fabs(x)
     t = expm1_64(-2.0 * a)
     return copysign(-t / (t + 2.0), x)
 
 
 @helper
-def sigmoid64(x):  # type: ignore[no-untyped-def]
+def sigmoid64(x):
     e = exp64(-fabs(x))
     return select(x >= 0.0, 1.0, e) / (1.0 + e)
 
 
 @helper
-def softplus64(x):  # type: ignore[no-untyped-def]
+def softplus64(x):
     return select(x < 0.0, 0.0, x) + log1p_64(exp64(-fabs(x)))
 
 
 @helper
-def sinh64(x):  # type: ignore[no-untyped-def]
+def sinh64(x):
     a = fabs(x)
     t = expm1_64(select(a > 700.0, 700.0, a))
     y = 0.5 * (t + t / (t + 1.0))
@@ -157,7 +157,7 @@ def sinh64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def cosh64(x):  # type: ignore[no-untyped-def]
+def cosh64(x):
     a = fabs(x)
     t = exp64(select(a > 700.0, 700.0, a))
     w = exp64(0.5 * a)
@@ -165,7 +165,7 @@ def cosh64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def asinh64(x):  # type: ignore[no-untyped-def]
+def asinh64(x):
     a = fabs(x)
     big = a > 268435456.0
     s = select(big, 1.0, a)
@@ -174,7 +174,7 @@ def asinh64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def acosh64(x):  # type: ignore[no-untyped-def]
+def acosh64(x):
     big = x > 268435456.0
     t = select(big, 1.0, x) - 1.0
     y = select(big, log64(x) + LN2_HI, log1p_64(t + sqrt(fma(t, t, 2.0 * t))))
@@ -182,7 +182,7 @@ def acosh64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def atanh64(x):  # type: ignore[no-untyped-def]
+def atanh64(x):
     a = fabs(x)
     t = a + a
     y = 0.5 * log1p_64(select(a < 0.5, t + t * a / (1.0 - a), t / (1.0 - a)))
@@ -193,7 +193,7 @@ def atanh64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _atan_positive(t):  # type: ignore[no-untyped-def]
+def _atan_positive(t):
     """atan of t >= 0."""
     far, mid = t > 2.41421356237309504880, t > 0.66
     z = select(far, -1.0 / t, select(mid, (t - 1.0) / (t + 1.0), t))
@@ -213,12 +213,12 @@ def _atan_positive(t):  # type: ignore[no-untyped-def]
 
 
 @helper
-def atan64(x):  # type: ignore[no-untyped-def]
+def atan64(x):
     return copysign(_atan_positive(fabs(x)), x)
 
 
 @helper
-def atan2_64(x, y):  # type: ignore[no-untyped-def]
+def atan2_64(x, y):
     """The angle of the point (y, x): NumPy's arctan2(x, y)."""
     a, b = fabs(x), fabs(y)
     swap = a > b
@@ -231,7 +231,7 @@ def atan2_64(x, y):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _asin_ratio(t):  # type: ignore[no-untyped-def]
+def _asin_ratio(t):
     """(asin(s) - s) / s with t = s*s, s <= 0.5 (fdlibm)."""
     p = fma(t, 3.47933107596021167570e-05, 7.91534994289814532176e-04)
     p = fma(t, p, -4.00555345006794114027e-02)
@@ -245,7 +245,7 @@ def _asin_ratio(t):  # type: ignore[no-untyped-def]
 
 
 @helper
-def asin64(x):  # type: ignore[no-untyped-def]
+def asin64(x):
     a = fabs(x)
     t = 0.5 * (1.0 - a)
     s = sqrt(t)
@@ -256,7 +256,7 @@ def asin64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def acos64(x):  # type: ignore[no-untyped-def]
+def acos64(x):
     a = fabs(x)
     t = 0.5 * (1.0 - a)
     s = sqrt(t)
@@ -271,7 +271,7 @@ def acos64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _log_pair(x):  # type: ignore[no-untyped-def]
+def _log_pair(x):
     """log of a positive finite x as an unevaluated sum, relative error about 2**-64."""
     k, m = _split(x)
     f = m - 1.0
@@ -302,7 +302,7 @@ def _log_pair(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def pow_special(x, y, magnitude):  # type: ignore[no-untyped-def]
+def pow_special(x, y, magnitude):
     """The sign and the special cases of x**y, given |x|**y for the others (C99 annex F)."""
     whole = trunc(y) == y
     odd = whole & (trunc(0.5 * y) != 0.5 * y)
@@ -314,7 +314,7 @@ def pow_special(x, y, magnitude):  # type: ignore[no-untyped-def]
 
 
 @helper
-def pow64(x, y):  # type: ignore[no-untyped-def]
+def pow64(x, y):
     a = fabs(x)
     plain = (a > 0.0) & (a < INF)
     h, low = _log_pair(select(plain, a, 1.0))
@@ -324,11 +324,11 @@ def pow64(x, y):  # type: ignore[no-untyped-def]
     return pow_special(x, y, exp_low(p, select(plain & (fabs(p) < 1000.0), tail, 0.0)))
 
 
-# ---- error function ---------------------------------------------------------------------------------------------------
+# ---- error function -----------------------------------------------------------------------------------------------
 
 
 @helper
-def _erf_small(x):  # type: ignore[no-untyped-def]
+def _erf_small(x):
     """(erf(x) - x) / x, |x| < 0.84375."""
     z = x * x
     r = fma(z, -2.37630166566501626084e-05, -5.77027029648944159157e-03)
@@ -343,7 +343,7 @@ def _erf_small(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _erf_middle(a):  # type: ignore[no-untyped-def]
+def _erf_middle(a):
     """erf(a) - 0.845..., 0.84375 <= a < 1.25."""
     s = a - 1.0
     p = fma(s, -2.16637559486879084300e-03, 3.54783043256182359371e-02)
@@ -361,7 +361,7 @@ def _erf_middle(a):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _erfc_far(a):  # type: ignore[no-untyped-def]
+def _erfc_far(a):
     """erfc(a) for a >= 1.25."""
     a = select(a > 28.0, 28.0, a)
     s = 1.0 / (a * a)
@@ -395,11 +395,12 @@ def _erfc_far(a):  # type: ignore[no-untyped-def]
     ratio = select(a < 2.857142857142857, near, r / fma(s, d, 1.0))
     square = a * a
     h = -square - 0.5625
-    return exp_low(h, ratio + (((-square - h) - 0.5625) - fma(a, a, -square))) / a
+    e, low = two_sum(h, ratio)
+    return exp_low(e, low + (((-square - h) - 0.5625) - fma(a, a, -square))) / a
 
 
 @helper
-def erf64(x):  # type: ignore[no-untyped-def]
+def erf64(x):
     a = fabs(x)
     near = fma(a, _erf_small(a), a)
     middle = 8.45062911510467529297e-01 + _erf_middle(a)
@@ -408,7 +409,7 @@ def erf64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def erfc64(x):  # type: ignore[no-untyped-def]
+def erfc64(x):
     a = fabs(x)
     near = select(x < 0.25, 1.0 - fma(x, _erf_small(x), x), 0.5 - (fma(x, _erf_small(x), x - 0.5)))
     m = _erf_middle(a)
@@ -419,5 +420,5 @@ def erfc64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def rsqrt64(x):  # type: ignore[no-untyped-def]
+def rsqrt64(x):
     return 1.0 / sqrt(x)

@@ -52,14 +52,14 @@ _c1, _c2, _c3 = table("two_pi_1", _C1), table("two_pi_2", _C2), table("two_pi_3"
 
 
 @helper
-def _nearest(t):  # type: ignore[no-untyped-def]
+def _nearest(t):
     """t rounded to an integer, as a double and as an int64."""
     shifted = t + MAGIC
     return shifted - MAGIC, bits(shifted) - MAGIC_BITS
 
 
 @helper
-def _reduce_pair(x, low):  # type: ignore[no-untyped-def]
+def _reduce_pair(x, low):
     """quadrant, r, r_low with x + low = quadrant * pi/2 + r + r_low, |r| <= pi/4, for |x| < 2**24 or so."""
     kf, k = _nearest(x * TWO_OVER_PI)
     p = kf * P1
@@ -73,13 +73,13 @@ def _reduce_pair(x, low):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _add(h, low, term):  # type: ignore[no-untyped-def]
+def _add(h, low, term):
     s, e = two_sum(h, term)
     return s, low + e
 
 
 @helper
-def _reduce_huge(x):  # type: ignore[no-untyped-def]
+def _reduce_huge(x):
     """As _reduce_pair, for finite |x| >= 2**20: the product of the mantissa with 2**e mod 2*pi, in pieces."""
     pattern = bits(x)
     e = ((pattern >> 52) & 0x7FF) - 1023 - 52
@@ -106,7 +106,7 @@ def _reduce_huge(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _reduce(x):  # type: ignore[no-untyped-def]
+def _reduce(x):
     if fabs(x) < 1048576.0:
         return _reduce_pair(x, 0.0)
     if fabs(x) < 1.7976931348623157e308 or fabs(x) == 1.7976931348623157e308:
@@ -115,7 +115,7 @@ def _reduce(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _sin_kernel(r, low):  # type: ignore[no-untyped-def]
+def _sin_kernel(r, low):
     z = r * r
     p = fma(z, 1.58969099521155010221e-10, -2.50507602534068634195e-08)
     p = fma(z, p, 2.75573137070700676789e-06)
@@ -126,7 +126,7 @@ def _sin_kernel(r, low):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _cos_kernel(r, low):  # type: ignore[no-untyped-def]
+def _cos_kernel(r, low):
     z = r * r
     p = fma(z, -1.13596475577881948265e-11, 2.08757232129817482790e-09)
     p = fma(z, p, -2.75573143513906633035e-07)
@@ -139,7 +139,7 @@ def _cos_kernel(r, low):  # type: ignore[no-untyped-def]
 
 
 @helper
-def sin64(x):  # type: ignore[no-untyped-def]
+def sin64(x):
     k, r, low = _reduce(x)
     s, c = _sin_kernel(r, low), _cos_kernel(r, low)
     y = select((k & 1) == 0, s, c)
@@ -148,7 +148,7 @@ def sin64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def cos64(x):  # type: ignore[no-untyped-def]
+def cos64(x):
     k, r, low = _reduce(x)
     s, c = _sin_kernel(r, low), _cos_kernel(r, low)
     y = select((k & 1) == 0, c, s)
@@ -156,7 +156,7 @@ def cos64(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def tan64(x):  # type: ignore[no-untyped-def]
+def tan64(x):
     k, r, low = _reduce(x)
     s, c = _sin_kernel(r, low), _cos_kernel(r, low)
     odd = (k & 1) != 0

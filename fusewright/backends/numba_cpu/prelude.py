@@ -41,19 +41,19 @@ _LOW32, _TWO31 = np.int32(-(2**31)), np.float64(2.0**31)
 
 
 @helper
-def _f_to_i64(x):  # type: ignore[no-untyped-def]
+def _f_to_i64(x):
     x = np.float64(x)
     return low.select((x >= -_TWO63) & (x < _TWO63), low.fptosi64(x), _LOW64)
 
 
 @helper
-def _f_to_i32(x):  # type: ignore[no-untyped-def]
+def _f_to_i32(x):
     x = np.float64(x)
     return low.select((x > -_TWO31 - np.float64(1.0)) & (x < _TWO31), low.fptosi32(x), _LOW32)
 
 
 @helper
-def _f_to_u64(x):  # type: ignore[no-untyped-def]
+def _f_to_u64(x):
     x = np.float64(x)
     big = x >= _TWO63
     y = low.select(big, x - _TWO63, x)
@@ -64,7 +64,7 @@ def _int_cast(name: str, make: Any) -> Any:
     wide = name in ("int64", "uint32")
 
     @helper
-    def from_int(x):  # type: ignore[no-untyped-def]
+    def from_int(x):
         return make(x)
 
     if name == "uint64":
@@ -72,7 +72,7 @@ def _int_cast(name: str, make: Any) -> Any:
     narrow = _f_to_i64 if wide else _f_to_i32
 
     @helper
-    def from_float(x):  # type: ignore[no-untyped-def]
+    def from_float(x):
         return make(narrow(x))
 
     return by_type(name, 1, lambda x: from_float if x in (F32, F64) else from_int)
@@ -83,7 +83,7 @@ for _name, _full in _NAMES.items():
 
 
 @helper
-def _to_bool(x):  # type: ignore[no-untyped-def]
+def _to_bool(x):
     return x != 0
 
 
@@ -101,22 +101,22 @@ for _name in ("floor", "ceil", "trunc", "rint", "fabs", "copysign", "fma", "sqrt
 
 
 @helper
-def _max_int(x, y):  # type: ignore[no-untyped-def]
+def _max_int(x, y):
     return low.select(x > y, x, y)
 
 
 @helper
-def _min_int(x, y):  # type: ignore[no-untyped-def]
+def _min_int(x, y):
     return low.select(x < y, x, y)
 
 
 @helper
-def _max_float(x, y):  # type: ignore[no-untyped-def]
+def _max_float(x, y):
     return low.fmax_nan(x, y)
 
 
 @helper
-def _min_float(x, y):  # type: ignore[no-untyped-def]
+def _min_float(x, y):
     return low.fmin_nan(x, y)
 
 
@@ -135,14 +135,14 @@ minimum = by_type("minimum", 2, _pair(_min_float, _min_int))
 
 def _per_int(make: Callable[[Any, bool], Any]) -> dict[types.Type, Any]:
     """One jitted implementation per integer type: ``make(numpy type, signed)``."""
-    return {ty: make(kind, ty.signed) for ty, kind in INTS.items()}  # type: ignore[attr-defined]
+    return {ty: make(kind, ty.signed) for ty, kind in INTS.items()}
 
 
 def _make_abs(kind: Any, signed: bool) -> Any:
     zero = kind(0)
 
     @helper
-    def run(x):  # type: ignore[no-untyped-def]
+    def run(x):
         return low.select(x < zero, low.isub(zero, x), x)
 
     return run
@@ -152,7 +152,7 @@ def _make_sign(kind: Any, signed: bool) -> Any:
     zero, one, minus = kind(0), kind(1), kind(-1 if signed else 0)
 
     @helper
-    def run(x):  # type: ignore[no-untyped-def]
+    def run(x):
         return low.select(x > zero, one, low.select(x < zero, minus, zero))
 
     return run
@@ -162,7 +162,7 @@ def _make_sign_float(kind: Any) -> Any:
     one, zero = kind(1), kind(0)
 
     @helper
-    def run(x):  # type: ignore[no-untyped-def]
+    def run(x):
         return low.select((x > zero) | (x < zero), low.copysign(one, x), x)
 
     return run
@@ -172,7 +172,7 @@ def _make_relu(kind: Any) -> Any:
     zero = kind(0)
 
     @helper
-    def run(x):  # type: ignore[no-untyped-def]
+    def run(x):
         return low.select(x < zero, zero, x)  # NaN compares false and passes through
 
     return run
@@ -185,17 +185,17 @@ _RELU = {ty: _make_relu(kind) for ty, kind in (INTS | _FLOATS).items()}
 
 
 @helper
-def _isnan(x):  # type: ignore[no-untyped-def]
+def _isnan(x):
     return x != x
 
 
 @helper
-def _isinf(x):  # type: ignore[no-untyped-def]
+def _isinf(x):
     return low.fabs(x) == np.float32(np.inf)
 
 
 @helper
-def _isfinite(x):  # type: ignore[no-untyped-def]
+def _isfinite(x):
     return low.fabs(x) < np.float32(np.inf)
 
 
@@ -216,13 +216,13 @@ def _make_truncdiv(kind: Any, signed: bool) -> Any:
     if not signed:
 
         @helper
-        def unsigned(x, y):  # type: ignore[no-untyped-def]
+        def unsigned(x, y):
             return low.select(y == zero, zero, low.raw_udiv(x, low.select(y == zero, one, y)))
 
         return unsigned
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         safe = low.select((y == zero) | (y == minus), one, y)
         return low.select(y == zero, zero, low.select(y == minus, low.isub(zero, x), low.raw_sdiv(x, safe)))
 
@@ -236,7 +236,7 @@ def _make_rem(kind: Any, signed: bool) -> Any:
     zero, divide = kind(0), _TRUNCDIV[_numba_type(kind)]
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         return low.select(y == zero, zero, low.isub(x, low.imul(divide(x, y), y)))
 
     return run
@@ -248,7 +248,7 @@ def _make_floordiv(kind: Any, signed: bool) -> Any:
         return divide
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         q = divide(x, y)
         r = low.isub(x, low.imul(q, y))
         off = (r != zero) & (low.ixor(r, y) < zero) & (y != zero)
@@ -261,7 +261,7 @@ def _make_mod(kind: Any, signed: bool) -> Any:
     zero, divide = kind(0), _TRUNCDIV[_numba_type(kind)]
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         r = low.isub(x, low.imul(divide(x, y), y))
         off = (r != zero) & (low.ixor(r, y) < zero)
         return low.select(y == zero, zero, low.select(off, low.iadd(r, y), r))
@@ -277,7 +277,7 @@ def _make_shift_left(kind: Any, signed: bool) -> Any:
     zero, width = kind(0), kind(8 * np.dtype(kind).itemsize)
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         inside = (y >= zero) & (y < width)
         return low.select(inside, low.raw_shl(x, low.select(inside, y, zero)), zero)
 
@@ -289,13 +289,13 @@ def _make_shift_right(kind: Any, signed: bool) -> Any:
     if not signed:
 
         @helper
-        def unsigned(x, y):  # type: ignore[no-untyped-def]
+        def unsigned(x, y):
             return low.select(y < width, low.raw_lshr(x, low.select(y < width, y, zero)), zero)
 
         return unsigned
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         return low.raw_ashr(x, low.select((y >= zero) & (y < width), y, last))
 
     return run
@@ -305,7 +305,7 @@ def _make_power(kind: Any, signed: bool) -> Any:
     zero, one, minus = kind(0), kind(1), kind(-1 if signed else 0)
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         if signed and y < zero:
             odd = low.iand(y, one) == one
             return low.select(x == one, one, low.select(x == minus, low.select(odd, minus, one), zero))
@@ -327,14 +327,14 @@ INT_POWER = _per_int(_make_power)
 
 
 @helper
-def _scale(x, n):  # type: ignore[no-untyped-def]
+def _scale(x, n):
     """x * 2**n for 0 <= n <= 2046, in two steps."""
     half = n >> 1
     return x * low.from_bits((half + 1023) << 52) * low.from_bits((n - half + 1023) << 52)
 
 
 @helper
-def _exponent(x):  # type: ignore[no-untyped-def]
+def _exponent(x):
     """floor(log2(x)) of a positive finite double."""
     e = (low.bits(x) >> 52) - 1023
     if e == -1023:
@@ -343,7 +343,7 @@ def _exponent(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def fmod64(x, y):  # type: ignore[no-untyped-def]
+def fmod64(x, y):
     a, b = low.fabs(x), low.fabs(y)
     if not (a < np.float64(np.inf)) or b == np.float64(0.0) or b != b:
         return np.float64(np.nan)
@@ -358,7 +358,7 @@ def fmod64(x, y):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _fmod32(x, y):  # type: ignore[no-untyped-def]
+def _fmod32(x, y):
     return np.float32(fmod64(np.float64(x), np.float64(y)))
 
 
@@ -366,7 +366,7 @@ def _make_float_mod(kind: Any, fmod: Any) -> Any:
     zero = kind(0)
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         r = fmod(x, y)
         if r == zero:
             return low.copysign(zero, y)
@@ -379,7 +379,7 @@ def _make_float_floordiv(kind: Any, fmod: Any) -> Any:
     zero, half, one = kind(0), kind(0.5), kind(1)
 
     @helper
-    def run(x, y):  # type: ignore[no-untyped-def]
+    def run(x, y):
         if y == zero:
             return x / y
         r = fmod(x, y)
@@ -395,7 +395,7 @@ def _make_float_floordiv(kind: Any, fmod: Any) -> Any:
 
 
 @helper
-def _float_truncdiv(x, y):  # type: ignore[no-untyped-def]
+def _float_truncdiv(x, y):
     return low.trunc(x / y)
 
 
@@ -421,12 +421,12 @@ for _name, _impls in (
 
 
 @helper
-def _bf16_f32(x):  # type: ignore[no-untyped-def]
+def _bf16_f32(x):
     return low.from_bits(np.uint32(np.uint32(x) << np.uint32(16)))
 
 
 @helper
-def _f32_bf16(x):  # type: ignore[no-untyped-def]
+def _f32_bf16(x):
     wide = np.uint32(low.bits(x))
     odd = np.uint32((wide >> np.uint32(16)) & np.uint32(1))
     rounded = np.uint32(wide + np.uint32(0x7FFF) + odd) >> np.uint32(16)
@@ -434,7 +434,7 @@ def _f32_bf16(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _round_to_odd(x):  # type: ignore[no-untyped-def]
+def _round_to_odd(x):
     y = np.float32(x)
     back = np.float64(y)
     exact = (back == x) | (x != x)
@@ -444,12 +444,12 @@ def _round_to_odd(x):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _f64_f16(x):  # type: ignore[no-untyped-def]
+def _f64_f16(x):
     return low.f32_to_half_bits(_round_to_odd(x))
 
 
 @helper
-def _f64_bf16(x):  # type: ignore[no-untyped-def]
+def _f64_bf16(x):
     return _f32_bf16(_round_to_odd(x))
 
 

@@ -28,7 +28,7 @@ JITTED: dict[str, Any] = {}
 TWINS: dict[str, Any] = {}
 
 # Modules that register names when imported; a missing one is left out.
-PROVIDERS = ("prelude", "mathlib", "tiles")
+PROVIDERS = ("prelude", "access", "mathlib", "tiles")
 
 
 def helper(fn: Callable[..., Any]) -> Any:
@@ -48,7 +48,7 @@ _PARAMETERS = {1: "x", 2: "x, y", 3: "x, y, z"}
 
 
 def by_type(name: str, arity: int, pick: Callable[..., Any]) -> Any:
-    """A jit-callable that chooses its implementation by argument types: ``pick(*types)`` is a jitted function or None."""
+    """A jit-callable that chooses its form by argument types: ``pick(*types)`` is a jitted function or None."""
     params = _PARAMETERS[arity]
     space: dict[str, Any] = {"pick": pick}
     text = (

@@ -61,8 +61,10 @@ class Codegen:
         self.typing, self.target = cpu_target.typing_context, cpu_target.target_context
 
     def function(self, text: str, fastmath: list[str]) -> Any:
-        """Execute kernel text over the prelude and return its kernel: the last function of (args, start, stop, scratch).
-        Its other functions become jitted helpers."""
+        """Execute kernel text over the prelude and return its last function of (args, start, stop, scratch).
+
+        The text's other functions become jitted helpers.
+        """
         space = dict(JITTED)
         exec(compile(text, "<kernel>", "exec"), space)
         own = {n: f for n, f in space.items() if isinstance(f, pytypes.FunctionType) and f.__globals__ is space}
