@@ -1,0 +1,58 @@
+"""ConvLSTM1D, 2D and 3D: LSTM cells whose products are convolutions.
+
+Owns their step. Runs through rnn's scan. Must not know models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ....ir.graph import Value
+from ..call import Call, layer, static
+from .activation import activate
+from .conv import spatial_pads
+from .rnn import Cell, cell, initial_states, outputs, recur, split
+
+
+def _maker(rank: int) -> None:
+    @cell(f"ConvLSTM{rank}D", f"ConvLSTM{rank}DCell")
+    def make(c: Call, x: Value) -> Cell:
+        """x is [T, N, spatial..., C]; time folds into the batch for the input convolution."""
+        b = c.b
+        kernel, strides = c.ints("kernel_size", rank), c.ints("strides", rank)
+        dilations, filters = c.ints("dilation_rate", rank), c.integer("filters")
+        w = c.w("kernel", (*kernel, static(c, x.shape[-1], "the channel axis"), 4 * filters))
+        bias = c.w("bias", (4 * filters,)) if c.has("bias") else None
+        folded_shape = (x.shape[0] * x.shape[1], *x.shape[2:])
+        folded = b.reshape(x, shape=folded_shape)
+        y = b.conv(folded, w, strides=strides, pads=spatial_pads(c, folded, kernel, strides, dilations), dilations=dilations)
+        if bias is not None:
+            y = b.add(y, bias)
+        space = y.shape[1:-1]
+        sequence = b.reshape(y, shape=(x.shape[0], x.shape[1], *y.shape[1:]))
+        recurrent = c.w("recurrent_kernel", (*kernel, filters, 4 * filters))
+
+        def step(i: Call, v: Value, states: list[Value], consts: list[Value]) -> tuple[Value, list[Value]]:
+            h, memory = states
+            pads = tuple(((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel)
+            z = i.b.add(v, i.b.conv(h, consts[0], pads=pads))
+            gate = i.config.get("recurrent_activation", "hard_sigmoid" if c.version[0] < 3 else "sigmoid")
+            act = i.config.get("activation", "tanh")
+            zi, zf, zc, zo = split(i.b, z, 4)
+            kept = i.b.mul(activate(i, zf, gate), memory)
+            memory = i.b.add(kept, i.b.mul(activate(i, zi, gate), activate(i, zc, act)))
+            h = i.b.mul(activate(i, zo, gate), activate(i, memory, act))
+            return h, [h, memory]
+
+        return Cell(c, lambda _: sequence, step, [recurrent], [(*space, filters), (*space, filters)])
+
+    @layer(f"ConvLSTM{rank}D")
+    def lower(c: Call, x: Any, initial_state: Any = None, **ignored: Any) -> Any:
+        value, states = initial_states(c, x, initial_state)
+        value = c.need_rank(value, rank + 3)
+        result, backwards = recur(c, c.spec, value, states, c.mask, c)
+        return outputs(c, result, backwards, c.flag("return_sequences"), c.flag("return_state"), c.mask)
+
+
+for _rank in (1, 2, 3):
+    _maker(_rank)

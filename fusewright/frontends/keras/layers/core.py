@@ -1,0 +1,102 @@
+"""Dense, EinsumDense, Embedding, Masking and the layers that inference passes through.
+
+Owns their semantics. Must not know models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ....core.dtypes import I32
+from ....ir.graph import Value
+from ..call import Call, Tensor, layer
+from .activation import activate
+
+
+def dense(c: Call, x: Value, kernel: Value, bias: Value | None) -> Value:
+    """x @ kernel + bias over the last axis."""
+    if x.rank < 2:
+        raise c.refuse(f"takes inputs of rank 2 or more, got {x.type}")
+    y = c.b.matmul(c.float(x), kernel)
+    return y if bias is None else c.b.add(y, bias)
+
+
+@layer("Dense", mask="pass")
+def _dense(c: Call, x: Value) -> Value:
+    _no_adapters(c)
+    units = c.integer("units")
+    kernel = c.w("kernel", (x.shape[-1] if isinstance(x.shape[-1], int) else None, units))
+    bias = c.w("bias", (units,)) if c.has("bias") else None
+    return activate(c, dense(c, x, kernel, bias), c.config.get("activation"))
+
+
+def _no_adapters(c: Call) -> None:
+    if c.config.get("lora_rank"):
+        raise c.refuse("LoRA adapters are not merged", "merge them before saving")
+    policy = c.config.get("dtype")
+    mode = policy.get("class_name") if isinstance(policy, dict) else None
+    if mode == "QuantizedDTypePolicy":
+        raise c.refuse("quantised layers are not supported")
+
+
+@layer("EinsumDense", mask="drop")
+def _einsum_dense(c: Call, x: Value) -> Value:
+    _no_adapters(c)
+    equation = c.config.get("equation")
+    if not isinstance(equation, str):
+        raise c.refuse(f"equation={equation!r} is not text")
+    y = c.b.einsum(c.float(x), c.w("kernel"), equation=_spell(c, equation, x.rank, c.raw("kernel").ndim))
+    if c.has("bias"):
+        y = c.b.add(y, c.w("bias"))
+    return activate(c, y, c.config.get("activation"))
+
+
+def _spell(c: Call, equation: str, rank: int, kernel_rank: int) -> str:
+    text = equation.replace(" ", "")
+    if "->" not in text or "," not in text:
+        raise c.refuse(f"equation {equation!r} is not of the form 'ab,bc->ac'")
+    return text
+
+
+@layer("Embedding", autocast=False)
+def _embedding(c: Call, x: Value) -> Tensor:
+    _no_adapters(c)
+    return embed(c, x, c.w("embeddings"), c.flag("mask_zero"))
+
+
+def embed(c: Call, x: Value, table: Value, mask_zero: bool) -> Tensor:
+    """Rows of ``table``; the mask is index != 0."""
+    mask = c.b.ne(x, 0) if mask_zero else None
+    index = x if x.dtype.is_int else c.cast(x, I32)
+    return Tensor(c.b.gather(table, index, axis=0), mask)
+
+
+@layer("ReversibleEmbedding", autocast=False)
+def _reversible(c: Call, x: Value, reverse: bool = False) -> Tensor:
+    if not reverse:
+        return embed(c, x, c.w("embeddings"), c.flag("mask_zero"))
+    if c.config.get("logit_soft_cap") is not None or c.config.get("reverse_dtype") is not None:
+        raise c.refuse("logit_soft_cap and reverse_dtype are not supported")
+    kernel = c.w("reverse_embeddings") if c.has("reverse_embeddings") else c.b.transpose(c.w("embeddings"), perm=(1, 0))
+    return Tensor(c.b.matmul(c.float(x), kernel))
+
+
+@layer("Masking")
+def _masking(c: Call, x: Value) -> Tensor:
+    b = c.b
+    keep = b.reduce_any(b.ne(x, c.number("mask_value", 0.0)), axes=(x.rank - 1,), keepdims=True)
+    y = b.mul(x, c.cast(keep, x.dtype))
+    return Tensor(y, b.reshape(keep, shape=x.shape[:-1]))
+
+
+@layer(
+    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "GaussianNoise",
+    "AlphaDropout", "ActivityRegularization", "Identity", mask="pass",
+)  # fmt: skip
+def _identity(c: Call, x: Any) -> Any:
+    return x
+
+
+@layer("InputLayer", autocast=False, mask="pass")
+def _input(c: Call, x: Value) -> Value:
+    return x

@@ -1,0 +1,111 @@
+"""Preprocessing layers: Rescaling, Resizing, CenterCrop, CategoryEncoding, Discretization; random ones pass through.
+
+Owns their inference-time meaning. Must not know models. Normalization is in norm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....core.dims import compare_le
+from ....core.dtypes import I32, dtype
+from ....core.errors import TypeRefused
+from ....ir.graph import Value
+from ..call import Call, layer
+from .reshape import resize
+
+
+@layer("Rescaling", autocast=False, mask="pass")
+def _rescaling(c: Call, x: Value) -> Value:
+    b, parts = c.b, []
+    for key, default in (("scale", 1.0), ("offset", 0.0)):
+        value = c.get(key, default)
+        parts.append(c.const(np.asarray(value, np.float64)) if isinstance(value, (list, tuple)) else c.number(key, default))
+    return b.add(b.mul(c.float(x), parts[0]), parts[1])
+
+
+@layer("Resizing", autocast=False)
+def _resizing(c: Call, x: Value) -> Value:
+    if c.flag("crop_to_aspect_ratio") or c.flag("pad_to_aspect_ratio"):
+        raise c.refuse("crop_to_aspect_ratio and pad_to_aspect_ratio are not supported")
+    c.need_rank(x, 4)
+    x = c.to_last(c.float(x))
+    size = (c.integer("height"), c.integer("width"))
+    return c.from_last(resize(c, x, size, str(c.get("interpolation", "bilinear")).lower(), c.flag("antialias")))
+
+
+@layer("CenterCrop", autocast=False)
+def _center_crop(c: Call, x: Value) -> Value:
+    c.need_rank(x, 4)
+    x = c.to_last(c.float(x))
+    height, width = c.integer("height"), c.integer("width")
+    if any(compare_le(want, have) is not True for want, have in zip((height, width), x.shape[1:3], strict=True)):
+        raise c.refuse("an image smaller than the crop, or of symbolic size, is not supported", "give its size with shapes=")
+    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+    y = c.b.slice(x, starts=(None, top, left, None), stops=(None, top + height, left + width, None))
+    return c.from_last(y)
+
+
+@layer(
+    "RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform",
+    "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert",
+    "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear",
+    "RandomTranslation", "RandomZoom", "RandomHeight", "RandomWidth", "RandAugment", "AugMix", "CutMix", "MixUp",
+    autocast=False, mask="pass",
+)  # fmt: skip
+def _random(c: Call, x: Value) -> Value:
+    """Augmentation only happens in training; the layer still casts to its compute dtype."""
+    return c.float(x)
+
+
+def one_hot(c: Call, index: Value, depth: int) -> Value:
+    """Compute-dtype rows that are 1 at ``index``."""
+    line = c.b.iota(shape=(depth,), axis=0, dtype=index.dtype)
+    return c.cast(c.b.eq(c.b.reshape(index, shape=(*index.shape, 1)), line), c.dtype)
+
+
+@layer("CategoryEncoding", autocast=False)
+def _category(c: Call, x: Value, count_weights: Value | None = None) -> Value:
+    depth, mode = c.integer("num_tokens"), str(c.get("output_mode", "multi_hot"))
+    if c.flag("sparse"):
+        raise c.refuse("sparse outputs are not supported")
+    index = x if x.dtype.is_int else c.cast(x, I32)
+    return _encode(c, index, depth, mode, count_weights)
+
+
+def _encode(c: Call, index: Value, depth: int, mode: str, count_weights: Value | None = None) -> Value:
+    b = c.b
+    if mode == "one_hot":
+        if index.shape[-1] == 1 and index.rank > 1:
+            index = b.reshape(index, shape=index.shape[:-1])
+        return one_hot(c, index, depth)
+    rows = one_hot(c, index, depth)
+    if index.rank < 2:
+        return rows
+    if mode == "multi_hot":
+        return b.reduce_max(rows, axes=(rows.rank - 2,))
+    if mode == "count":
+        if count_weights is not None:
+            rows = b.mul(rows, b.reshape(c.float(count_weights), shape=(*index.shape, 1)))
+        return b.reduce_sum(rows, axes=(rows.rank - 2,))
+    raise c.refuse(f"output_mode={mode!r} is not supported")
+
+
+@layer("Discretization", autocast=False)
+def _discretization(c: Call, x: Value) -> Value:
+    bounds = c.config.get("bin_boundaries")
+    if not isinstance(bounds, (list, tuple)) or not all(isinstance(v, (int, float)) for v in bounds):
+        raise c.refuse("bin_boundaries are not in the config", "call adapt() before saving")
+    mode = str(c.get("output_mode", "int"))
+    b = c.b
+    value = x if x.dtype.is_float else c.cast(x, dtype("f32"))
+    spread = b.reshape(value, shape=(*value.shape, 1))
+    inside = b.ge(spread, c.const(np.asarray(bounds, np.float64), value.dtype))
+    index = b.reduce_sum(b.cast(inside, to=I32), axes=(spread.rank - 1,))
+    if mode != "int":
+        return _encode(c, index, len(bounds) + 1, mode)
+    try:
+        out = dtype(c.get("dtype", "int64")) if isinstance(c.config.get("dtype"), str) else dtype("i64")
+    except TypeRefused:
+        out = dtype("i64")
+    return c.cast(index, out if out.is_int else dtype("i64"))
