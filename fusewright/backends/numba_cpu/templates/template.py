@@ -13,7 +13,7 @@ from ....core.dims import Extent
 from ....core.dtypes import DType
 from ..tiles.layout import LITERAL, RUNTIME, SIGNATURE
 
-ArgKind = Literal["operand", "weights", "extra", "output", "dim"]
+ArgKind = Literal["operand", "weights", "extra", "output", "temp", "dim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Arg:
     """One word of a kernel's argument block.
 
     ``operand``: address of the op's operand ``index``; ``weights``: address of the packed form of operand ``index``;
-    ``extra``: address of epilogue operand ``index``; ``output``: address of the result; ``dim``: the integer ``value``.
+    ``extra``: address of epilogue operand ``index``; ``output``: address of result ``index``; ``temp``: address of
+    storage that the kernels of one node share; ``dim``: the integer ``value``.
     """
 
     name: str
@@ -35,7 +36,8 @@ class Template:
     """A kernel as text with what its caller must bind.
 
     Work is ``[start, stop)`` of ``extent`` units, at least ``grain`` per chunk. ``aliasable`` holds the indices of the
-    extras that may share storage with the output (each element is read before its only write).
+    extras that may share storage with the output (each element is read before its only write), ``overwrites`` those of
+    the operands; with several outputs, an operand may share with any one of them.
     """
 
     text: str
@@ -43,9 +45,10 @@ class Template:
     args: tuple[Arg, ...]
     extent: Extent
     grain: int
-    scratch_bytes: int = 0
+    scratch_bytes: Extent = 0
     flops: Extent = 0
     aliasable: frozenset[int] = frozenset()
+    overwrites: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
