@@ -55,21 +55,26 @@ def convert(spec: Spec, value: Any) -> Array:
         array = _foreign(spec, value)
     have = array.dtype
     if have == spec.stored and spec.dtype is not BF16:
-        return np.asarray(array) if array.flags.num & READY == READY else _copy(array, spec.stored)
+        return np.asarray(array) if array.flags.num & READY == READY else _copy(spec, array, spec.stored)
     if spec.dtype is BF16:
         if have.name == "bfloat16":
-            return _copy(array, have).view(np.uint16)
+            return _copy(spec, array, have).view(np.uint16)
         if have.newbyteorder("=") == np.float32:
-            return np.asarray(f32_to_bf16(_copy(array, np.dtype(np.float32))))
+            return np.asarray(f32_to_bf16(_copy(spec, array, np.dtype(np.float32))))
     elif have.newbyteorder("=") == spec.stored:
-        return _copy(array, spec.stored)
+        return _copy(spec, array, spec.stored)
     want = "float32" if spec.dtype is BF16 else spec.stored.name
     hint = f"convert it yourself if that is what you mean: x.astype(np.{want if want != 'bool' else 'bool_'})"
     raise spec.refused(f"{have} {array.shape}", hint)
 
 
-def _copy(array: Array, dtype: np.dtype[Any]) -> Array:
-    return np.array(array, dtype=dtype, order="C", copy=True, subok=False)
+def _copy(spec: Spec, array: Array, dtype: np.dtype[Any]) -> Array:
+    try:
+        return np.array(array, dtype=dtype, order="C", copy=True, subok=False)
+    except (MemoryError, ValueError) as e:
+        raise spec.refused(
+            f"shape {array.shape}", f"a C-contiguous copy is needed, and there is no memory: {e}"
+        ) from None
 
 
 def _foreign(spec: Spec, value: Any) -> Array:

@@ -63,7 +63,7 @@ def test_right_plan() -> None:
 
 
 def test_value_overwritten_while_live() -> None:
-    with pytest.raises(VerifyError, match="reads value 1|overlap"):
+    with pytest.raises(VerifyError, match=r"reads value 1|overlap"):
         chain([(0, 0), (1, 2)]).check()
     with pytest.raises(VerifyError):
         chain([(0, 2), (1, 2)]).check(offsets=[0, 64])
