@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
 from typing import Union
 
 from .errors import ParseError, TypeRefused
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+# What text may ask for: characters, operations that nest, and terms that one product may have.
+_CHARACTERS, _NESTED, _TERMS = 1 << 16, 100, 4096
 
 # A monomial is a sorted tuple of atoms (repeated for powers); a polynomial maps monomials to coefficients.
 Monomial = tuple["Atom", ...]
@@ -35,7 +36,7 @@ class Atom:
         elif op in ("min", "max"):
             text = f"{op}({args[0]}, {args[1]})"
         else:
-            text = f"({args[0]}) {op} ({args[1]})"
+            text = f"{_factor(args[0])}{op}{_factor(args[1])}"
         found = cls._table.get(text)
         if found is None:
             found = object.__new__(cls)
@@ -48,6 +49,12 @@ class Atom:
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Atom, (self.op, self.args, self.text if self.op == "symbol" else ""))
+
+
+def _factor(e: Extent) -> str:
+    """``e`` as an operand of ``//`` and ``%``: a name, a number or in parentheses."""
+    text = str(e)
+    return text if text.isdigit() or _NAME.fullmatch(text) else f"({text})"
 
 
 class Dim:
@@ -146,8 +153,7 @@ def _from_terms(terms: Mapping[Monomial, int]) -> Extent:
         return 0
     if len(kept) == 1 and () in kept:
         return kept[()]
-    key: Callable[[tuple[Monomial, int]], tuple[int, tuple[str, ...]]] = lambda t: (-len(t[0]), tuple(a.text for a in t[0]))
-    return Dim(tuple(sorted(kept.items(), key=key)))
+    return Dim(tuple(sorted(kept.items(), key=lambda t: (-len(t[0]), tuple(a.text for a in t[0])))))
 
 
 def _combine(a: Extent, b: Extent, sign: int) -> Extent:
@@ -159,6 +165,9 @@ def _combine(a: Extent, b: Extent, sign: int) -> Extent:
 
 def _mul(a: Extent, b: Extent) -> Extent:
     out: dict[Monomial, int] = {}
+    if isinstance(a, Dim) and isinstance(b, Dim) and len(a.terms) * len(b.terms) > _TERMS:
+        # Products of sums from a file would otherwise grow without end.
+        raise TypeRefused(f"a product of extents with more than {_TERMS} terms")
     for ma, ca in _terms(a).items():
         for mb, cb in _terms(b).items():
             m = tuple(sorted(ma + mb))
@@ -169,7 +178,8 @@ def _mul(a: Extent, b: Extent) -> Extent:
 def _format(terms: Iterable[tuple[Monomial, int]]) -> str:
     out = ""
     for monomial, c in terms:
-        factors = [a.text if a.op in ("symbol", "min", "max") else f"({a.text})" for a in monomial]
+        alone = len(monomial) == 1 and c == 1
+        factors = [a.text if alone or a.op in ("symbol", "min", "max") else f"({a.text})" for a in monomial]
         if abs(c) != 1 or not factors:
             factors.insert(0, str(abs(c)))
         sign = ("-" if c < 0 else "") if not out else (" - " if c < 0 else " + ")
@@ -270,7 +280,10 @@ def ceildiv(a: Extent, b: Extent) -> Extent:
 
 def product(dims: Iterable[Extent]) -> Extent:
     """The product of extents; 1 for none."""
-    return reduce(lambda x, y: x * y, dims, 1)
+    total: Extent = 1
+    for d in dims:
+        total = total * d
+    return total
 
 
 def _nonnegative_atom(a: Atom) -> bool:
@@ -380,7 +393,9 @@ _TOKEN = re.compile(r"\s*(//|[-+*%(),]|[A-Za-z_][A-Za-z0-9_.]*|[0-9]+)")
 
 
 def parse(text: str) -> Extent:
-    """The extent that ``str`` printed. Raises ParseError."""
+    """The extent that ``str`` printed. Raises ParseError, also for text that asks for too much work."""
+    if len(text) > _CHARACTERS:
+        raise ParseError(f"an extent of {len(text)} characters")
     tokens: list[str] = []
     at = 0
     stripped = text.rstrip()
@@ -391,7 +406,13 @@ def parse(text: str) -> Extent:
         tokens.append(match.group(1))
         at = match.end()
     tokens.append("")
-    value, rest = _parse_sum(tokens, 0, text, 0)
+    # Each of these nests one level deeper, and extents are walked recursively.
+    if sum(t in _OPS for t in tokens) > _NESTED:
+        raise ParseError(f"an extent with more than {_NESTED} of //, %, min and max")
+    try:
+        value, rest = _parse_sum(tokens, 0, text, 0)
+    except TypeRefused as error:
+        raise ParseError(f"bad extent {text[:80]!r}: {error}") from None
     if tokens[rest]:
         raise ParseError(f"bad extent {text!r}: unexpected {tokens[rest]!r}")
     return value
@@ -424,6 +445,8 @@ def _parse_term(tokens: list[str], i: int, text: str, depth: int) -> tuple[Exten
 def _parse_atom(tokens: list[str], i: int, text: str, depth: int) -> tuple[Extent, int]:
     token = tokens[i]
     if token.isdigit():
+        if len(token) > 40:
+            raise ParseError("an extent with a number of more than 40 digits")
         return int(token), i + 1
     if token == "(":
         value, i = _parse_sum(tokens, i + 1, text, depth + 1)

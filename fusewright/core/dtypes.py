@@ -13,6 +13,8 @@ import numpy as np
 
 from .errors import TypeRefused
 
+NumpyType = np.dtype[Any]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DType:
@@ -25,8 +27,8 @@ class DType:
     name: str
     kind: str
     size: int
-    np: np.dtype[Any]
-    compute: np.dtype[Any]
+    np: NumpyType
+    compute: NumpyType
 
     def __str__(self) -> str:
         return self.name
