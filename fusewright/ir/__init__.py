@@ -4,10 +4,16 @@ from . import ops
 from .builder import Builder, op
 from .graph import Const, Graph, Node, Origin, Value
 from .interpreter import BoundedInterpreter, Interpreter
+from .methods import attach
 from .opdef import OPS, OpDef, define_op, get_op
+from .parser import parse_graph
+from .text import print_graph
 from .types import TensorType
+from .verify import verify_graph
+
+attach()
 
 __all__ = [
     "OPS", "BoundedInterpreter", "Builder", "Const", "Graph", "Interpreter", "Node", "OpDef", "Origin", "TensorType",
-    "Value", "define_op", "get_op", "op", "ops",
+    "Value", "define_op", "get_op", "op", "ops", "parse_graph", "print_graph", "verify_graph",
 ]  # fmt: skip

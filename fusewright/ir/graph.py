@@ -278,6 +278,15 @@ class Graph:
     # Where ``fw.op`` inserts; set by the rewrite driver while a replacement is built.
     insertion_point: Node | None = None
 
+    if TYPE_CHECKING:  # methods.py attaches these: their modules import this one
+
+        def run(self, feeds: Mapping[str, Any], precision: str = "f32") -> dict[str, np.ndarray]: ...
+
+        def verify(self, level: int = 2) -> None: ...
+
+        @property
+        def fingerprint(self) -> str: ...
+
     @property
     def outputs(self) -> tuple[Value, ...]:
         """The values returned, in order."""

@@ -1,0 +1,41 @@
+"""Attaches to Graph the methods whose modules import graph.py: str, run, verify, fingerprint.
+
+Owns only the wiring; graph.py declares the same signatures for type checkers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .graph import Graph
+from .interpreter import Interpreter
+from .text import fingerprint, print_graph
+from .verify import verify_graph
+
+
+def _run(self: Graph, feeds: Mapping[str, Any], precision: str = "f32") -> dict[str, np.ndarray]:
+    """Outputs by name for arrays by name, interpreted with NumPy. ``precision`` is 'f32' (as typed) or 'f64'."""
+    return Interpreter(self, precision).run(feeds)
+
+
+def _verify(self: Graph, level: int = 2) -> None:
+    """Check structure (1) and types (2). Raises VerifyError."""
+    verify_graph(self, level)
+
+
+def _repr(self: Graph) -> str:
+    inputs = ", ".join(f"{v.name}: {v.type}" for v in self.inputs)
+    return f"<graph ({inputs}) -> ({', '.join(self.output_names)}), {len(self.nodes)} nodes>"
+
+
+def attach() -> None:
+    """Give Graph its methods; called once by the package."""
+    for name, method in (("run", _run), ("verify", _verify), ("__str__", print_graph), ("__repr__", _repr)):
+        setattr(Graph, name, method)
+    Graph.fingerprint = property(fingerprint)  # type: ignore[assignment, method-assign]
+
+
+__all__ = ["attach"]
