@@ -28,11 +28,11 @@ def call(
     ]
     extent = evaluate(template.extent, env)
     if twin:
-        run_twin(template.text, template.entry, words, list(arrays.values()), extent, template.scratch_bytes)
+        run_twin(template.text, template.entry, words, list(arrays.values()), extent, evaluate(template.scratch_bytes, env))
         return
     if template.text not in CACHE:
         CACHE[template.text] = compile_text(template.text, template.entry)
-    run_text(CACHE[template.text], words, extent, template.scratch_bytes, chunks)
+    run_text(CACHE[template.text], words, extent, evaluate(template.scratch_bytes, env), chunks)
 
 
 def product(

@@ -227,9 +227,10 @@ class _Matmul:
         else:
             base = "wb * 0" if not plan.batch else f"(wb - p) // {t.dim(plan.panels)} * ({self.k} * {self.n})"
             t.add(indent, f"wt = w + ({base} + {k0} * {self.n} + n0) * {size}")
+        count = "nk" if self.chunk else self.k
         values: dict[str, int | str] = {
             "out": "out", "off": "off", "ch": "n0", "a": "at", "w": "wt", "cols": cols, "ak": step, "wk": wk,
-            "a_px": row, "o_px": self.n, "nk": "nk" if self.chunk else self.k, "nk_last": "nk" if self.chunk else self.k,
+            "a_px": row, "o_px": self.n, "nk": count, "nk_last": count,
             "DT": size, "W": self.tile.width, "NV": vectors, "TAIL": tail, "EPI": self.low.code, **self.low.slots,
         }  # fmt: skip
         if self.chunk:

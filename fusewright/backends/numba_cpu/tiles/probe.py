@@ -49,7 +49,12 @@ def run_text(
 
 
 def run_twin(
-    text: str, entry: str, words: Sequence[int], arrays: Sequence[np.ndarray[Any, Any]], extent: int, scratch_bytes: int = 0
+    text: str,
+    entry: str,
+    words: Sequence[int],
+    arrays: Sequence[np.ndarray[Any, Any]],
+    extent: int,
+    scratch_bytes: int = 0,
 ) -> None:
     """The same text as plain Python over bounds-checked ``arrays``."""
     registry.load_all()
