@@ -148,8 +148,19 @@ def fill_attrs(op: OpDef, given: Mapping[str, Any]) -> dict[str, Any]:
         value = given.get(name, default)
         if value is REQUIRED:
             raise TypeRefused(f"{op.name} needs the attribute {name!r}")
-        out[name] = canonical_attr(value)
+        out[name] = _like_default(op, name, canonical_attr(value), default)
     return out
+
+
+def _like_default(op: OpDef, name: str, value: Any, default: Any) -> Any:
+    """The value in its default's type where that is bool, float or str, so that equal attributes are one."""
+    if isinstance(default, bool) and isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, (bool, float)) or isinstance(default, str) and not isinstance(value, str):
+        raise TypeRefused(f"{op.name}: {name} must be a {type(default).__name__}, not {value!r}")
+    return value
 
 
 def substitute_attr(value: Any, env: Mapping[str, Extent]) -> Any:

@@ -158,7 +158,8 @@ class _Checker:
                 self.fail(node, f"result {i} says that another node produces it")
             for user, k in v._uses:
                 if user not in self.at:
-                    self.fail(node, f"result {i} lists a use by a node that is not in this graph")
+                    closed = ": regions are closed" if user.graph is not None else " (it was erased)"
+                    self.fail(node, f"result {i} lists a use by a node that is not in this graph{closed}")
                 if not 0 <= k < len(user.operands) or user.operands[k] is not v:
                     self.fail(node, f"result {i} lists a use ({user.op.name}, operand {k}) that reads something else")
 
