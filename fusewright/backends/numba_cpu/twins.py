@@ -104,7 +104,7 @@ def wrap(value: Any, kind: np.dtype[Any]) -> Any:
         wide = 64 if kind.itemsize == 8 or kind.name == "uint32" else 32
         low, x = -(2 ** (wide - 1)), float(value)
         if kind.name == "uint64" and x >= 2.0**63:
-            whole = int(x) if x < 2.0**64 else 2**63
+            whole = int(x) if x < 2.0**64 else 0
         else:
             whole = int(x) if math.isfinite(x) and low <= x < -low else low
     else:

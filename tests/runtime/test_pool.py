@@ -1,0 +1,244 @@
+"""The dispatcher and the thread pool: every unit once, any number of callers, fork, exit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image
+from fusewright.core import poolwords as w
+from fusewright.runtime.image import NativeImage
+from fusewright.runtime.pool import ThreadPool, pool
+
+ROOT = Path(__file__).parents[2]
+# Each unit counts itself and keeps its number in its thread's scratch for a while: a shared scratch would show.
+COUNT = """
+def k(args, start, stop, scratch):
+    x = pi64(args[0])
+    own = pi64(scratch)
+    for i in range(start, stop):
+        own[0] = i
+        for j in range(args[1]):
+            own[1] = own[0] + j
+        x[i] += i32(1) if own[0] == i else i32(1000)
+"""
+ADD = """
+def k(args, start, stop, scratch):
+    x = pi64(args[0])
+    for i in range(start, stop):
+        x[i] += args[1]
+"""
+LESS = """
+def k(args, start, stop, scratch):
+    x = pi64(args[0])
+    pu8(args[1])[0] = u8(1) if x[0] < args[2] else u8(0)
+"""
+SOURCES = [KernelSource("count", COUNT), KernelSource("add", ADD), KernelSource("less", LESS)]
+STRIDE = 256
+
+
+@pytest.fixture(scope="module")
+def image() -> NativeImage:
+    made = build_image(SOURCES, "cpu-avx2")
+    return NativeImage(made.code, made.symbols)
+
+
+class Table:
+    """A step table under construction; keeps what it points to."""
+
+    def __init__(self, image: NativeImage) -> None:
+        self.image, self.words, self.keep = image, [0], []
+
+    def address(self, values: list[int]) -> int:
+        block = np.array(values, np.int64)
+        self.keep.append(block)
+        return int(block.ctypes.data)
+
+    def call(self, symbol: str, values: list[int], extent: int, grain: int = 1) -> None:
+        self.words += [w.CALL, self.image.address(symbol), self.address(values), extent, grain]
+
+    def run(self, threads: int = 1, block: int | None = None) -> int:
+        words = [*self.words, w.HALT]
+        words[0] = len(words)
+        program = np.array(words, np.int64)
+        scratch = np.zeros(STRIDE * max(threads, 1) + 64, np.uint8)
+        base = int(scratch.ctypes.data)
+        return self.image.run(
+            program.ctypes.data, pool().address if block is None else block, threads, base + -base % 64, STRIDE
+        )
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("extent", [0, 1, 2, 7, 1000])
+@pytest.mark.parametrize("grain", [0, 1, 3, 5000])
+def test_every_unit_runs_once(image: NativeImage, threads: int, extent: int, grain: int) -> None:
+    pool().ensure(threads, image)
+    x = np.zeros(extent + 1, np.int64)
+    table = Table(image)
+    for _ in range(20):
+        table.call("count", [x.ctypes.data, 50], extent, grain)
+    assert table.run(threads) == 0
+    assert (x[:extent] == 20).all() and x[extent] == 0
+
+
+def test_a_pool_of_another_layout_is_left_alone(image: NativeImage) -> None:
+    foreign = np.zeros(w.WORDS, np.int64)
+    x = np.zeros(100, np.int64)
+    table = Table(image)
+    table.call("count", [x.ctypes.data, 1], 100)
+    for block in (0, int(foreign.ctypes.data)):
+        assert table.run(4, block) == 0
+    assert (x == 2).all() and not foreign.any()
+
+
+def test_a_busy_pool_leaves_the_work_to_the_caller(image: NativeImage) -> None:
+    block = np.zeros(w.WORDS, np.int64)
+    block[w.MAGIC], block[w.BUSY] = w.LAYOUT, 1
+    x = np.zeros(100, np.int64)
+    table = Table(image)
+    table.call("count", [x.ctypes.data, 1], 100)
+    assert table.run(4, int(block.ctypes.data)) == 0
+    assert (x == 1).all() and block[w.BUSY] == 1 and block[w.STATE] == 0
+    block[w.BUSY] = 0
+    assert table.run(4, int(block.ctypes.data)) == 0  # nobody helps; the caller does it all and hands the pool back
+    assert (x == 2).all() and block[w.BUSY] == 0
+
+
+def test_many_callers_at_once(image: NativeImage) -> None:
+    pool().ensure(4, image)
+    arrays = [np.zeros(500, np.int64) for _ in range(6)]
+    failures: list[int] = []
+
+    def caller(x: np.ndarray) -> None:
+        for _ in range(100):
+            table = Table(image)
+            for _ in range(5):
+                table.call("count", [x.ctypes.data, 20], len(x), 7)
+            failures.append(table.run(4))
+
+    threads = [threading.Thread(target=caller, args=(x,)) for x in arrays]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not any(failures) and all((x == 500).all() for x in arrays)
+
+
+def test_sleeping_helpers_wake(image: NativeImage) -> None:
+    shared = pool()
+    shared.ensure(3, image)
+    block = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_int64 * w.WORDS).from_address(shared.address))
+    deadline = time.monotonic() + 20
+    while block[w.SLEEPERS] < shared.helpers and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert block[w.SLEEPERS] == shared.helpers >= 2
+    x = np.zeros(64, np.int64)
+    table = Table(image)
+    table.call("count", [x.ctypes.data, 3_000_000], 64)
+    assert table.run(3) == 0 and (x == 1).all()
+    assert block[w.STATE] & 0xFFFFFFFF == 0 and block[w.BUSY] == 0
+
+
+@pytest.mark.parametrize("at_endloop", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_loops_move_their_bumps(image: NativeImage, count: int, at_endloop: bool) -> None:
+    x = np.zeros(8, np.int64)
+    table = Table(image)
+    words = np.array([x.ctypes.data, 3], np.int64)
+    at = len(table.words)
+    bumps = table.address([words.ctypes.data, x.ctypes.data, 8, words.ctypes.data + 8, 3, 10])
+    table.words += [w.LOOP, count, 0, -1, 2, bumps]
+    table.words += [w.CALL, image.address("add"), words.ctypes.data, 1, 1]
+    table.words += [w.ENDLOOP, at]
+    table.words[at + 2] = len(table.words) - (2 if at_endloop else 0)
+    for _ in range(2):
+        assert table.run() == 0
+    assert x.tolist() == [2 * (3 + 10 * i) if i < count else 0 for i in range(8)]
+
+
+def test_nested_loops_and_branches(image: NativeImage) -> None:
+    x, flag = np.zeros(1, np.int64), np.zeros(1, np.uint8)
+    table = Table(image)
+    outer = len(table.words)
+    table.words += [w.LOOP, 3, 0, 0, 0, 0]
+    inner = len(table.words)
+    table.words += [w.LOOP, 4, 0, 0, 0, 0]
+    table.call("add", [x.ctypes.data, 1], 1)
+    table.words += [w.ENDLOOP, inner]
+    table.words[inner + 2] = len(table.words)
+    table.words += [w.ENDLOOP, outer]
+    table.words[outer + 2] = len(table.words)
+    # while x < 20: x += 3
+    start = len(table.words)
+    table.call("less", [x.ctypes.data, flag.ctypes.data, 20], 1)
+    branch = len(table.words)
+    table.words += [w.BRANCH, flag.ctypes.data, 0]
+    table.call("add", [x.ctypes.data, 3], 1)
+    table.words += [w.JUMP, start]
+    table.words[branch + 2] = len(table.words)
+    assert table.run() == 0 and x[0] == 21
+
+
+def test_an_unknown_instruction_stops(image: NativeImage) -> None:
+    table = Table(image)
+    table.words += [99]
+    assert table.run() == 1
+
+
+def test_fork_before_and_after(image: NativeImage) -> None:
+    shared = pool()
+    shared.ensure(2, image)
+    x = np.zeros(1000, np.int64)
+
+    def once() -> bool:
+        x[:] = 0
+        table = Table(image)
+        table.call("count", [x.ctypes.data, 10], 1000, 1)
+        return table.run(2) == 0 and bool((x == 1).all())
+
+    assert once()
+    child = os.fork()
+    if child == 0:
+        good = shared.helpers == 0 and once()
+        shared.ensure(3, image)
+        good = good and shared.helpers == 2 and once()
+        os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert once() and shared.helpers >= 1
+
+
+def test_only_the_missing_helpers_are_started(image: NativeImage) -> None:
+    own = ThreadPool()
+    before = threading.active_count()
+    own.ensure(1, image)
+    assert own.helpers == 0
+    own.ensure(3, image)
+    own.ensure(2, image)
+    assert own.helpers == 2 and threading.active_count() == before + 2
+
+
+@pytest.mark.parametrize("nap", [0.0, 0.3])
+def test_the_interpreter_exits_with_helpers_about(nap: float) -> None:
+    script = f"""
+import sys, time
+import numpy as np
+from fusewright.backends.numba_cpu.toolchain import build_image
+from fusewright.runtime.image import NativeImage
+from fusewright.runtime.pool import pool
+made = build_image([], "cpu-avx2")
+image = NativeImage(made.code, made.symbols)
+pool().ensure(4, image)
+del image
+time.sleep({nap})
+assert "numba" not in sys.modules
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
