@@ -18,7 +18,7 @@ HEAD = """# What the Keras frontend supports
 
 Written by `python docs/generate.py` from the frontend's own tables.
 
-Model files: `.keras` (Keras 3, and the early archives of Keras 2), full-model `.h5`/`.hdf5` of Keras 1 and 2,
+Model files: `.keras` (Keras 3, and the early archives of Keras 2), full-model `.h5`/`.hdf5` of Keras 2,
 architecture `.json` with `weights=`, and live `keras.Model` objects. A layer class that stands in no table is refused
 with its path, together with everything else that is refused; `fw.register_layer` adds your own.
 

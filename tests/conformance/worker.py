@@ -72,8 +72,9 @@ def _feeds(case: Case, inputs: Any) -> dict[str, np.ndarray]:
     feeds = {}
     for value in inputs:
         kind = dtype(str(value.dtype))
+        # A batch of 3; free image sizes and times large enough for a few strided layers.
         extents = [extent(e) for e in value.shape]
-        shape = [evaluate(e, dict.fromkeys(symbols(e), 3)) for e in extents]
+        shape = [evaluate(e, dict.fromkeys(symbols(e), 3 if axis == 0 else 24)) for axis, e in enumerate(extents)]
         drawn = rng.standard_normal(shape) if kind.is_float else rng.integers(0, 2, shape)
         feeds[value.name] = drawn.astype(kind.compute)
     return feeds
