@@ -6,7 +6,7 @@ Must not know what the buffers hold; the checker in `plancheck` never imports th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 ALIGN = 64
 
@@ -14,10 +14,11 @@ ALIGN = 64
 class Lifetimes:
     """Which buffers are live together: worked out once, for every binding of the sizes."""
 
-    __slots__ = ("first", "last", "neighbours")
+    __slots__ = ("first", "last", "neighbours", "winner")
 
     def __init__(self, first: Sequence[int], last: Sequence[int]) -> None:
         self.first, self.last = list(first), list(last)
+        self.winner: int | None = None  # the order of placement that served best
         self.neighbours: list[list[int]] = [[] for _ in self.first]
         active: list[int] = []
         for i in sorted(range(len(self.first)), key=self.first.__getitem__):
@@ -29,22 +30,33 @@ class Lifetimes:
             active.append(i)
 
 
-def plan_offsets(sizes: Sequence[int], lives: Lifetimes) -> tuple[list[int], int]:
+def plan_offsets(sizes: Sequence[int], lives: Lifetimes, quick: bool = False) -> tuple[list[int], int]:
     """Offsets (multiples of 64) and the bytes of the arena for buffers of ``sizes`` bytes.
 
-    Buffers are placed from the largest down, each in the smallest gap that holds it among the buffers live with it
-    ("greedy by size", Pisarchyk and Lee 2020). Where that misses the lower bound and there are few buffers, the order
-    of birth is tried too and the better plan kept.
+    Buffers are placed one by one, each in the smallest gap that holds it among the buffers live with it. The order is by
+    size ("greedy by size", Pisarchyk and Lee 2020); where that misses the lower bound other orders are tried and the
+    best plan kept. ``quick``: only the order that won last time, for sizes that grew or shrank together.
     """
     padded = [(s + ALIGN - 1) & -ALIGN for s in sizes]
-    by_size = sorted(range(len(padded)), key=lambda i: (-padded[i], lives.first[i], i))
-    offsets, total = _place(padded, lives.neighbours, by_size)
-    if len(padded) <= 128 and total > lower_bound(sizes, lives):
-        by_birth = sorted(range(len(padded)), key=lambda i: (lives.first[i], -padded[i], i))
-        other, other_total = _place(padded, lives.neighbours, by_birth)
-        if other_total < total:
-            return other, other_total
-    return offsets, total
+    first, last = lives.first, lives.last
+    keys: tuple[Callable[[int], tuple[int, ...]], ...] = (
+        lambda i: (-padded[i], first[i], i),
+        lambda i: (first[i], -padded[i], i),
+        lambda i: (-padded[i] * (last[i] - first[i] + 1), first[i], i),
+        lambda i: (first[i] - last[i], -padded[i], i),
+    )
+    everyone = range(len(padded))
+    if quick and lives.winner is not None:
+        return _place(padded, lives.neighbours, sorted(everyone, key=keys[lives.winner]))
+    best, bound = None, lower_bound(sizes, lives)
+    for number, key in enumerate(keys):
+        offsets, total = _place(padded, lives.neighbours, sorted(everyone, key=key))
+        if best is None or total < best[1]:
+            best, lives.winner = (offsets, total), number
+        if total <= bound:
+            break
+    assert best is not None
+    return best
 
 
 def _place(sizes: Sequence[int], neighbours: Sequence[Sequence[int]], order: Sequence[int]) -> tuple[list[int], int]:

@@ -7,6 +7,7 @@ a memory plan. Must not know how arguments are checked or where the image comes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -33,31 +34,27 @@ class Expressions:
     def __init__(self, texts: Sequence[str]) -> None:
         """Raises VerifyError when a text is not an expression."""
         self.texts = texts
-        columns: dict[dims.Monomial, int] = {(): 0}
+        columns: dict[tuple[str, ...], int] = {(): 0}
+        closures: list[list[Callable[[Mapping[str, int]], int]]] = [[]]
         cells: list[tuple[int, int, int]] = []
         self.constants: list[int | None] = []
-        self._monotone: dict[int, bool] = {}
+        self._monotone: list[bool | None] = []
         for row, text in enumerate(texts):
-            if text.isascii() and text.isdigit() and len(text) < 19:
-                constant: int | None = int(text)
-                cells.append((row, 0, int(text)))
-            else:
-                constant = None
-                try:
-                    value = dims.parse(text)
-                except Exception as e:
-                    raise VerifyError(f"plan: bad expression {text[:80]!r}: {e}") from None
-                terms = value.terms if isinstance(value, dims.Dim) else (((), value),)
-                constant = value if isinstance(value, int) else None
-                for monomial, c in terms:
-                    if abs(c) >= 1 << 62:
-                        raise VerifyError(f"plan: expression {text[:80]!r} is out of range")
-                    cells.append((row, columns.setdefault(monomial, len(columns)), c))
-            self.constants.append(constant)
-        self._monomials = [tuple(_closure(a) for a in m) for m in columns]
+            terms = _simple_terms(text)
+            self._monotone.append(None if terms is None else True)
+            terms = _terms_of(text) if terms is None else terms
+            self.constants.append(None if any(names for names, _, _ in terms) else sum(c for _, c, _ in terms))
+            for names, c, make in terms:
+                if abs(c) >= 1 << 62:
+                    raise VerifyError(f"plan: expression {text[:80]!r} is out of range")
+                column = columns.setdefault(names, len(columns))
+                if column == len(closures):
+                    closures.append([_closure(a) for a in make] if make else [itemgetter(n) for n in names])
+                cells.append((row, column, c))
+        self._monomials = closures
         self._matrix = np.zeros((len(texts), len(columns)), np.int64)
         for row, column, c in cells:
-            self._matrix[row, column] = c
+            self._matrix[row, column] += c
         self._float = np.abs(self._matrix).astype(np.float64)
 
     def evaluate(self, env: Mapping[str, int]) -> Words:
@@ -77,12 +74,42 @@ class Expressions:
 
     def monotone(self, index: int) -> bool:
         """Does the expression never fall as a symbol grows?"""
-        found = self._monotone.get(index)
+        found = self._monotone[index]
         if found is None:
-            found = self._monotone[index] = self.constants[index] is not None or dims.is_monotone(
-                dims.parse(self.texts[index])
-            )
+            found = self._monotone[index] = dims.is_monotone(dims.parse(self.texts[index]))
         return found
+
+
+Terms = list[tuple[tuple[str, ...], int, dims.Monomial]]
+
+
+def _simple_terms(text: str) -> Terms | None:
+    """The terms of a sum of products of symbols and numbers; None where the general parser is needed (it is slow)."""
+    if not text.isascii():
+        return None
+    out: Terms = []
+    for part in text.split(" + "):
+        c, names = 1, []
+        for factor in part.split("*"):
+            if factor.isdigit():
+                c *= int(factor)
+            elif factor.replace(".", "_").isidentifier():
+                names.append(factor)
+            else:
+                return None
+        names.sort()
+        out.append((tuple(names), c, ()))
+    return out
+
+
+def _terms_of(text: str) -> Terms:
+    try:
+        value = dims.parse(text)
+    except Exception as e:
+        raise VerifyError(f"plan: bad expression {text[:80]!r}: {e}") from None
+    if not isinstance(value, dims.Dim):
+        return [((), value, ())]
+    return [(tuple(a.text for a in m), c, m) for m, c in value.terms]
 
 
 def _closure(a: dims.Atom) -> Callable[[Mapping[str, int]], int]:
@@ -315,7 +342,9 @@ class Template:
                 for other, offsets, total in self.plans:
                     if total <= min(limit, 2 * bound + 65536) and all(v <= other[k] for k, v in env.items()):
                         return offsets, total
-        offsets, total = plan_offsets(sizes, self.lives)
+        offsets, total = plan_offsets(sizes, self.lives, quick=bool(self.plans))
+        if total > limit:
+            offsets, total = plan_offsets(sizes, self.lives)
         self.plans = [(dict(env), offsets, total), *self.plans[:7]]
         return offsets, total
 
@@ -325,7 +354,7 @@ class Template:
 
     def arena_bytes(self, values: Words, threads: int) -> int:
         """Bytes of arena that a call with these expression values needs, scratch included."""
-        return plan_offsets(self.sizes(values), self.lives)[1] + self.scratch(values) * threads
+        return plan_offsets(self.sizes(values), self.lives, quick=True)[1] + self.scratch(values) * threads
 
 
 class Binding:

@@ -22,8 +22,8 @@ from fusewright.core.dtypes import F32
 from fusewright.core.errors import BundleRefused, CompileRefused, InputRefused
 from fusewright.core.manifest import Port, Signature, Symbol
 from fusewright.core.plan import Bump, Call, Loop, Plan
-from fusewright.runtime import cpu
 from fusewright.runtime import bundle as bundle_module
+from fusewright.runtime import cpu
 from fusewright.runtime.bundle import Bundle, load
 
 SIZES = (64, 64, 64, 10)
