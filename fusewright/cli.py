@@ -23,7 +23,7 @@ import fusewright as fw
 
 from .core.dims import evaluate, extent, symbols
 from .core.dtypes import dtype
-from .core.errors import BundleRefused, FusewrightError, InputRefused
+from .core.errors import BundleRefused, CompileRefused, FusewrightError, InputRefused
 from .core.plan import Plan
 from .core.report import Report
 from .progress import on_terminal
@@ -246,7 +246,8 @@ def _load_array(path: str) -> Any:
 def _compile(args: argparse.Namespace) -> int:
     dims, options = _dims(args.dim), _import_options(args)
     target: Any = "cpu" if not args.target else args.target[0] if len(args.target) == 1 else args.target
-    extra: dict[str, Any] = {"tune": True} if args.tune else {}
+    if args.tune:
+        raise CompileRefused("--tune is not available in this version; kernels are chosen by rules, not by timing")
     start = time.perf_counter()
     with on_terminal(args.json) as progress:
         source = fw.import_model(args.source, **options) if options else args.source
@@ -257,7 +258,6 @@ def _compile(args: argparse.Namespace) -> int:
             threads=args.threads,
             numerics=args.numerics,
             progress=progress,
-            **extra,
         )
         bundle.save(args.output)
     seconds = time.perf_counter() - start
