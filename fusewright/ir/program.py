@@ -48,11 +48,13 @@ class Run:
 
 @dataclass(slots=True)
 class Copy:
-    """Move a value between places."""
+    """Move a value between places; ``reads`` and ``writes`` number the contents (see ``Program.contents``)."""
 
     source: Place
     target: Place
     type: TensorType
+    reads: int
+    writes: int
 
 
 @dataclass(slots=True)
@@ -66,19 +68,21 @@ class Loop:
 
 @dataclass(slots=True)
 class If:
-    """``then`` where the bool at ``condition`` is true, else ``orelse``."""
+    """``then`` where the bool at ``condition`` (content ``value``) is true, else ``orelse``."""
 
     condition: Place
+    value: int
     then: list[Step]
     orelse: list[Step]
 
 
 @dataclass(slots=True)
 class While:
-    """``head`` computes ``condition``; while it is true run ``body`` and start again."""
+    """``head`` computes ``condition`` (content ``value``); while it is true run ``body`` and start again."""
 
     head: list[Step]
     condition: Place
+    value: int
     body: list[Step]
 
 
@@ -107,11 +111,16 @@ class Placement:
 @dataclass(slots=True)
 class Program:
     """A scheduled graph. ``outputs[i]`` is where output i lies at the end (a place of kind 'output' with index i when
-    kernels write it straight into the caller's array)."""
+    kernels write it straight into the caller's array).
+
+    ``contents`` numbers what the bytes of a place mean: views share a number, and so do a loop's state before, in and
+    after the loop. The plan checker reads it; nothing else depends on it.
+    """
 
     graph: Graph
     steps: list[Step] = field(default_factory=list)
     places: dict[Value, Place] = field(default_factory=dict)
+    contents: dict[Value, int] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
     constants: list[Value] = field(default_factory=list)
     outputs: list[Place] = field(default_factory=list)

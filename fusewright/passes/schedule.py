@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..core.dims import compare_eq
+from ..core.dims import Extent, compare_eq
 from ..core.errors import CompileRefused
 from ..ir.graph import Graph, Node, Value
 from ..ir.program import Buffer, Copy, If, Loop, Place, Placement, Program, Run, Step, Trip, While
@@ -24,6 +24,9 @@ def schedule(graph: Graph, target: Target) -> Program:
     return _Scheduler(graph, target).run()
 
 
+Spot = tuple[Place, int]  # a place and the number of what is to lie there
+
+
 @dataclass(slots=True)
 class _Frame:
     """One graph being laid out: the loops around it, last readers, and values that must survive it."""
@@ -32,7 +35,7 @@ class _Frame:
     loops: tuple[int, ...]
     last: dict[Value, int] = field(default_factory=dict)
     roots: dict[Value, Value] = field(default_factory=dict)
-    wanted: dict[Value, Place] = field(default_factory=dict)
+    wanted: dict[Value, Spot] = field(default_factory=dict)
     own: set[int] = field(default_factory=set)
 
 
@@ -45,18 +48,19 @@ class _Scheduler:
         self.loop_of: list[tuple[int, ...]] = []
         self.loops = 0
         self.constants: dict[str, int] = {}
+        self.n_contents = 0
 
     def run(self) -> Program:
         program, graph = self.program, self.program.graph
         for i, v in enumerate(graph.inputs):
-            program.places[v] = Place("input", i)
-        wants = [Place("output", i) for i in range(len(graph.outputs))]
-        program.outputs = self.graph(graph, wants, (), program.steps)
+            self._put(v, (Place("input", i), self._content()))
+        wants = [(Place("output", i), self._content()) for i in range(len(graph.outputs))]
+        program.outputs = [place for place, _ in self.graph(graph, wants, (), program.steps)]
         self._close_lifetimes()
         return program
 
     # -- one graph ------------------------------------------------------------------------------------------------
-    def graph(self, graph: Graph, wants: Sequence[Place | None], loops: tuple[int, ...], out: list[Step]) -> list[Place]:
+    def graph(self, graph: Graph, wants: Sequence[Spot | None], loops: tuple[int, ...], out: list[Step]) -> list[Spot]:
         """Emit the steps of ``graph`` (its inputs are placed); gives where its outputs lie.
 
         Output i is written straight to ``wants[i]`` when a kernel of this graph makes it.
@@ -69,7 +73,17 @@ class _Scheduler:
                 self._constant(node.results[0])
             elif node.op.name not in _NO_STEP:
                 self._node(frame, node, at, out)
-        return [self.program.places[v] for v in graph.outputs]
+        return [self._spot(v) for v in graph.outputs]
+
+    def _spot(self, v: Value) -> Spot:
+        return self.program.places[v], self.program.contents[v]
+
+    def _put(self, v: Value, spot: Spot) -> None:
+        self.program.places[v], self.program.contents[v] = spot
+
+    def _content(self) -> int:
+        self.n_contents += 1
+        return self.n_contents - 1
 
     def _analyse(self, frame: _Frame) -> None:
         for at, node in enumerate(frame.graph.nodes):
@@ -79,12 +93,12 @@ class _Scheduler:
             for v in node.operands:
                 frame.last[frame.roots[v]] = at
 
-    def _claim(self, frame: _Frame, wants: Sequence[Place | None]) -> None:
+    def _claim(self, frame: _Frame, wants: Sequence[Spot | None]) -> None:
         """Outputs made by kernels of this graph are written where they are wanted; the first claim wins."""
-        for v, place in zip(frame.graph.outputs, wants, strict=True):
+        for v, spot in zip(frame.graph.outputs, wants, strict=True):
             root = frame.roots[v]
-            if place is not None and root.producer.op.name not in _NO_STEP and root not in frame.wanted:
-                frame.wanted[root] = place
+            if spot is not None and root.producer.op.name not in _NO_STEP and root not in frame.wanted:
+                frame.wanted[root] = spot
 
     def _constant(self, v: Value) -> None:
         const = v.const
@@ -93,14 +107,14 @@ class _Scheduler:
         if const.digest not in self.constants:
             self.constants[const.digest] = len(self.program.constants)
             self.program.constants.append(v)
-        self.program.places[v] = Place("constant", self.constants[const.digest])
+        self._put(v, (Place("constant", self.constants[const.digest]), self._content()))
 
     # -- one node -------------------------------------------------------------------------------------------------
     def _node(self, frame: _Frame, node: Node, at: int, out: list[Step]) -> None:
         views = node.op.views
         if views and all(i in views for i in range(len(node.results))):
             for i, v in enumerate(node.results):
-                self.program.places[v] = self.program.places[node.operands[views[i]]]
+                self._put(v, self._spot(node.operands[views[i]]))
             return
         if node.op.name == "scan":
             return self._scan(frame, node, out)
@@ -110,7 +124,7 @@ class _Scheduler:
             return self._if(frame, node, out)
         taken: set[Value] = set()
         for i, v in enumerate(node.results):
-            self.program.places[v] = self._place(frame, node, i, at, taken)
+            self._put(v, self._place(frame, node, i, at, taken))
         temps = tuple(self._buffer(frame, size, f"workspace of {node.op.name}") for size in self.target.workspace(node))
         step = self._emit(out, Run(node, temps))
         for v in (*node.operands, *node.results):
@@ -118,7 +132,7 @@ class _Scheduler:
         for index in temps:
             self._touch(Place("buffer", index), step)
 
-    def _place(self, frame: _Frame, node: Node, index: int, at: int, taken: set[Value]) -> Place:
+    def _place(self, frame: _Frame, node: Node, index: int, at: int, taken: set[Value]) -> Spot:
         v = node.results[index]
         name = str(node.origin) or v.name or node.op.name
         if v in frame.wanted:
@@ -132,10 +146,10 @@ class _Scheduler:
                     taken.add(frame.roots[operand])
                     place = self.program.places[operand]
                     self.program.placements.append(Placement(name, operand.name or operand.producer.op.name, "in place"))
-                    return place
+                    return place, self._content()
                 reasons.append(f"operand {k}: {why}")
         self.program.placements.append(Placement(name, "", "; ".join(reasons) or "no operand"))
-        return Place("buffer", self._buffer(frame, v.type.nbytes, name))
+        return Place("buffer", self._buffer(frame, v.type.nbytes, name)), self._content()
 
     def _why_not(self, frame: _Frame, node: Node, k: int, at: int, taken: set[Value]) -> str:
         """Why result 0 cannot go over operand ``k``; empty when it can."""
@@ -159,129 +173,118 @@ class _Scheduler:
 
     # -- control flow ---------------------------------------------------------------------------------------------
     def _scan(self, frame: _Frame, node: Node, out: list[Step]) -> None:
-        program = self.program
-        n, m = node.attrs["n_carry"], node.attrs["n_xs"]
-        reverse, length = node.attrs["reverse"], node.attrs["length"]
+        n, m, reverse = node.attrs["n_carry"], node.attrs["n_xs"], node.attrs["reverse"]
         body = node.regions[0]
-        state = [self._result_place(frame, v, "state") for v in node.results[:n]]
-        ys = [self._result_place(frame, v, "stacked") for v in node.results[n:]]
-        self._copy_all(frame, node.operands[:n], state, out)
+        state = [self._result_spot(frame, v, "state") for v in node.results[:n]]
+        ys = [self._result_spot(frame, v, "stacked") for v in node.results[n:]]
+        self._enter(node.operands[:n], state, out)
         outer = [self._still(frame, v, out) for v in node.operands[n:]]
-        ys_still = [self._still_target(frame, p, v) for p, v in zip(ys, node.results[n:], strict=True)]
-        loop = self._open_loop(length, out)
+        inner_ys = [self._still_target(frame, spot, v) for spot, v in zip(ys, node.results[n:], strict=True)]
+        loop = self._open_loop(node.attrs["length"], out)
         inner = (*frame.loops, loop.id)
-        for v, place in zip(body.inputs, [*state, *outer], strict=True):
-            program.places[v] = place
-        for v, place in zip(body.inputs[n : n + m], outer[:m], strict=True):
-            program.places[v] = Place(place.kind, place.index, place.offset, Trip(loop.id, v.type.nbytes, reverse))
-        slices = [
-            Place(p.kind, p.index, p.offset, Trip(loop.id, v.type.nbytes, reverse))
-            for p, v in zip(ys_still, body.outputs[n:], strict=True)
-        ]
+        for v, spot in zip(body.inputs, [*state, *outer], strict=True):
+            self._put(v, spot)
+        for v, spot in zip(body.inputs[n : n + m], outer[:m], strict=True):
+            self._put(v, _moving(spot, loop, v, reverse))
+        slices = [_moving(spot, loop, v, reverse) for spot, v in zip(inner_ys, body.outputs[n:], strict=True)]
         found = self.graph(body, [*[None] * n, *slices], inner, loop.body)
         self._settle(frame, body.outputs, found, [*state, *slices], inner, loop.body)
-        self._close_loop(loop, [*state, *ys_still, *outer])
-        for v, still, place in zip(node.results[n:], ys_still, ys, strict=True):
-            if still != place:
-                self._copy(still, place, v.type, out)
-        for v, place in zip(node.results, [*state, *ys], strict=True):
-            program.places[v] = place
+        self._close_loop(loop.id, [*state, *inner_ys, *outer])
+        for v, still, spot in zip(node.results[n:], inner_ys, ys, strict=True):
+            if still != spot:
+                self._copy(still, spot, v.type, out)
+        for v, spot in zip(node.results, [*state, *ys], strict=True):
+            self._put(v, spot)
 
-    def _still(self, frame: _Frame, v: Value, out: list[Step]) -> Place:
-        """The place of ``v`` for use inside a loop. A place that moves with an outer loop cannot move with two, so it
+    def _still(self, frame: _Frame, v: Value, out: list[Step]) -> Spot:
+        """Where ``v`` lies for use inside a loop. A place that moves with an outer loop cannot move with two, so it
         is copied to one that stands still."""
-        place = self.program.places[v]
-        if place.trip is None:
-            return place
-        still = Place("buffer", self._buffer(frame, v.type.nbytes, v.name))
-        self._copy(place, still, v.type, out)
+        spot = self._spot(v)
+        if spot[0].trip is None:
+            return spot
+        still = (Place("buffer", self._buffer(frame, v.type.nbytes, v.name)), self._content())
+        self._copy(spot, still, v.type, out)
         return still
 
-    def _still_target(self, frame: _Frame, place: Place, v: Value) -> Place:
-        if place.trip is None:
-            return place
-        return Place("buffer", self._buffer(frame, v.type.nbytes, v.name))
+    def _still_target(self, frame: _Frame, spot: Spot, v: Value) -> Spot:
+        if spot[0].trip is None:
+            return spot
+        return Place("buffer", self._buffer(frame, v.type.nbytes, v.name)), self._content()
 
     def _while(self, frame: _Frame, node: Node, out: list[Step]) -> None:
-        program = self.program
         n = node.attrs["n_carry"]
-        state = [self._result_place(frame, v, "state") for v in node.results]
-        self._copy_all(frame, node.operands[:n], state, out)
+        state = [self._result_spot(frame, v, "state") for v in node.results]
+        self._enter(node.operands[:n], state, out)
         outer = [self._still(frame, v, out) for v in node.operands[n:]]
         self.loops += 1
         ident = self.loops
-        step = While([], Place("buffer", 0), [])
+        step = While([], Place("buffer", 0), -1, [])
         first = self._emit(out, step)
         self.loop_spans[ident] = [first, first]
         inner = (*frame.loops, ident)
         cond, body = node.regions
         for region in (cond, body):
-            for v, place in zip(region.inputs, [*state, *outer], strict=True):
-                program.places[v] = place
-        step.condition = self.graph(cond, [None], inner, step.head)[0]
+            for v, spot in zip(region.inputs, [*state, *outer], strict=True):
+                self._put(v, spot)
+        test = self.graph(cond, [None], inner, step.head)[0]
+        step.condition, step.value = test
         found = self.graph(body, [None] * n, inner, step.body)
         self._settle(frame, body.outputs, found, state, inner, step.body)
-        self.loop_spans[ident][1] = self.number - 1
-        for place in (*state, step.condition, *outer):
-            self._touch(place, first)
-            self._touch(place, self.number - 1)
-        for v, place in zip(node.results, state, strict=True):
-            program.places[v] = place
+        self._close_loop(ident, [*state, test, *outer])
+        for v, spot in zip(node.results, state, strict=True):
+            self._put(v, spot)
 
     def _if(self, frame: _Frame, node: Node, out: list[Step]) -> None:
-        program = self.program
-        results = [self._result_place(frame, v, "branch result") for v in node.results]
-        step = If(program.places[node.operands[0]], [], [])
+        results = [self._result_spot(frame, v, "branch result") for v in node.results]
+        operands = [self._spot(v) for v in node.operands]
+        step = If(*operands[0], [], [])
         first = self._emit(out, step)
-        for v in node.operands:
-            self._touch(program.places[v], first)
         for region, steps in zip(node.regions, (step.then, step.orelse), strict=True):
-            for v, operand in zip(region.inputs, node.operands[1:], strict=True):
-                program.places[v] = program.places[operand]
+            for v, spot in zip(region.inputs, operands[1:], strict=True):
+                self._put(v, spot)
             found = self.graph(region, results, frame.loops, steps)
             self._settle(frame, region.outputs, found, results, frame.loops, steps)
-        for place in (*results, *(program.places[v] for v in node.operands)):
+        for place, _ in (*results, *operands):
             self._touch(place, first)
             self._touch(place, self.number - 1)
-        for v, place in zip(node.results, results, strict=True):
-            program.places[v] = place
+        for v, spot in zip(node.results, results, strict=True):
+            self._put(v, spot)
 
-    def _result_place(self, frame: _Frame, v: Value, what: str) -> Place:
+    def _result_spot(self, frame: _Frame, v: Value, what: str) -> Spot:
         if v in frame.wanted:
             return frame.wanted[v]
-        return Place("buffer", self._buffer(frame, v.type.nbytes, f"{what} {v.name}".strip()))
+        return Place("buffer", self._buffer(frame, v.type.nbytes, f"{what} {v.name}".strip())), self._content()
 
-    def _open_loop(self, count: object, out: list[Step]) -> Loop:
+    def _open_loop(self, count: Extent, out: list[Step]) -> Loop:
         self.loops += 1
-        loop = Loop(self.loops, count, [])  # type: ignore[arg-type]
+        loop = Loop(self.loops, count, [])
         first = self._emit(out, loop)
         self.loop_spans[loop.id] = [first, first]
         return loop
 
-    def _close_loop(self, loop: Loop, crossing: Sequence[Place]) -> None:
-        span = self.loop_spans[loop.id]
+    def _close_loop(self, ident: int, crossing: Sequence[Spot]) -> None:
+        span = self.loop_spans[ident]
         span[1] = self.number - 1
-        for place in crossing:
+        for place, _ in crossing:
             self._touch(place, span[0])
             self._touch(place, span[1])
 
-    def _copy_all(self, frame: _Frame, values: Sequence[Value], targets: Sequence[Place], out: list[Step]) -> None:
+    def _enter(self, values: Sequence[Value], targets: Sequence[Spot], out: list[Step]) -> None:
         for v, target in zip(values, targets, strict=True):
-            self._copy(self.program.places[v], target, v.type, out)
+            self._copy(self._spot(v), target, v.type, out)
 
     def _settle(
-        self, frame: _Frame, values: Sequence[Value], found: Sequence[Place], targets: Sequence[Place],
+        self, frame: _Frame, values: Sequence[Value], found: Sequence[Spot], targets: Sequence[Spot],
         loops: tuple[int, ...], out: list[Step],
     ) -> None:  # fmt: skip
         """Bring region outputs to their places as if all moved at once."""
-        moves = [(v.type, a, b) for v, a, b in zip(values, found, targets, strict=True) if a != b]
-        written = {(b.kind, b.index) for _, _, b in moves}
+        moves = [(v.type, a, b) for v, a, b in zip(values, found, targets, strict=True) if a[0] != b[0]]
+        written = {(b.kind, b.index) for _, _, (b, _) in moves}
         staged = []
         for t, source, target in moves:
-            if (source.kind, source.index) in written:
+            if (source[0].kind, source[0].index) in written:
                 # Another move overwrites this source: go through a buffer of its own.
-                inner = _Frame(frame.graph, loops)
-                spare = Place("buffer", self._buffer(inner, t.nbytes, "carried"))
+                spare = (Place("buffer", self._buffer(_Frame(frame.graph, loops), t.nbytes, "carried")), self._content())
                 self._copy(source, spare, t, out)
                 source = spare
             staged.append((t, source, target))
@@ -289,18 +292,18 @@ class _Scheduler:
             self._copy(source, target, t, out)
 
     # -- numbering and lifetimes ----------------------------------------------------------------------------------
-    def _copy(self, source: Place, target: Place, t: TensorType, out: list[Step]) -> None:
-        step = self._emit(out, Copy(source, target, t))
-        self._touch(source, step)
-        self._touch(target, step)
+    def _copy(self, source: Spot, target: Spot, t: TensorType, out: list[Step]) -> None:
+        step = self._emit(out, Copy(source[0], target[0], t, source[1], target[1]))
+        self._touch(source[0], step)
+        self._touch(target[0], step)
 
     def _emit(self, out: list[Step], step: Step) -> int:
         out.append(step)
         self.number += 1
         return self.number - 1
 
-    def _buffer(self, frame: _Frame, size: object, value: str) -> int:
-        self.program.buffers.append(Buffer(size, -1, -1, value))  # type: ignore[arg-type]
+    def _buffer(self, frame: _Frame, size: Extent, value: str) -> int:
+        self.program.buffers.append(Buffer(size, -1, -1, value))
         self.loop_of.append(frame.loops)
         index = len(self.program.buffers) - 1
         frame.own.add(index)
@@ -331,6 +334,7 @@ class _Scheduler:
                         changed = True
 
 
-def program_nodes(program: Program) -> list[Node]:
-    """The nodes that run, in step order, once each."""
-    return [step.node for step in program.walk() if isinstance(step, Run)]
+def _moving(spot: Spot, loop: Loop, v: Value, reverse: bool) -> Spot:
+    """The slice of a scanned place that belongs to the current trip."""
+    place, content = spot
+    return Place(place.kind, place.index, place.offset, Trip(loop.id, v.type.nbytes, reverse)), content

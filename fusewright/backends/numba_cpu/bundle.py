@@ -1,0 +1,72 @@
+"""A scheduled program as native targets of a bundle.
+
+Owns the loop over instruction-set variants: lower, compile, check the memory plan. Must not know frontends or passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ...core.plan import Plan
+from ...core.plancheck import check_disjoint, check_plan
+from ...core.planner import Lifetimes, plan_offsets
+from ...core.report import Report
+from ...ir.program import Program
+from ...runtime import cpu
+from ..writer import TargetImage
+from .lower import ConstantStore, lower
+from .target import CpuTarget
+from .toolchain import build_images
+from .variants import VARIANTS, expand_target
+
+Progress = Callable[[int, int], None]
+_PROBES = (1, 2, 5)  # values of the free symbols for which every plan is checked
+
+
+def cpu_target() -> CpuTarget:
+    """The CPU as passes see it."""
+    return CpuTarget()
+
+
+def compile_cpu(
+    program: Program, targets: Sequence[str], progress: Progress | None = None
+) -> tuple[list[TargetImage], ConstantStore]:
+    """Native code for every variant behind ``targets``, and the constants they share. Raises CompileRefused."""
+    names = list(dict.fromkeys(v for t in targets for v in expand_target(t)))
+    store = ConstantStore()
+    # The widest variant comes first: its layout is the one stored.
+    lowered = {n: lower(program, VARIANTS[n], store) for n in sorted(names, key=lambda n: -VARIANTS[n].width)}
+    images = build_images({n: lowered[n].sources for n in names}, progress)
+    out = []
+    for name in names:
+        plan = lowered[name].plan
+        plan.entries = dict(images[name].symbols)
+        plan.verify()
+        check_memory(plan, program)
+        out.append(TargetImage(name, images[name].code, plan, tuple(sorted(cpu.REQUIRED[name]))))
+    return out, store
+
+
+def check_memory(plan: Plan, program: Program) -> None:
+    """Replay the plan on bytes for a few bindings: no step may read what another value overwrote. Raises VerifyError."""
+    lives = Lifetimes([b.first for b in plan.buffers], [b.last for b in plan.buffers])
+    for probe in _PROBES if plan.symbols else _PROBES[:1]:
+        env = {s: _clamp(probe, *program.graph.bounds.get(s, (0, None))) for s in plan.symbols}
+        values = plan.evaluate(env)
+        sizes = [values[b.bytes] for b in plan.buffers]
+        offsets, arena = plan_offsets(sizes, lives)
+        check_disjoint(sizes, lives.first, lives.last, offsets)
+        check_plan(plan, env, offsets, arena)
+
+
+def _clamp(value: int, low: int, high: int | None) -> int:
+    return max(low, value) if high is None else min(max(low, value), high)
+
+
+def report_of(program: Program, variant: str, dims: Mapping[str, int], threads: int) -> Report:
+    """The report of a program whose kernels are chosen but not compiled."""
+    name = expand_target(variant)[-1]
+    plan = lower(program, VARIANTS[name], ConstantStore()).plan
+    env = {s: dims.get(s, _clamp(1, *program.graph.bounds.get(s, (0, None)))) for s in program.graph.symbols}
+    rows = [{"value": p.value, "reused": p.reused, "why": p.why} for p in program.placements]
+    return Report.of_plan(plan, env, threads, rows, "strict", name)

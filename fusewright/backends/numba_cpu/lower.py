@@ -1,0 +1,217 @@
+"""Program -> plan and kernel text for one instruction-set variant.
+
+Owns the naming of kernels, the binding of their arguments to places, and the packing of constants. Must not know what
+a kernel does: that is the templates' and ``select``'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...core.dims import Extent
+from ...core.errors import CompileRefused
+from ...core.layout import Layout
+from ...core.plan import Arg as PlanArg
+from ...core.plan import Bump, Call, If, Loop, Plan, Step, While
+from ...ir import program as p
+from ...ir.graph import Const, Node, Value
+from ..writer import Weights
+from .select import Chosen, choose, copy_kernel
+from .toolchain import KernelSource
+from .variants import Variant
+
+
+@dataclass(slots=True)
+class Lowered:
+    """What one variant needs: the plan (kernel offsets still to be filled in) and the sources of its kernels."""
+
+    plan: Plan
+    sources: list[KernelSource]
+
+
+class ConstantStore:
+    """Constants of all variants in one weights.bin: each Const once, in the layout that asked for it first.
+
+    A later request for another layout is noted in the plan, and made by the runtime at load.
+    """
+
+    def __init__(self) -> None:
+        self.weights = Weights()
+        self.stored: dict[Const, tuple[Layout, int, int]] = {}
+
+    def place(self, const: Const, layout: Layout | None) -> tuple[int, int, Layout]:
+        """(offset, bytes, layout as stored) of ``const``."""
+        found = self.stored.get(const)
+        if found is None or (layout is not None and found[0] != layout):
+            wanted = layout or Layout(const.array.shape)
+            offset, size = self.weights.add(wanted.pack(const.array))
+            found = (wanted, offset, size)
+            self.stored.setdefault(const, found)
+        return found[1], found[2], found[0]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A loop being lowered and the arguments that move with it."""
+
+    id: int
+    bumps: list[Bump] = field(default_factory=list)
+
+
+def lower(program: p.Program, variant: Variant, store: ConstantStore) -> Lowered:
+    """Bind every step of ``program`` to kernels of ``variant``. Raises CompileRefused."""
+    return _Lowering(program, variant, store).run()
+
+
+class _Lowering:
+    def __init__(self, program: p.Program, variant: Variant, store: ConstantStore) -> None:
+        self.program, self.variant, self.store = program, variant, store
+        self.plan = Plan(program.graph.symbols, len(program.graph.inputs))
+        self.sources: dict[str, KernelSource] = {}
+        self.kernels: dict[tuple[object, ...], int] = {}
+        self.constants: dict[tuple[Const, Layout], int] = {}
+        self.number = 0  # of plan steps
+        self.step = 0  # of program steps
+        self.spans: list[tuple[int, int]] = []  # program step -> plan steps
+        self.loops: list[_Open] = []
+        self.temp_content = max(program.contents.values(), default=0) + 1
+
+    def run(self) -> Lowered:
+        # Buffers get their lifetimes when all calls are numbered; indices are fixed now.
+        for buffer in self.program.buffers:
+            self.plan.add_buffer(buffer.bytes, 0, 0)
+        self.plan.steps = self._steps(self.program.steps)
+        for buffer, planned in zip(self.program.buffers, self.plan.buffers, strict=True):
+            planned.first = self.spans[buffer.first][0] if self.spans else 0
+            planned.last = self.spans[buffer.last][1] if self.spans else 0
+        self.plan.outputs = [self._address(place) for place in self.program.outputs]
+        return Lowered(self.plan, [self.sources[k] for k in sorted(self.sources)])
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+    def _steps(self, steps: Sequence[p.Step]) -> list[Step]:
+        out: list[Step] = []
+        for step in steps:
+            index = self.step
+            self.step += 1
+            self.spans.append((self.number, self.number))
+            if isinstance(step, p.Run):
+                out += self._run(step)
+            elif isinstance(step, p.Copy):
+                out.append(self._copy(step))
+            else:
+                self.number += 1
+                out.append(self._control(step))
+            self.spans[index] = (self.spans[index][0], self.number - 1)
+        return out
+
+    def _control(self, step: p.Loop | p.If | p.While) -> Step:
+        if isinstance(step, p.Loop):
+            self.loops.append(_Open(step.id))
+            body = self._steps(step.body)
+            return Loop(self.plan.expr(step.count), self.loops.pop().bumps, body)
+        if isinstance(step, p.If):
+            return If(
+                self._address(step.condition), self._steps(step.then), self._steps(step.orelse), step.value
+            )
+        head = self._steps(step.head)
+        return While(head, self._address(step.condition), self._steps(step.body), step.value)
+
+    def _run(self, step: p.Run) -> list[Step]:
+        node, places = step.node, self.program.places
+        fixed = {i: self._const(v) for i, v in enumerate(node.operands) if places[v].kind == "constant"}
+        out: list[Step] = []
+        contents = [self.temp_content + i for i in range(len(step.temps))]
+        self.temp_content += len(step.temps)
+        for chosen in choose(node, self.variant, fixed):
+            out.append(self._call(chosen, node, step.temps, contents, str(node.origin)))
+        return out
+
+    def _const(self, v: Value) -> Const:
+        const = self.program.constants[self.program.places[v].index].const
+        if const is None:
+            raise CompileRefused(f"%{v.name} is not a constant")
+        return const
+
+    def _call(self, chosen: Chosen, node: Node, temps: Sequence[int], contents: Sequence[int], origin: str) -> Call:
+        places, numbers = self.program.places, self.program.contents
+        args: list[PlanArg] = []
+        access, values, spans = "", [], []
+        for arg in chosen.args:
+            mode, content, span = "-", -1, -1
+            if arg.kind == "dim":
+                args.append(self.plan.parameter(arg.value))
+            elif arg.kind == "temp":
+                args.append(self.plan.address("b", temps[arg.index]))
+                mode, content = ("w" if arg.writes else "r"), contents[arg.index]
+            elif arg.kind == "packed":
+                args.append(self._packed(self._const(node.operands[arg.index]), arg.layout))
+                mode = "r"
+            else:
+                v = node.results[arg.index] if arg.kind == "result" else node.operands[arg.index]
+                args.append(self._address(places[v], position=len(args)))
+                mode, content = ("w" if arg.kind == "result" else "r"), numbers[v]
+                span = self.plan.expr(v.type.nbytes)
+            access += mode
+            values.append(content)
+            spans.append(span)
+        kernel = self._kernel(chosen, node)
+        call = Call(kernel, args, self.plan.expr(chosen.extent), chosen.grain, origin, access, values, spans)
+        self.number += 1
+        return call
+
+    def _copy(self, step: p.Copy) -> Call:
+        chosen = copy_kernel(step.type, self.variant)
+        args: list[PlanArg] = []
+        access, values, spans = "", [], []
+        for arg in chosen.args:
+            if arg.kind == "dim":
+                args.append(self.plan.parameter(arg.value))
+                access, values, spans = access + "-", [*values, -1], [*spans, -1]
+            else:
+                writes = arg.kind == "result"
+                args.append(self._address(step.target if writes else step.source, position=len(args)))
+                access += "w" if writes else "r"
+                values.append(step.writes if writes else step.reads)
+                spans.append(self.plan.expr(step.type.nbytes))
+        kernel = self._kernel(chosen, None)
+        call = Call(kernel, args, self.plan.expr(chosen.extent), chosen.grain, "copy", access, values, spans)
+        self.number += 1
+        return call
+
+    # -- words ----------------------------------------------------------------------------------------------------
+    def _address(self, place: p.Place, position: int = -1) -> PlanArg:
+        if place.trip is not None:
+            if position < 0:
+                raise CompileRefused("a place that moves with a loop cannot be used outside a kernel")
+            for loop in self.loops:
+                if loop.id == place.trip.loop:
+                    loop.bumps.append(Bump(self.number, position, self.plan.expr(place.trip.delta), place.trip.reverse))
+        if place.kind == "constant":
+            const = self.program.constants[place.index].const
+            assert const is not None
+            return self._packed(const, Layout(const.array.shape))
+        return self.plan.address({"buffer": "b", "input": "i", "output": "o"}[place.kind], place.index, place.offset)
+
+    def _packed(self, const: Const, layout: Layout | None) -> PlanArg:
+        layout = layout or Layout(const.array.shape)
+        key = (const, layout)
+        if key not in self.constants:
+            offset, size, stored = self.store.place(const, layout)
+            self.constants[key] = self.plan.add_constant(offset, size)
+            if stored != layout:
+                raise CompileRefused("a constant in two layouts is not stored twice")
+        return self.plan.address("c", self.constants[key])
+
+    def _kernel(self, chosen: Chosen, node: Node | None) -> int:
+        digest = hashlib.sha256(repr((chosen.text, chosen.fastmath)).encode()).hexdigest()[:16]
+        symbol = f"{chosen.name}_{digest}"
+        self.sources.setdefault(symbol, KernelSource(symbol, chosen.text, chosen.fastmath))
+        moved: Extent = chosen.bytes
+        key = (symbol, str(chosen.flops), str(moved), chosen.scratch)
+        if key not in self.kernels:
+            self.kernels[key] = self.plan.add_kernel(
+                chosen.name, symbol, chosen.name, chosen.flops, moved, chosen.scratch
+            )
+        return self.kernels[key]

@@ -1,0 +1,74 @@
+"""From a node to its kernels: the one place that maps ops to templates.
+
+Owns the choice among families and the cost that reports state. Must not know where values lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ....core.dims import Extent
+from ....core.errors import CompileRefused
+from ....ir.graph import Const, Node
+from ....ir.opdef import Cost
+from ....ir.types import TensorType
+from .. import loops
+from ..templates.template import Arg
+from ..variants import Variant
+from . import contract
+from .words import Chosen, Word, bound
+
+
+def choose(node: Node, variant: Variant, fixed: Mapping[int, Const]) -> list[Chosen]:
+    """The kernel calls that compute ``node``; ``fixed`` holds its constant operands. Raises CompileRefused."""
+    if contract.contracts(node):
+        return contract.choose(node, variant, fixed, cost_of(node))
+    if not loops.supports(node):
+        raise CompileRefused(f"there is no CPU kernel for {node.where}")
+    cost = cost_of(node)
+    out = []
+    for template in loops.generate(node, variant):
+        out.append(bound(template.entry, template, _word, cost.flops, cost.bytes))
+        cost = Cost(0, 0)  # counted once per node
+    return out
+
+
+def copy_kernel(t: TensorType, variant: Variant) -> Chosen:
+    """The kernel that moves a value of type ``t``."""
+    return bound("copy", loops.copy_template(t), _word, 0, 2 * t.nbytes)
+
+
+def supports(node: Node) -> bool:
+    """There is a kernel for ``node`` as it stands."""
+    return contract.supports(node) if contract.contracts(node) else loops.supports(node)
+
+
+def workspace(node: Node) -> tuple[Extent, ...]:
+    """Bytes of the buffers that all threads share while ``node`` runs."""
+    return contract.workspace(node) if contract.contracts(node) else tuple(loops.temps(node))
+
+
+def may_overwrite(node: Node, operand: int) -> bool:
+    """Every variant's kernel reads each element of ``operand`` before its only write to that place."""
+    return contract.may_overwrite(node, operand) if contract.contracts(node) else loops.may_overwrite(node, operand)
+
+
+def cost_of(node: Node) -> Cost:
+    """Operations and bytes of a node; a fused node moves only what crosses its border."""
+    if node.op.cost is None:
+        return Cost(0, 0)
+    cost = node.op.cost(node)
+    if node.op.name == "fused":
+        moved: Extent = sum((v.type.nbytes for v in (*node.operands, *node.results)), 0)
+        return Cost(cost.flops, moved)
+    return cost
+
+
+def _word(arg: Arg) -> Word:
+    if arg.kind == "operand":
+        return Word("operand", arg.index)
+    if arg.kind == "output":
+        return Word("result", arg.index)
+    if arg.kind == "temp":
+        return Word("temp", arg.index, writes=arg.writes)
+    raise CompileRefused(f"a loop kernel cannot take the argument {arg.name} ({arg.kind})")

@@ -1,0 +1,50 @@
+"""The CPU as passes see it.
+
+Owns the answers to ir.target.Target for x86-64. Must not know passes.
+"""
+
+from __future__ import annotations
+
+from ...core.dims import Extent
+from ...core.dtypes import F32
+from ...ir.graph import Graph, Node
+from ...ir.opdef import Cost
+from . import loops
+from .select import contract
+from .select import kernels
+from .templates.conv_plan import supports_blocked
+
+
+class CpuTarget:
+    """x86-64 with AVX2 or AVX-512: 16 channels per block on both, so that plans and weights are shared."""
+
+    name = "cpu"
+    block = 16
+    cache_bytes = (32 << 10, 1 << 20, 16 << 20)
+
+    def supports(self, node: Node) -> bool:
+        return kernels.supports(node)
+
+    def can_fuse(self, kind: str, region: Graph) -> bool:
+        return contract.can_fuse(region) if kind == "contract" else loops.can_fuse(kind, region)
+
+    def prefers_blocked(self, node: Node) -> bool:
+        """Two-dimensional float32 convolutions with constant weights that fill at least one block of results."""
+        if node.op.name != "conv" or node.operands[0].rank != 4 or node.results[0].dtype is not F32:
+            return False
+        x, w = node.operands
+        channels, outputs, groups = x.shape[-1], w.shape[-1], node.attrs["groups"]
+        if w.const is None or not isinstance(channels, int) or not isinstance(outputs, int) or outputs < self.block:
+            return False
+        if groups == channels == outputs:
+            return True
+        return supports_blocked(2, channels, outputs, groups)[1] and (channels < self.block or groups == 1)
+
+    def workspace(self, node: Node) -> tuple[Extent, ...]:
+        return kernels.workspace(node)
+
+    def may_overwrite(self, node: Node, operand: int) -> bool:
+        return kernels.may_overwrite(node, operand)
+
+    def cost(self, node: Node) -> Cost:
+        return kernels.cost_of(node)

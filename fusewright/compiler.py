@@ -1,0 +1,182 @@
+"""``fw.compile`` and its neighbours: from a model to a bundle, in one visible line of stages.
+
+Owns the order import -> passes -> schedule -> lower -> native code -> bundle. Each stage lives in its own package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from . import __version__, lazy
+from .backends.numba_cpu.bundle import compile_cpu, cpu_target
+from .core.errors import CompileRefused
+from .core.manifest import Port, Signature, Symbol
+from .core.report import Report
+from .frontends.source import import_model
+from .ir.graph import Graph, Value
+from .ir.program import Program
+from .ir.target import Target
+from .passes.batch import batch_symbol
+from .passes.default import default_pipeline as pipeline_for
+from .passes.pipeline import Pipeline
+from .passes.schedule import schedule
+from .passes.specialise import specialise
+from .portable import portable_text
+from .runtime.bundle import Bundle
+from .runtime.bundle import load as load_bundle
+
+Progress = Callable[[str, int, int], None]
+NUMERICS = ("strict", "fast")
+
+
+def compile(
+    source: Any,
+    target: str | Sequence[str] = "cpu",
+    dims: Mapping[str, int | tuple[int, int | None]] | None = None,
+    threads: int | None = None,
+    numerics: str = "strict",
+    pipeline: Pipeline | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compile a model (a path, a live Keras model, or a Graph) to a bundle, ready to call and to ``save``.
+
+    ``target``: "cpu" (AVX2 and AVX-512 in one bundle), a variant's name, or a list. ``dims`` fixes a symbol
+    (``{"N": 8}``) or bounds it (``{"N": (1, 512)}``); left out it stays free. ``threads`` is the default stored in the
+    bundle. ``numerics`` "strict" or "fast". ``progress(phase, done, total)`` is called as work goes on.
+
+    Raises ImportRefused, CompileRefused, TypeRefused.
+    """
+    note = progress or (lambda phase, done, total: None)
+    targets = _targets(target)
+    if numerics not in NUMERICS:
+        raise CompileRefused(f"numerics={numerics!r} is not one of {', '.join(NUMERICS)}")
+    note("import", 0, 1)
+    graph = source if isinstance(source, Graph) else import_model(source)
+    note("import", 1, 1)
+    graph = _bind(graph, dims)
+    description = cpu_target()
+    passes = pipeline or pipeline_for(description)
+    portable, final, names = _optimise(graph, passes, note)
+    program = schedule(final, description)
+    program.verify()
+    note("schedule", 1, 1)
+    images, store = compile_cpu(program, targets, lambda done, total: note("kernels", done, total))
+    text = portable_text(portable, store)
+    note("bundle", 0, 1)
+    backend: Any = lazy("backends.writer")
+    data = backend.write_bundle(
+        signature=Signature(_ports(graph.inputs), _ports(graph.outputs, graph.output_names)),
+        symbols=_symbols(graph),
+        batch=batch_symbol(graph),
+        graph_text=text,
+        weights=store.weights,
+        targets=images,
+        in_place=[{"value": x.value, "reused": x.reused, "why": x.why} for x in program.placements],
+        numerics=numerics,
+        source_hash=hashlib.sha256(graph.fingerprint().encode()).hexdigest(),
+        passes=names,
+        threads=threads,
+        producer=f"fusewright {__version__}",
+    )
+    note("bundle", 1, 1)
+    return load_bundle(data, threads=threads)
+
+
+def plan(
+    source: Any, target: str = "cpu", dims: Mapping[str, int | tuple[int, int | None]] | None = None
+) -> PlannedProgram:
+    """Passes and memory plan without code generation. Raises as ``compile``."""
+    targets = _targets(target)
+    graph = _bind(source if isinstance(source, Graph) else import_model(source), dims)
+    description = cpu_target()
+    _, final, _ = _optimise(graph, pipeline_for(description), lambda phase, done, total: None)
+    program = schedule(final, description)
+    program.verify()
+    return PlannedProgram(program, targets[0])
+
+
+def default_pipeline(target: str = "cpu") -> Pipeline:
+    """The passes that ``compile`` runs, as an editable Pipeline."""
+    _targets(target)
+    return pipeline_for(cpu_target())
+
+
+class PlannedProgram:
+    """A Program with its report. ``str`` prints steps and places."""
+
+    def __init__(self, program: Program, variant: str) -> None:
+        self.program = program
+        self.variant = variant
+
+    def report(self, dims: Mapping[str, int] | None = None, threads: int | None = None) -> Report:
+        """Numbers at one binding, as ``Bundle.report``."""
+        backend: Any = lazy("backends.numba_cpu.bundle")
+        found: Report = backend.report_of(self.program, self.variant, dims or {}, threads or _cpus())
+        return found
+
+    def __str__(self) -> str:
+        return str(self.program)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _targets(target: str | Sequence[str]) -> list[str]:
+    names = [target] if isinstance(target, str) else list(target)
+    unknown = [n for n in names if not n.startswith("cpu")]
+    if unknown or not names:
+        raise CompileRefused(f"target {unknown[0] if unknown else target!r} is not available; this version compiles for 'cpu'")
+    return names
+
+
+def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None) -> Graph:
+    """The graph with fixed symbols replaced and bounded ones noted."""
+    dims = dims or {}
+    unknown = [d for d in dims if d not in graph.symbols]
+    if unknown:
+        known = ", ".join(graph.symbols) or "none"
+        raise CompileRefused(f"dims names {', '.join(map(repr, unknown))}; the model's symbols are {known}")
+    fixed: dict[str, int] = {}
+    bounds: dict[str, tuple[int, int | None]] = {}
+    for name, value in dims.items():
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            fixed[name] = value
+        elif isinstance(value, tuple) and len(value) == 2 and value[0] >= 0 and (value[1] is None or value[1] >= value[0]):
+            bounds[name] = value
+        else:
+            raise CompileRefused(f"dims[{name!r}] = {value!r} must be an int >= 0 or (low, high)")
+    out = specialise(graph, fixed)
+    out.bounds.update(bounds)
+    return out
+
+
+def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, list[str]]:
+    """(portable graph, graph for the backend, names of the passes that ran)."""
+    kept: list[Graph] = []
+    names = pipeline.names
+    done: list[str] = []
+
+    def trace(name: str, after: Graph) -> None:
+        done.append(name)
+        note("passes", len(done), len(names))
+        if name == pipeline.portable_after:
+            kept.append(after.clone())
+
+    final, _ = pipeline.run(graph, trace=trace)
+    return (kept[-1] if kept else graph), final, names
+
+
+def _ports(values: Sequence[Value], names: Sequence[str] | None = None) -> list[Port]:
+    names = names or [v.name for v in values]
+    return [
+        Port(name, v.dtype, [d if isinstance(d, int) else str(d) for d in v.shape])
+        for name, v in zip(names, values, strict=True)
+    ]
+
+
+def _symbols(graph: Graph) -> list[Symbol]:
+    return [Symbol(name, *graph.bounds.get(name, (0, None))) for name in graph.symbols]
