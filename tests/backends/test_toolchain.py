@@ -53,7 +53,7 @@ def test_a_kernel_computes(variant: str) -> None:
 
 
 def test_every_image_has_the_dispatcher_and_aligned_kernels() -> None:
-    images = build_images([KernelSource("a", SCALE.format(factor=1.5))], DEFAULT_VARIANTS)
+    images = build_images({v: [KernelSource("a", SCALE.format(factor=1.5))] for v in DEFAULT_VARIANTS})
     assert set(images) == set(DEFAULT_VARIANTS)
     for image in images.values():
         assert set(image.symbols) == {"run", "worker", "a"}

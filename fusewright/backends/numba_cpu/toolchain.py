@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as memoise
 from importlib import metadata
@@ -225,19 +225,19 @@ class _Batch:
 
 
 def build_images(
-    sources: Sequence[KernelSource], variants: Sequence[str], progress: Progress | None = None, jobs: int | None = None
+    sources: Mapping[str, Sequence[KernelSource]], progress: Progress | None = None, jobs: int | None = None
 ) -> dict[str, Image]:
-    """Compile ``sources`` for each variant; every image also holds ``run`` and ``worker``.
+    """Compile the sources of each variant into its image; every image also holds ``run`` and ``worker``.
 
     Equal texts compile once. ``progress(done, total)`` counts distinct compilations. Raises CompileRefused.
     """
     plans: dict[str, dict[_Task, list[str]]] = {}
-    for variant in variants:
+    for variant, wanted in sources.items():
         if variant not in VARIANTS:
             raise CompileRefused(f"unknown CPU variant {variant!r}; known are {', '.join(VARIANTS)}")
         plan: dict[_Task, list[str]] = {_Task(variant, kind, "", ()): [kind] for kind in ("run", "worker")}
         seen = {"run", "worker"}
-        for source in sources:
+        for source in wanted:
             if source.entry in seen:
                 raise CompileRefused(f"two kernels have the symbol {source.entry!r}")
             seen.add(source.entry)
@@ -279,4 +279,4 @@ def build_image(
     sources: Sequence[KernelSource], variant: str, progress: Progress | None = None, jobs: int | None = None
 ) -> Image:
     """``build_images`` for one variant."""
-    return build_images(sources, (variant,), progress, jobs)[variant]
+    return build_images({variant: sources}, progress, jobs)[variant]
