@@ -7,13 +7,17 @@ Must not know how offsets are chosen, how a step table is laid out, or what a ke
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
 from . import dims
-from .errors import VerifyError
+from .dtypes import DTYPES
+from .errors import BundleRefused, VerifyError
+from .layout import Layout
 
 VERSION = 1
+MOST_GROWTH = 64  # a layout made at load pads at most this much: the bytes of a hostile plan stay bounded
 
 # One argument word of a kernel:
 #   ("b", buffer, offset_expr)   address in the arena          ("c", constant, byte_offset)  address in weights.bin
@@ -42,12 +46,45 @@ class Buffer:
 
 
 class Constant:
-    """A range of weights.bin."""
+    """A range of weights.bin. With ``wanted``, the runtime makes that layout of it at load, from ``stored``."""
 
-    __slots__ = ("offset", "bytes")
+    __slots__ = ("offset", "bytes", "dtype", "stored", "wanted")
 
-    def __init__(self, offset: int, bytes: int) -> None:
-        self.offset, self.bytes = offset, bytes
+    def __init__(
+        self, offset: int, bytes: int, dtype: str = "", stored: Layout | None = None, wanted: Layout | None = None
+    ) -> None:
+        self.offset, self.bytes, self.dtype, self.stored, self.wanted = offset, bytes, dtype, stored, wanted
+
+    @property
+    def size(self) -> int:
+        """Bytes as kernels see it."""
+        if self.wanted is None:
+            return self.bytes
+        return math.prod(self.wanted.packed_shape) * DTYPES[self.dtype].size
+
+    def to_json(self) -> dict[str, Any]:
+        """The constant as JSON data."""
+        out: dict[str, Any] = {"offset": self.offset, "bytes": self.bytes}
+        if self.stored is not None and self.wanted is not None:
+            out.update(dtype=self.dtype, stored=self.stored.to_json(), wanted=self.wanted.to_json())
+        return out
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Constant:
+        """The constant that ``to_json`` gave."""
+        if "wanted" not in raw:
+            return cls(raw["offset"], raw["bytes"])
+        layouts = [Layout.from_json(raw[k]) for k in ("stored", "wanted")]
+        return cls(raw["offset"], raw["bytes"], raw["dtype"], *layouts)
+
+    def verify(self) -> None:
+        """Aligned, and its layouts are of one array. Raises VerifyError."""
+        if min(self.offset, self.bytes) < 0 or self.offset % 64:
+            raise VerifyError(f"constant at {self.offset} of {self.bytes} bytes")
+        if self.stored is not None and self.wanted is not None:
+            size = math.prod(self.stored.packed_shape) * DTYPES[self.dtype].size
+            if self.stored.shape != self.wanted.shape or size != self.bytes or self.size > MOST_GROWTH * max(64, size):
+                raise VerifyError(f"constant at {self.offset}: its layouts do not fit each other")
 
 
 class Call:
@@ -172,9 +209,12 @@ class Plan:
         self.buffers.append(Buffer(self.expr(bytes), first, last))
         return len(self.buffers) - 1
 
-    def add_constant(self, offset: int, bytes: int) -> int:
-        """The index of a new range of weights.bin."""
-        self.constants.append(Constant(offset, bytes))
+    def add_constant(
+        self, offset: int, bytes: int, dtype: str = "", stored: Layout | None = None, wanted: Layout | None = None
+    ) -> int:
+        """The index of a new range of weights.bin. With ``wanted``, the runtime repacks it from ``stored`` at load."""
+        made = stored is not None and wanted is not None and stored != wanted
+        self.constants.append(Constant(offset, bytes, dtype, stored, wanted) if made else Constant(offset, bytes))
         return len(self.constants) - 1
 
     def address(self, kind: str, index: int, offset: dims.DimLike = 0) -> Arg:
@@ -203,7 +243,7 @@ class Plan:
             "exprs": self.exprs,
             "kernels": [{s: getattr(k, s) for s in Kernel.__slots__} for k in self.kernels],
             "buffers": [{"bytes": b.bytes, "first": b.first, "last": b.last} for b in self.buffers],
-            "constants": [{"offset": c.offset, "bytes": c.bytes} for c in self.constants],
+            "constants": [c.to_json() for c in self.constants],
             "inputs": list(range(self.n_inputs)),
             "outputs": [{"storage": list(o)} for o in self.outputs],
             "steps": [_step_json(s) for s in self.steps],
@@ -225,12 +265,12 @@ class Plan:
             plan.exprs = raw["exprs"]
             plan.kernels = [Kernel(**k) for k in raw["kernels"]]
             plan.buffers = [Buffer(**b) for b in raw["buffers"]]
-            plan.constants = [Constant(**c) for c in raw["constants"]]
+            plan.constants = [Constant.of(c) for c in raw["constants"]]
             plan.outputs = [tuple(o["storage"]) for o in raw["outputs"]]
             plan.steps = [_step_of(s) for s in raw["steps"]]
             plan.entries = raw["entries"]
             plan.verify()
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, BundleRefused) as e:
             raise VerifyError(f"plan is malformed: {type(e).__name__}: {e}") from None
         return plan
 
@@ -251,7 +291,7 @@ class Plan:
             check.expr(b.bytes)
             check.true(0 <= b.first <= b.last, f"buffer {i} lives from step {b.first} to {b.last}")
         for c in self.constants:
-            check.true(min(c.offset, c.bytes) >= 0 and c.offset % 64 == 0, f"constant at {c.offset} of {c.bytes} bytes")
+            c.verify()
         for o in self.outputs:
             check.arg(o, address=True)
 
@@ -281,7 +321,7 @@ class _Checker:
         if len(arg) != 3 or kind not in self.limits or type(arg[1]) is not int or not 0 <= arg[1] < self.limits[kind]:
             raise VerifyError(f"bad argument {arg!r}")
         if kind == "c":
-            self.true(0 <= arg[2] <= self.plan.constants[arg[1]].bytes, f"argument {arg!r} lies outside its constant")
+            self.true(0 <= arg[2] <= self.plan.constants[arg[1]].size, f"argument {arg!r} lies outside its constant")
         else:
             self.expr(arg[2])
 

@@ -72,7 +72,7 @@ class _Replay:
         """(space, low, high) of an access; None for read-only storage. Raises when it leaves its storage."""
         kind, index = arg[0], arg[1]
         if kind == "c":
-            low, size = arg[2] + extra, self.plan.constants[index].bytes
+            low, size = arg[2] + extra, self.plan.constants[index].size
             self.inside(low, size if span < 0 else low + span, size, f"constant {index}", step)
             return None
         low = self.values[arg[2]] + extra

@@ -33,7 +33,7 @@ class Lifetimes:
 def plan_offsets(sizes: Sequence[int], lives: Lifetimes, quick: bool = False) -> tuple[list[int], int]:
     """Offsets (multiples of 64) and the bytes of the arena for buffers of ``sizes`` bytes.
 
-    Buffers are placed one by one, each in the smallest gap that holds it among the buffers live with it. The order is by
+    Buffers are placed one by one, each in the smallest gap that holds it among the buffers live with it, in order of
     size ("greedy by size", Pisarchyk and Lee 2020); where that misses the lower bound other orders are tried and the
     best plan kept. ``quick``: only the order that won last time, for sizes that grew or shrank together.
     """

@@ -161,8 +161,8 @@ def evaluator(e: dims.Extent) -> Callable[[Mapping[str, int]], int]:
 class _Assembler:
     """Lays out program words and, behind them, argument blocks and bump tables; records what must be filled in when."""
 
-    def __init__(self, plan: Plan, code: int, weights: int, constants: Sequence[int | None]) -> None:
-        self.plan, self.code, self.weights, self.known = plan, code, weights, constants
+    def __init__(self, plan: Plan, code: int, constants: Sequence[int], known: Sequence[int | None]) -> None:
+        self.plan, self.code, self.constants, self.known = plan, code, constants, known
         self.program: list[int] = [0]
         self.tail: list[int] = []
         self.exprs: list[tuple[int, int, int]] = []  # position, expression, sign
@@ -191,7 +191,7 @@ class _Assembler:
         if kind == "x":
             self.fill(at, arg[1])
         elif kind == "c":
-            self.set(at, self.weights + self.plan.constants[arg[1]].offset + arg[2])
+            self.set(at, self.constants[arg[1]] + arg[2])
         else:
             if kind == "b":
                 self.buffers.append((at, arg[1]))
@@ -273,8 +273,8 @@ class Template:
         "self_at", "port_at", "_sizes", "_scratch", "plans", "_extents", "_grains",
     )  # fmt: skip
 
-    def __init__(self, plan: Plan, code: int, weights: int) -> None:
-        """``code`` and ``weights`` are the addresses of code.bin and weights.bin in memory."""
+    def __init__(self, plan: Plan, code: int, constants: Sequence[int]) -> None:
+        """``code`` is the address of code.bin in memory, ``constants`` those of the plan's constants."""
         self.plan = plan
         self.exprs = Expressions(plan.exprs)
         calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
@@ -285,7 +285,7 @@ class Template:
         self._scratch = sorted({k.scratch for k in plan.kernels})
         self.monotone: bool | None = None
         self.plans: list[tuple[dict[str, int], list[int], int]] = []
-        asm = _Assembler(plan, code, weights, self.exprs.constants)
+        asm = _Assembler(plan, code, constants, self.exprs.constants)
         asm.steps(plan.steps)
         asm.emit(HALT)
         n = asm.program[0] = len(asm.program)
@@ -360,13 +360,16 @@ class Template:
 class Binding:
     """A template under symbol values: immutable, shared by every call of these shapes."""
 
-    __slots__ = ("env", "offsets", "arena", "stride", "words", "inputs", "outputs", "values")
+    __slots__ = ("env", "offsets", "arena", "stride", "words", "inputs", "outputs", "values", "threads", "total")
 
-    def __init__(self, template: Template, env: dict[str, int], limit: int) -> None:
+    def __init__(self, template: Template, env: dict[str, int], limit: int, threads: int) -> None:
+        """``limit`` is on arena and scratch together; what lies above it is made all the same: the caller judges."""
         self.env = env
         self.values = template.exprs.evaluate(env)
+        self.threads = threads if template.parallel(self.values) else 1
         self.stride = template.scratch(self.values)
-        self.offsets, self.arena = template.place(env, self.values, limit)
+        self.offsets, self.arena = template.place(env, self.values, limit - self.stride * self.threads)
+        self.total = self.arena + self.stride * self.threads
         self.words = template.fill(self.values, self.offsets)
         plan = template.plan
         self.inputs = [self._words_of(template, "i", i) for i in range(plan.n_inputs)]
@@ -375,10 +378,6 @@ class Binding:
     def _words_of(self, template: Template, kind: str, index: int) -> list[tuple[int, int]]:
         places = template.port_at.get((kind, index), [])
         return [(at, int(self.words[at])) for at in places]
-
-    def total(self, threads: int) -> int:
-        """Bytes of arena with the scratch of every thread."""
-        return self.arena + self.stride * threads
 
 
 class Context:

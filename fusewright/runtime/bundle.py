@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import BF16
+from ..core.dtypes import BF16, DTYPES
 from ..core.errors import BundleRefused, FusewrightError, InputRefused, VerifyError
 from ..core.manifest import Manifest, Signature, parse_canonical
 from ..core.plan import Plan
@@ -42,12 +42,9 @@ class Prepared:
 
     __slots__ = ("env", "binding", "out_shapes", "rows", "total", "fast", "threads")
 
-    def __init__(
-        self, env: dict[str, int], binding: Binding, out_shapes: Shapes, rows: int, threads: int, fast: bool
-    ) -> None:
-        self.env, self.binding, self.out_shapes, self.rows = env, binding, out_shapes, rows
-        self.threads, self.fast = threads, fast
-        self.total = binding.total(threads)
+    def __init__(self, env: dict[str, int], binding: Binding, out_shapes: Shapes, rows: int, fast: bool) -> None:
+        self.env, self.binding, self.out_shapes, self.rows, self.fast = env, binding, out_shapes, rows, fast
+        self.threads, self.total = binding.threads, binding.total
 
 
 class _Ready(Context):
@@ -105,9 +102,10 @@ class Bundle:
             self._report_fields = container.read("report.json")
             if verify == "full":
                 container.check_weights(self.threads)
-            self._weights = container.weights()
+            self._constants = _constants(plan, container.weights())
             self._image = NativeImage(code, plan.entries)
-            self._template = Template(plan, self._image.address("run") - plan.entries["run"], self._weights.ctypes.data)
+            base = self._image.address("run") - plan.entries["run"]
+            self._template = Template(plan, base, [c.ctypes.data for c in self._constants])
         except VerifyError as e:
             raise container.refused(str(e)) from None
         self._plan = plan
@@ -126,8 +124,8 @@ class Bundle:
         self._plain = plain
         self._fast_arity = len(self._inputs) if plain and self._inputs else -1
         self._types_out = [s.stored for s in self._outputs]
-        _alive.add(self)
         self._lazy = verify == "lazy"
+        _alive.add(self)
         if self._lazy:
             self._verify_behind()
 
@@ -332,7 +330,7 @@ class Bundle:
             if kind == "b":
                 source = arena.view(p.binding.offsets[index] + int(p.binding.values[offset]), out.nbytes)
             elif kind == "c":
-                source = self._weights[self._plan.constants[index].offset + offset :]
+                source = self._constants[index][offset:]
             else:
                 origin = arrays[index] if kind == "i" else results[index]
                 source = origin.reshape(-1).view(np.uint8)[int(p.binding.values[offset]) :]
@@ -360,7 +358,7 @@ class Bundle:
             rows = self._rows(env, batch, limit) if batch is not None and env[batch] > 1 else 0
             if rows:
                 part = self._bind_env({**env, str(batch): rows}, limit)
-                return Prepared(env, part.binding, p.out_shapes, rows, part.threads, False)
+                return Prepared(env, part.binding, p.out_shapes, rows, False)
         need = self._arena_bytes({**env, batch: 1} if batch is not None else env)
         which = "even one row of the batch" if batch is not None else "this call"
         sizes = ", ".join(f"{k} = {v}" for k, v in env.items())
@@ -370,14 +368,13 @@ class Bundle:
         )
 
     def _bind_env(self, env: dict[str, int], limit: int) -> Prepared:
-        binding = Binding(self._template, env, limit)
+        binding = Binding(self._template, env, limit, self._lanes)
         out_shapes = tuple(tuple(f(env) for f in axes) for axes in self._shapes_of)
         for spec, shape in zip(self._outputs, out_shapes):
             if any(d < 0 for d in shape):
                 raise InputRefused(f"output {spec.name!r} would have the shape {shape}: the inputs are too small")
-        threads = self._lanes if self._template.parallel(binding.values) else 1
         empty = any(0 in shape for shape in out_shapes)
-        return Prepared(env, binding, out_shapes, 0, threads, not empty)
+        return Prepared(env, binding, out_shapes, 0, not empty)
 
     def _part(self, p: Prepared, rows: int) -> Prepared:
         """The rest of a sliced batch."""
@@ -423,7 +420,7 @@ class Bundle:
             raise InputRefused(f"no symbol {', '.join(map(repr, unknown))}; there are {', '.join(known) or 'none'}")
         env: dict[str, int] = {}
         for s in self.manifest.symbols:
-            value = dims.get(s.name, max(1, s.low) if s.high is None or s.high > 0 else s.low)
+            value = dims.get(s.name, s.low if s.high is not None or s.low > 0 else 1)
             if type(value) is not int or value < s.low or (s.high is not None and value > s.high):
                 raise InputRefused(f"symbol {s.name}: {value!r} is outside {s.low}..{'' if s.high is None else s.high}")
             env[s.name] = value
@@ -500,6 +497,22 @@ def _check_plan(plan: Plan, manifest: Manifest, code: int, weights: int) -> None
         raise VerifyError("a native entry is missing or lies past the end of the code")
     if any(c.offset + c.bytes > weights for c in plan.constants):
         raise VerifyError("a constant lies past the end of the weights")
+
+
+def _constants(plan: Plan, weights: Array) -> list[Array]:
+    """The bytes of each constant: over the map, or a layout made now."""
+    out: list[Array] = []
+    for c in plan.constants:
+        data = weights[c.offset : c.offset + c.bytes]
+        if c.stored is not None and c.wanted is not None:
+            array = data.view(DTYPES[c.dtype].np).reshape(c.stored.packed_shape)
+            made = c.wanted.pack(c.stored.unpack(array)).reshape(-1).view(np.uint8)
+            block = np.empty(made.nbytes + 64, np.uint8)
+            start = -block.ctypes.data % 64
+            data = block[start : start + made.nbytes]
+            data[...] = made
+        out.append(data)
+    return out
 
 
 def _bindable(spec: Spec, array: Any, what: str) -> Array:

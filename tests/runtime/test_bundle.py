@@ -19,7 +19,8 @@ import pytest
 
 from fusewright.backends.writer import TargetImage, Weights, save_bundle, write_bundle
 from fusewright.core.dtypes import F32
-from fusewright.core.errors import BundleRefused, CompileRefused, InputRefused
+from fusewright.core.errors import BundleRefused, CompileRefused, InputRefused, VerifyError
+from fusewright.core.layout import Layout
 from fusewright.core.manifest import Port, Signature, Symbol
 from fusewright.core.plan import Bump, Call, Loop, Plan
 from fusewright.runtime import bundle as bundle_module
@@ -397,7 +398,8 @@ def test_only_numpy_and_the_standard_library(path: str) -> None:
         load(sys.argv[1])(np.zeros((2, 64), "f4"))
         new = {m.partition(".")[0] for m in set(sys.modules) - before}
         print(sorted(new - set(sys.stdlib_module_names)), sorted(new & {"zipfile", "asyncio", "tempfile", "pathlib"}))
-        print(sorted(m for m in sys.modules if m.startswith("fusewright.") and m.split(".")[1] not in ("core", "runtime")))
+        ours = {m.split(".")[1] for m in sys.modules if m.startswith("fusewright.")}
+        print(sorted(ours - {"core", "runtime"}))
         """,
         path,
     )
@@ -419,3 +421,32 @@ def test_small_work_starts_no_threads(path: str) -> None:
         path,
     )
     assert text == "1 2\n"
+
+
+def test_constants_in_another_layout_are_made_at_load(tiny: Any) -> None:
+    """y = x + c, with c stored transposed and padded."""
+    c = np.arange(6, dtype="f4").reshape(2, 3)
+    stored = Layout((2, 3), [("transpose", (1, 0)), ("pad", (4, 2))])
+    plan, weights = tiny.plan((), 1), Weights()
+    k = plan.add_constant(*weights.add(stored.pack(c)), "f32", stored, Layout((2, 3)))
+    span, six = plan.expr(24), plan.expr(6)
+    args = [plan.address("i", 0), plan.address("c", k), plan.address("o", 0)]
+    plan.steps = [Call(1, args, six, 64, "add", "rrw", [0, -1, 1], [span] * 3)]
+    plan.outputs = [plan.address("o", 0), plan.address("c", k)]
+    outs = [("y", "f32", (2, 3)), ("same", "f32", (2, 3))]
+    bundle = load(tiny.bundle(plan, [("x", "f32", (2, 3))], outs, weights, (), None))
+    x = np.ones((2, 3), "f4")
+    y, same = bundle(x)
+    np.testing.assert_array_equal(y, x + c)
+    np.testing.assert_array_equal(same, c)
+    plan.constants[k].wanted = Layout((2, 3), [("pad", (2, 9999))])
+    with pytest.raises(VerifyError, match="layouts"):
+        plan.verify()
+
+
+def test_scalars_in_and_out(tiny: Any) -> None:
+    bundle = load(tiny.add((), symbols=(Symbol("N", 1, 1),), batch=None))
+    for _ in range(3):
+        y = bundle(np.float32(2), np.array(3, "f4"))
+        assert y.shape == () and y == 5
+    assert bundle(1, 2.5) == 3.5
