@@ -10,28 +10,32 @@ import ctypes
 import mmap
 import weakref
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from ..core.errors import BundleRefused
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_mmap = _libc.mmap
-_mmap.restype = ctypes.c_void_p
-_mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_mprotect = _libc.mprotect
-_mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_munmap = _libc.munmap
-_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _FAILED = ctypes.c_void_p(-1).value
-
 _RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _WORKER = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
+@cache
+def _libc() -> Any:
+    """The C library's memory calls; found at first use, for the portable path imports this on every platform."""
+    lib = ctypes.CDLL(None, use_errno=True)
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    lib.mmap.restype = pointer
+    lib.mmap.argtypes = (pointer, size, number, number, number, ctypes.c_long)
+    lib.mprotect.argtypes = (pointer, size, number)
+    lib.munmap.argtypes = (pointer, size)
+    return lib
+
+
 def map_pages(size: int) -> int:
     """The address of fresh zeroed pages, 4096-byte aligned; nobody unmaps them but the caller."""
-    address = _mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    address = _libc().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     if address == _FAILED or address is None:
         raise BundleRefused(f"cannot map {size} bytes of memory (errno {ctypes.get_errno()})")
     return int(address)
@@ -54,10 +58,10 @@ class NativeImage:
         self._size = len(code)
         self._symbols = dict(symbols)
         self._base = map_pages(self._size)
-        self._finalizer: Any = weakref.finalize(self, _munmap, self._base, self._size)
+        self._finalizer: Any = weakref.finalize(self, _libc().munmap, self._base, self._size)
         self._finalizer.atexit = False  # helper threads may still run in it while the process ends
         ctypes.memmove(self._base, code, self._size)
-        if _mprotect(self._base, self._size, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
+        if _libc().mprotect(self._base, self._size, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
             raise BundleRefused(
                 f"this system refuses executable memory (errno {ctypes.get_errno()}); native=False interprets the graph"
             )

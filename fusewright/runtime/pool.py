@@ -27,7 +27,8 @@ class ThreadPool:
         self._lock = threading.Lock()
         self._helpers = 0
         self._reset()
-        os.register_at_fork(after_in_child=self._after_fork)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def _reset(self) -> None:
         ctypes.memset(self.address, 0, self._size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -40,7 +41,18 @@ def k(args, start, stop, scratch):
     x = pi64(args[0])
     pu8(args[1])[0] = u8(1) if x[0] < args[2] else u8(0)
 """
-SOURCES = [KernelSource("count", COUNT), KernelSource("add", ADD), KernelSource("less", LESS)]
+HALVE = """
+def k(args, start, stop, scratch):
+    x = pf32(args[0])
+    for i in range(start, stop):
+        x[i] = x[i] * f32(0.5)
+"""
+SOURCES = [
+    KernelSource("count", COUNT),
+    KernelSource("add", ADD),
+    KernelSource("less", LESS),
+    KernelSource("halve", HALVE),
+]
 STRIDE = 256
 
 
@@ -134,7 +146,7 @@ def test_many_callers_at_once(image: NativeImage) -> None:
 def test_sleeping_helpers_wake(image: NativeImage) -> None:
     shared = pool()
     shared.ensure(3, image)
-    block = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_int64 * w.WORDS).from_address(shared.address))
+    block = np.ctypeslib.as_array((ctypes.c_int64 * w.WORDS).from_address(shared.address))
     deadline = time.monotonic() + 20
     while block[w.SLEEPERS] < shared.helpers and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -212,6 +224,28 @@ def test_fork_before_and_after(image: NativeImage) -> None:
         os._exit(0 if good else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert once() and shared.helpers >= 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_underflow_is_gradual_whatever_the_thread_says(image: NativeImage, threads: int) -> None:
+    libm = ctypes.CDLL("libm.so.6")
+    state, tiny = (ctypes.c_uint32 * 8)(), np.full(4096, 1.2e-38, np.float32)
+    assert libm.fegetenv(state) == 0
+    plain = state[7]
+    pool().ensure(threads, image)
+    table = Table(image)
+    table.call("halve", [tiny.ctypes.data], len(tiny), 16)
+    state[7] = plain | 0x8040  # flush to zero, denormals are zero: what loading a fast-math library does to its thread
+    libm.fesetenv(state)
+    try:
+        assert table.run(threads) == 0
+        libm.fegetenv(state)
+        after = state[7]
+    finally:
+        state[7] = plain
+        libm.fesetenv(state)
+    assert after & 0x8040 == 0x8040
+    assert (tiny == np.float32(6e-39)).all() and (tiny > 0).all()
 
 
 def test_only_the_missing_helpers_are_started(image: NativeImage) -> None:

@@ -26,6 +26,10 @@ _NO_MORE = ~(_COUNT << _WANTED)
 _CHUNKS_PER_THREAD = 4
 _SPINS_BEFORE_YIELD = 2048
 
+# Round to nearest, gradual underflow, no traps. Libraries built with fast-math switch underflow off for whichever
+# thread loads them; results must not depend on that, nor on the thread that computes them.
+_IEEE = np.uint32(0x1F80)
+
 words = low.pointer_maker(types.int64)
 flags = low.pointer_maker(types.uint8)
 
@@ -83,6 +87,8 @@ def run(program, pool, threads, scratch, stride):
     ``scratch`` is a block of ``threads`` areas, ``stride`` bytes apart. A LOOP's ``end_pc`` is where to go when it is
     done (the word after its ENDLOOP; the ENDLOOP itself is understood too).
     """
+    found = low.get_mxcsr()
+    low.set_mxcsr(_IEEE)
     p = words(program)
     shared = threads > 1 and pool != 0
     if shared:
@@ -132,11 +138,13 @@ def run(program, pool, threads, scratch, stride):
             break
     if owned:
         low.atomic_swap(pool + 8 * BUSY, 0)
+    low.set_mxcsr(found)
     return np.int64(result)
 
 
 def worker(pool):
     """A helper thread's life: join steps that want helpers; spin a while between them, then sleep."""
+    low.set_mxcsr(_IEEE)
     state = pool + 8 * STATE
     spins = 0
     while True:

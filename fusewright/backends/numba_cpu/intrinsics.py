@@ -311,3 +311,27 @@ def syscall4(typingctx: Any, number: Any, a0: Any, a1: Any, a2: Any, a3: Any) ->
         return builder.asm(fnty, "syscall", constraint, list(a), True)
 
     return i64(i64, i64, i64, i64, i64), codegen
+
+
+@intrinsic
+def get_mxcsr(typingctx: Any) -> Any:
+    """The SSE control and status register."""
+
+    def codegen(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+        slot = cgutils.alloca_once(builder, ir.IntType(32))
+        _call_llvm(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), [slot])
+        return builder.load(slot)
+
+    return types.uint32(), codegen
+
+
+@intrinsic
+def set_mxcsr(typingctx: Any, value: Any) -> Any:
+    """Set the SSE control and status register."""
+
+    def codegen(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+        slot = cgutils.alloca_once_value(builder, a[0])
+        _call_llvm(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), [slot])
+        return context.get_dummy_value()
+
+    return types.void(types.uint32), codegen

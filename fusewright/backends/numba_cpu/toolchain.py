@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import site
 import struct
 import subprocess
 import sys
@@ -84,7 +85,11 @@ class _Worker:
         env.update(VARIANTS[variant].env)
         env["NUMBA_OPT"] = "0"  # the worker optimises the linked module itself, once
         env["PYTHONHASHSEED"] = "0"
-        env["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        if str(_ROOT) not in {
+            *site.getsitepackages(),
+            site.getusersitepackages(),
+        }:  # those would come before the library
+            env["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-P", "-m", "fusewright.backends.numba_cpu.worker", variant]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
 
@@ -156,7 +161,7 @@ atexit.register(_workers.close)
 
 
 def default_jobs() -> int:
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def warm(variants: Iterable[str], jobs: int | None = None) -> None:
@@ -178,12 +183,36 @@ def _unpack(payload: bytes) -> Code:
 class _Batch:
     """The compilation of a set of tasks by a few threads, each of which talks to one process at a time."""
 
-    def __init__(self, tasks: Sequence[_Task], store: Cache, report: Callable[[], None]) -> None:
+    def __init__(self, tasks: Sequence[_Task], store: Cache) -> None:
         self.waiting = deque(tasks)
-        self.store, self.report = store, report
+        self.store = store
         self.done: dict[_Task, Code] = {}
         self.failure: BaseException | None = None
         self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        self.running = 0
+
+    def run(self, threads: int, report: Callable[[int], None]) -> dict[_Task, Code]:
+        """Compile everything; ``report(done)`` is called in the caller's thread."""
+        self.running, told = threads, 0
+        for _ in range(threads):
+            threading.Thread(target=self.work, name="fusewright-compile", daemon=True).start()
+        try:
+            while True:
+                with self.lock:
+                    while self.running and len(self.done) == told:
+                        self.changed.wait()
+                    finished, told = not self.running, len(self.done)
+                report(told)
+                if finished:
+                    break
+        except BaseException as error:  # an interrupt, or the caller's own report: compile nothing more
+            with self.lock:
+                self.failure = error
+            raise
+        if self.failure is not None:
+            raise self.failure
+        return self.done
 
     def _next(self, variant: str | None) -> _Task | None:
         """The next task, of the variant whose process the thread holds where there is one."""
@@ -215,13 +244,16 @@ class _Batch:
                 self.store.put(task.key(), _pack(code))
                 with self.lock:
                     self.done[task] = code
-                    self.report()
+                    self.changed.notify()
         except BaseException as error:
             with self.lock:
                 self.failure = self.failure or error
         finally:
             if held is not None:
                 _workers.give(*held)
+            with self.lock:
+                self.running -= 1
+                self.changed.notify()
 
 
 def build_images(
@@ -250,28 +282,16 @@ def build_images(
     for task in tasks:
         if (payload := store.get(task.key())) is not None and len(payload) > 4:
             ready[task] = _unpack(payload)
-    finished = len(ready)
+    hits = len(ready)
 
-    def report() -> None:
-        nonlocal finished
-        finished += 1
+    def report(done: int) -> None:
         if progress is not None:
-            progress(finished, len(tasks))
+            progress(hits + done, len(tasks))
 
-    if progress is not None:
-        progress(finished, len(tasks))
     missing = [task for task in tasks if task not in ready]
+    report(0)
     if missing:
-        batch = _Batch(missing, store, report)
-        count = max(1, min(jobs or default_jobs(), len(missing)))
-        threads = [threading.Thread(target=batch.work, daemon=True) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if batch.failure is not None:
-            raise batch.failure
-        ready.update(batch.done)
+        ready |= _Batch(missing, store).run(max(1, min(jobs or default_jobs(), len(missing))), report)
     return {v: assemble((names, ready[task]) for task, names in plan.items()) for v, plan in plans.items()}
 
 

@@ -228,7 +228,7 @@ def f32_bf16(x: Any) -> Any:
     return f32_to_bf16(np.array(x, np.float32))[()]
 
 
-def round_to_odd(x: Any) -> np.float32:
+def round_to_odd(x: Any) -> Any:
     """float64 to float32, inexact results made odd, so that a second rounding is right."""
     with np.errstate(all="ignore"):
         y = np.float32(x)
