@@ -79,7 +79,8 @@ class Constant:
 
     def verify(self) -> None:
         """Aligned, and its layouts are of one array. Raises VerifyError."""
-        if min(self.offset, self.bytes) < 0 or self.offset % 64:
+        whole = type(self.offset) is int and type(self.bytes) is int
+        if not whole or min(self.offset, self.bytes) < 0 or self.offset % 64:
             raise VerifyError(f"constant at {self.offset} of {self.bytes} bytes")
         if self.stored is not None and self.wanted is not None:
             size = math.prod(self.stored.packed_shape) * DTYPES[self.dtype].size
@@ -278,18 +279,22 @@ class Plan:
     def verify(self) -> None:
         """Every index in range, every lifetime ordered, every bump inside its loop. Raises VerifyError."""
         check = _Checker(self)
-        for text in self.exprs + self.symbols:
-            check.true(isinstance(text, str), f"expression {text!r} is not text")
+        for text in [*self.exprs, *self.symbols, *self.entries]:
+            check.true(isinstance(text, str), f"{text!r} is not text")
         for k in self.kernels:
+            check.true(all(isinstance(t, str) for t in (k.name, k.kind, k.symbol)), f"kernel {k.name!r} is malformed")
             check.true(k.symbol in self.entries, f"kernel {k.name!r}: no symbol {k.symbol!r} in the image")
             for e in (k.flops, k.bytes, k.scratch):
                 check.expr(e)
         for name, offset in self.entries.items():
-            check.true(isinstance(offset, int) and offset >= 0, f"symbol {name!r} at {offset!r}")
+            check.true(type(offset) is int and offset >= 0, f"symbol {name!r} at {offset!r}")
         check.steps(self.steps, 0)
         for i, b in enumerate(self.buffers):
             check.expr(b.bytes)
-            check.true(0 <= b.first <= b.last, f"buffer {i} lives from step {b.first} to {b.last}")
+            check.true(
+                type(b.first) is type(b.last) is int and 0 <= b.first <= b.last,
+                f"buffer {i} lives from step {b.first} to {b.last}",
+            )
         for c in self.constants:
             c.verify()
         for o in self.outputs:
@@ -321,7 +326,10 @@ class _Checker:
         if len(arg) != 3 or kind not in self.limits or type(arg[1]) is not int or not 0 <= arg[1] < self.limits[kind]:
             raise VerifyError(f"bad argument {arg!r}")
         if kind == "c":
-            self.true(0 <= arg[2] <= self.plan.constants[arg[1]].size, f"argument {arg!r} lies outside its constant")
+            self.true(
+                type(arg[2]) is int and 0 <= arg[2] <= self.plan.constants[arg[1]].size,
+                f"argument {arg!r} lies outside its constant",
+            )
         else:
             self.expr(arg[2])
 
@@ -350,13 +358,14 @@ class _Checker:
     def call(self, s: Call) -> None:
         self.true(type(s.kernel) is int and 0 <= s.kernel < len(self.plan.kernels), f"no kernel {s.kernel!r}")
         self.expr(s.extent)
-        self.true(type(s.grain) is int and s.grain >= 1, f"grain {s.grain!r}")
+        self.true(type(s.grain) is int and 1 <= s.grain < 1 << 48, f"grain {s.grain!r}")
         for a in s.args:
             self.arg(a)
         for extra in (s.access, s.values, s.spans):
             self.true(not extra or len(extra) == len(s.args), f"step {s.origin!r}: one access per argument is needed")
         for span in s.spans:
-            self.true(span == -1 or 0 <= span < self.n_exprs, f"no expression {span!r}")
+            self.true(type(span) is int and -1 <= span < self.n_exprs, f"no expression {span!r}")
+        self.true(isinstance(s.origin, str), f"origin {s.origin!r} is not text")
 
 
 def _walk(steps: Sequence[Step], at: int, loops: tuple[Any, ...]) -> Iterator[tuple[int, Step, tuple[Any, ...]]]:

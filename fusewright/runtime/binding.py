@@ -31,9 +31,10 @@ class Expressions:
 
     __slots__ = ("texts", "constants", "_matrix", "_float", "_monomials", "_monotone")
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        """Raises VerifyError when a text is not an expression."""
+    def __init__(self, texts: Sequence[str], symbols: Sequence[str]) -> None:
+        """Raises VerifyError when a text is not an expression over ``symbols``."""
         self.texts = texts
+        known = set(symbols)
         columns: dict[tuple[str, ...], int] = {(): 0}
         closures: list[list[Callable[[Mapping[str, int]], int]]] = [[]]
         cells: list[tuple[int, int, int]] = []
@@ -45,6 +46,9 @@ class Expressions:
             terms = _terms_of(text) if terms is None else terms
             self.constants.append(None if any(names for names, _, _ in terms) else sum(c for _, c, _ in terms))
             for names, c, make in terms:
+                used = names if not make else dims.symbols(dims.Dim(((make, 1),)))
+                if not known.issuperset(used):
+                    raise VerifyError(f"plan: expression {text[:80]!r} has an unknown symbol")
                 if abs(c) >= 1 << 62:
                     raise VerifyError(f"plan: expression {text[:80]!r} is out of range")
                 column = columns.setdefault(names, len(columns))
@@ -276,7 +280,7 @@ class Template:
     def __init__(self, plan: Plan, code: int, constants: Sequence[int]) -> None:
         """``code`` is the address of code.bin in memory, ``constants`` those of the plan's constants."""
         self.plan = plan
-        self.exprs = Expressions(plan.exprs)
+        self.exprs = Expressions(plan.exprs, plan.symbols)
         calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
         self._extents = np.array([c.extent for c in calls], np.intp)
         self._grains = np.array([c.grain for c in calls], np.int64)

@@ -106,7 +106,7 @@ class Bundle:
             self._image = NativeImage(code, plan.entries)
             base = self._image.address("run") - plan.entries["run"]
             self._template = Template(plan, base, [c.ctypes.data for c in self._constants])
-        except VerifyError as e:
+        except (VerifyError, OverflowError) as e:
             raise container.refused(str(e)) from None
         self._plan = plan
         self._entry: Callable[..., int] = _ENTRY(self._image.address("run"))
@@ -425,7 +425,9 @@ class Bundle:
                 raise InputRefused(f"symbol {s.name}: {value!r} is outside {s.low}..{'' if s.high is None else s.high}")
             env[s.name] = value
         fields = parse_canonical(self._report_fields, "report.json")
-        rows = fields.get("in_place", []) if isinstance(fields, dict) else []
+        rows = fields.get("in_place") if isinstance(fields, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+            raise self._container.refused("report.json is malformed")
         return Report.of_plan(self._plan, env, threads or self.threads, rows, self.manifest.numerics, self.target)
 
     def graph_text(self) -> str:

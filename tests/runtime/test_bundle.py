@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -26,6 +29,8 @@ from fusewright.core.plan import Bump, Call, Loop, Plan
 from fusewright.runtime import bundle as bundle_module
 from fusewright.runtime import cpu
 from fusewright.runtime.bundle import Bundle, load
+from fusewright.runtime.format import Container, Entry
+from fusewright.runtime.format import Layout as FileLayout
 
 SIZES = (64, 64, 64, 10)
 
@@ -450,3 +455,124 @@ def test_scalars_in_and_out(tiny: Any) -> None:
         y = bundle(np.float32(2), np.array(3, "f4"))
         assert y.shape == () and y == 5
     assert bundle(1, 2.5) == 3.5
+
+
+_LEAVES = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2,
+    63,
+    64,
+    1 << 40,
+    1 << 70,
+    "",
+    "N",
+    "Q",
+    "N // 0",
+    "(((",
+    "min(N",
+    "x" * 300,
+    [],
+    {},
+    [1],
+    {"a": 1},
+]
+
+
+def _mutated(data: Any, rng: random.Random) -> Any:
+    """A copy with one place changed."""
+    raw = json.loads(json.dumps(data))
+    at, key = raw, None
+    while True:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        if not keys:
+            break
+        key = rng.choice(keys)
+        if isinstance(at[key], (dict, list)) and at[key] and rng.random() < 0.9:
+            at = at[key]
+            continue
+        break
+    if key is None:
+        return rng.choice(_LEAVES)
+    if isinstance(at, dict) and rng.random() < 0.15:
+        del at[key]
+    elif isinstance(at, list) and rng.random() < 0.15:
+        at.append(at[key])
+    else:
+        at[key] = rng.choice(_LEAVES)
+    return raw
+
+
+@pytest.mark.parametrize("which", ["manifest.json", "native/cpu-avx2/plan.json", "report.json"])
+def test_altered_descriptions_with_right_hashes_are_loaded_or_refused(tiny: Any, which: str) -> None:
+    """Nothing but BundleRefused comes out of loading, preparing or reporting (the native code is not run)."""
+    rng = random.Random(which)
+    sources = [tiny.mlp(in_place=[{"value": "a", "reused": "b", "why": "c"}]), tiny.running_sum(), tiny.while_double()]
+    outcomes = {"refused": 0, "loaded": 0}
+    for turn in range(600):
+        c = Container.open(sources[turn % 3])
+        parts = {n: bytes(c.raw(n)) for n in c._places}
+        parts[which] = json.dumps(
+            _mutated(json.loads(parts[which]), rng), sort_keys=True, separators=(",", ":")
+        ).encode()
+        manifest = json.loads(parts["manifest.json"])
+        if which != "manifest.json":
+            digest = hashlib.sha256(parts[which]).hexdigest()
+            manifest["members"][which] = {"size": len(parts[which]), "sha256": digest}
+            parts["manifest.json"] = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+        tag = hashlib.sha256(parts["manifest.json"]).hexdigest()
+        layout = FileLayout([Entry(n, len(p), 0) for n, p in parts.items()], tag)
+        data = b"".join(h + p for h, p in zip(layout.headers, parts.values())) + layout.tail
+        try:
+            bundle = load(data, threads=1)
+            for n in (0, 3):
+                shapes = tuple(tuple(d if isinstance(d, int) else n for d in p.shape) for p in bundle.signature.inputs)
+                with contextlib.suppress(InputRefused):
+                    bundle._prepare(shapes, 1 << 30)
+            bundle.report()
+            outcomes["loaded"] += 1
+        except (BundleRefused, InputRefused):
+            outcomes["refused"] += 1
+    assert min(outcomes.values()) > 20
+
+
+def test_the_best_target_that_runs_is_taken(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny.plan(("N",), 1)
+    plan.outputs = [plan.address("i", 0)]
+    both = [TargetImage(n, tiny.image.code, plan, tuple(cpu.REQUIRED[n])) for n in ("cpu-avx2", "cpu-avx512")]
+    data = _write(tiny, plan, targets=both)
+    for have, want in ((cpu.REQUIRED["cpu-avx512"], "cpu-avx512"), (cpu.REQUIRED["cpu-avx2"], "cpu-avx2")):
+        monkeypatch.setattr(cpu, "features", lambda have=have: frozenset(have))
+        assert load(data).target == want
+
+
+def test_calls_at_odd_times(path: str) -> None:
+    """From a signal handler in the middle of calls, from a finaliser and while the interpreter ends."""
+    text = _python(
+        """
+        import atexit, signal, sys
+        import numpy as np
+        from fusewright.runtime.bundle import load
+        b = load(sys.argv[1], threads=2)
+        x = np.random.default_rng(0).normal(size=(64, 64)).astype("f4")
+        want, seen = b(x), []
+
+        class Late:
+            def __del__(self):
+                seen.append(np.array_equal(b(x), want))
+
+        signal.signal(signal.SIGALRM, lambda *_: seen.append(np.array_equal(b(x), want)))
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+        ok = all(np.array_equal(b(x[: 1 + i % 64]), want[: 1 + i % 64]) for i in range(3000))
+        signal.setitimer(signal.ITIMER_REAL, 0, 0)
+        late = Late()
+        del late
+        atexit.register(lambda: print(np.array_equal(b(x), want), flush=True))
+        print(ok, len(seen) > 2, all(seen))
+        """,
+        path,
+    )
+    assert text == "True True True\nTrue\n"
