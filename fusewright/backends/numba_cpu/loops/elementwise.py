@@ -1,0 +1,84 @@
+"""Kernels of elementwise ops, elementwise composites and fused regions of them.
+
+Owns the loops around a region's statements. Must not know any particular op.
+"""
+
+from __future__ import annotations
+
+from ....core.dims import product
+from ....ir.graph import Node
+from ..templates.template import Template, TextBuilder
+from .nest import CHUNK, LINE, digits, flat_loop, grain, guess, scaled, split_rows
+from .region import Elements, as_graph, first_operands
+from .scalar import pointer
+
+
+
+def elementwise(node: Node) -> list[Template]:
+    """One pass over the results' common shape; each value of the region is computed once per element."""
+    graph, firsts = as_graph(node), first_operands(node)
+    shape = graph.outputs[0].shape
+    region = Elements(graph, firsts, graph.outputs, shape)
+    axes = region.collapse()
+    outs = graph.outputs
+    # With one result every load feeds the store of its own place, so that ``get`` and ``put`` tell no lie.
+    single = len(outs) == 1
+    t = TextBuilder("elementwise")
+    for i, s in enumerate(region.streams):
+        t.pointer(f"a{i}", "operand", s.operand)
+    for i in range(len(outs)):
+        t.pointer(f"o{i}", "output", i)
+    names = [f"i{a}" for a in range(len(axes))]
+    results = region.emit(names, "get" if single else "")
+    work = region.weight + len(region.streams) + len(outs)
+    rows = product(a.extent for a in axes[:-1])
+
+    def body(indent: int) -> None:
+        for line in region.lines:
+            t.add(indent, line)
+        for i, reg in enumerate(results):
+            t.add(indent, f"put(r{i}, j, {reg.stored})" if single else f"r{i}[j] = {reg.stored}")
+
+    if len(axes) <= 1:
+        region.row_pointers(t, 0, None, names)
+        for i, v in enumerate(outs):
+            t.add(0, f"r{i} = {pointer(v.dtype)}(o{i})")
+        for line in region.row_lines:
+            t.add(0, line)
+        size = product(a.extent for a in axes)
+        units = flat_loop(t, size)
+        body(1)
+        chunk = max(1, int(CHUNK / work / LINE))
+    else:
+        inner = axes[-1].extent
+        t.add(0, "for u in range(start, stop):")
+        parts, first, past = split_rows(t, 1, "r", inner)
+        needed = {names[a] for a in region.digits_needed(True)}
+        digits(t, 1, "r", [(names[a], axes[a].extent) for a in range(len(axes) - 1)], needed)
+        region.row_pointers(t, 1, "r", names)
+        for i, v in enumerate(outs):
+            t.add(1, f"r{i} = {pointer(v.dtype)}(o{i} + {scaled(t, 'r', inner)} * {v.dtype.size})")
+        for line in region.row_lines:
+            t.add(1, line)
+        t.add(1, f"for j in range({first}, {past}):")
+        body(2)
+        units = rows * parts
+        chunk = grain(min(guess(inner), 16384), work)
+    sizes = {v.dtype.size for v in outs}
+    full = {s.operand for i, s in enumerate(region.streams) if region.is_full(i) and {s.dtype.size} == sizes}
+    broadcast = {s.operand for i, s in enumerate(region.streams) if not region.is_full(i)}
+    shared = frozenset(i for i, f in enumerate(firsts) if f in full - broadcast)
+    flops = node.op.cost(node).flops if node.op.cost is not None else 0
+    return [Template(t.source(), t.entry, tuple(t.args), units, chunk, 0, flops, frozenset(), shared)]
+
+
+def can(node: Node) -> bool:
+    """Whether the region has a scalar form throughout."""
+    try:
+        graph = as_graph(node)
+        region = Elements(graph, first_operands(node), graph.outputs, graph.outputs[0].shape)
+        region.collapse()
+        region.emit([f"i{a}" for a in range(len(region.axes))], "get")
+    except NotImplementedError:
+        return False
+    return True
