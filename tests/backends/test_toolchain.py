@@ -12,7 +12,8 @@ import pytest
 from fusewright.backends.numba_cpu import toolchain
 from fusewright.backends.numba_cpu.image import ALIGN, Code, assemble, flatten
 from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image, build_images
-from fusewright.backends.numba_cpu.variants import DEFAULT_VARIANTS, expand_target
+from fusewright.backends.numba_cpu.variants import DEFAULT_VARIANTS, VARIANTS, expand_target
+from fusewright.backends.numba_cpu.worker import Codegen
 from fusewright.core.errors import CompileRefused
 from fusewright.runtime.cpu import missing
 from fusewright.runtime.image import NativeImage
@@ -169,3 +170,12 @@ def test_kernels_are_laid_out_on_boundaries() -> None:
     image = assemble([(["a"], Code(b"x" * 10, 2)), (["b", "c"], Code(b"y" * 70, 0))])
     assert image.symbols == {"a": 2, "b": ALIGN, "c": ALIGN}
     assert image.code[10:ALIGN] == b"\xcc" * (ALIGN - 10) and len(image.code) == ALIGN + 70
+
+
+@pytest.mark.parametrize(("variant", "wide"), [("cpu-avx2", False), ("cpu-avx512", True), ("cpu-avx512bf16", True)])
+def test_a_variant_uses_its_own_vectors_only(variant: str, wide: bool) -> None:
+    codegen = Codegen(VARIANTS[variant])
+    codegen.request("kernel", SCALE.format(factor=2.5), [])
+    text = codegen.machine.emit_assembly(codegen.last)
+    assert "%ymm" in text or "%zmm" in text
+    assert ("%zmm" in text) is wide
