@@ -43,13 +43,11 @@ class ConstantStore:
 
     def place(self, const: Const, layout: Layout | None) -> tuple[int, int, Layout]:
         """(offset, bytes, layout as stored) of ``const``."""
-        found = self.stored.get(const)
-        if found is None or (layout is not None and found[0] != layout):
-            wanted = layout or Layout(const.array.shape)
-            offset, size = self.weights.add(wanted.pack(const.array))
-            found = (wanted, offset, size)
-            self.stored.setdefault(const, found)
-        return found[1], found[2], found[0]
+        if const not in self.stored:
+            layout = layout or Layout(const.array.shape)
+            self.stored[const] = (layout, *self.weights.add(layout.pack(const.array)))
+        layout, offset, size = self.stored[const]
+        return offset, size, layout
 
 
 @dataclass(slots=True)
@@ -199,9 +197,10 @@ class _Lowering:
         key = (const, layout)
         if key not in self.constants:
             offset, size, stored = self.store.place(const, layout)
-            self.constants[key] = self.plan.add_constant(offset, size)
-            if stored != layout:
-                raise CompileRefused("a constant in two layouts is not stored twice")
+            if stored == layout:
+                self.constants[key] = self.plan.add_constant(offset, size)
+            else:
+                self.constants[key] = self.plan.add_constant(offset, size, const.dtype.name, stored, layout)
         return self.plan.address("c", self.constants[key])
 
     def _kernel(self, chosen: Chosen, node: Node | None) -> int:

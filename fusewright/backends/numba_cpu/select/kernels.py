@@ -25,10 +25,12 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const]) -> list[Cho
         return contract.choose(node, variant, fixed, cost_of(node))
     if not loops.supports(node):
         raise CompileRefused(f"there is no CPU kernel for {node.where}")
-    cost = cost_of(node)
-    out = []
+    cost, out, written = cost_of(node), [], set[int]()
     for template in loops.generate(node, variant):
-        out.append(bound(template.entry, template, _word, cost.flops, cost.bytes))
+        # The first kernel that names a workspace fills it, later ones read it.
+        fills = {a.index for a in template.args if a.kind == "temp"} - written
+        written |= fills
+        out.append(bound(template.entry, template, lambda arg, f=fills: _word(arg, f), cost.flops, cost.bytes))
         cost = Cost(0, 0)  # counted once per node
     return out
 
@@ -50,7 +52,12 @@ def workspace(node: Node) -> tuple[Extent, ...]:
 
 def may_overwrite(node: Node, operand: int) -> bool:
     """Every variant's kernel reads each element of ``operand`` before its only write to that place."""
-    return contract.may_overwrite(node, operand) if contract.contracts(node) else loops.may_overwrite(node, operand)
+    if contract.contracts(node):
+        return contract.may_overwrite(node, operand)
+    if not loops.supports(node):
+        return False
+    templates = loops.generate(node)
+    return len(templates) == 1 and operand in templates[0].overwrites
 
 
 def cost_of(node: Node) -> Cost:
@@ -64,11 +71,11 @@ def cost_of(node: Node) -> Cost:
     return cost
 
 
-def _word(arg: Arg) -> Word:
+def _word(arg: Arg, fills: set[int] = frozenset()) -> Word:  # type: ignore[assignment]
     if arg.kind == "operand":
         return Word("operand", arg.index)
     if arg.kind == "output":
         return Word("result", arg.index)
     if arg.kind == "temp":
-        return Word("temp", arg.index, writes=arg.writes)
+        return Word("temp", arg.index, writes=arg.index in fills)
     raise CompileRefused(f"a loop kernel cannot take the argument {arg.name} ({arg.kind})")
