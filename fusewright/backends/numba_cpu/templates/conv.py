@@ -6,60 +6,15 @@ Per output element the order is: channel block or depth tap, row tap, column tap
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ....core.dims import Extent, ceildiv, product
-from .conv_plan import BLOCK, Axis, ConvPlan
+from .conv_plan import BLOCK, ConvPlan
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
-from .template import Template, TextBuilder, contract_call, split_rows
+from .rows import Part, RowWalk, Run, run_length, runs_of
+from .template import Template, TextBuilder, contract_call
 
 PANEL_BYTES = 400 * 1024  # weights of one panel beyond this are taken in passes over channel blocks
 PASS_PIXELS = 64  # the least pixels of a unit whose weights are taken in passes
-MOST_UNROLLED_TAPS = 9
 UNIT_FLOPS = 400_000
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A walk along one row: step ``j`` of ``count`` writes column ``out_base + j * out_step``; its tap ``t`` reads
-    column ``in_base + j * in_step + t * tap_step`` with kernel tap ``w_base + t * w_step``."""
-
-    count: Extent
-    in_base: Extent
-    in_step: int
-    out_base: int
-    out_step: int
-    taps: int
-    tap_step: int
-    w_base: int
-    w_step: int
-
-
-def runs_of(axis: Axis) -> list[Run]:
-    """One run forward; one per residue of the stride for a transposed axis."""
-    if not axis.transposed:
-        return [Run(axis.out, -axis.low, axis.stride, 0, 1, axis.taps, axis.dilation, 0, 1)]
-    if not isinstance(axis.low, int):
-        raise ValueError("a transposed convolution crops by known amounts")
-    runs = []
-    for residue in range(axis.stride):
-        full = residue + axis.low
-        first = next((k for k in range(axis.taps) if (full - k * axis.dilation) % axis.stride == 0), None)
-        count = ceildiv(axis.out - residue, axis.stride)
-        if isinstance(count, int) and count <= 0:
-            continue
-        if first is None:
-            runs.append(Run(count, 0, 1, residue, axis.stride, 0, 1, 0, 1))
-            continue
-        taps = -(-(axis.taps - first) // axis.tap_every)
-        base = (full - first * axis.dilation) // axis.stride
-        runs.append(Run(count, base, 1, residue, axis.stride, taps, -axis.tap_back, first, axis.tap_every))
-    return runs
-
-
-def run_length(axis: Axis) -> Extent:
-    """Steps of the longest run of an axis."""
-    return ceildiv(axis.out, axis.stride) if axis.transposed else axis.out
 
 
 def conv(plan: ConvPlan, epilogue: Epilogue = NONE, entry: str = "conv") -> Template:
@@ -71,7 +26,7 @@ def conv(plan: ConvPlan, epilogue: Epilogue = NONE, entry: str = "conv") -> Temp
     return _Conv(plan, epilogue, entry).template()
 
 
-class _Conv:
+class _Conv(RowWalk):
     def __init__(self, plan: ConvPlan, epilogue: Epilogue, entry: str) -> None:
         self.plan, self.tile, self.size = plan, plan.tile, plan.size
         self.low: Lowered = lower(epilogue, plan.size)
@@ -97,6 +52,7 @@ class _Conv:
         kd, kh, kw = (axis.taps for axis in plan.axes)
         self.w2, self.w1, self.w0 = inner * nr, kw * inner * nr, kh * kw * inner * nr
         self.panel = (self.in_blocks if plan.in_blocked else kd) * self.w0
+        self.axis, self.most, self.width_text = width, plan.tile.rows, self.w
         self.image = f"{self.d} * {self.h} * {self.w}"
         self.rows_per_unit, self.blocks_per_pass = self._passes()
 
@@ -177,32 +133,10 @@ class _Conv:
         return self.plan.line or run_length(width) * (width.stride if width.transposed else 1)
 
     def _depth(self) -> None:
-        """Depth taps: variables ``d_lo``, ``d_n`` (range), ``d_at`` (input depth of tap 0), ``d_w`` (its kernel tap)."""
+        """Depth taps: ``d_lo``, ``d_hi`` (range), ``d_at`` (input depth of tap 0), ``d_w`` (its kernel tap)."""
         if self.plan.in_blocked or self.plan.axes[0].plain:
             return
-        self._clip(1, self.plan.axes[0], "od", "d")
-
-    def _clip(self, indent: int, axis: Axis, at: str, name: str) -> None:
-        """Range of taps inside the input for output ``at`` of ``axis``: ``{name}_at``, ``_w``, ``_lo``, ``_hi``."""
-        t = self.text
-        if axis.transposed:
-            every, back = axis.tap_every, axis.tap_back
-            t.add(indent, f"{name}_f = {at} + {t.dim(axis.low)}\n{name}_w = 0")
-            t.add(indent, f"while {name}_w < {every} and ({name}_f - {name}_w * {axis.dilation}) % {axis.stride} != 0:")
-            t.add(indent + 1, f"{name}_w += 1")
-            t.add(indent, f"{name}_at = ({name}_f - {name}_w * {axis.dilation}) // {axis.stride}")
-            fits = f"({axis.taps} - {name}_w + {every - 1}) // {every}"
-            t.add(indent, f"{name}_t = {fits} if {name}_w < {every} else 0")
-            size = t.dim(axis.size)
-            t.add(indent, f"{name}_lo = max(0, ({name}_at - {size}) // {back} + 1)")
-            t.add(indent, f"{name}_hi = min({name}_t, {name}_at // {back} + 1)")
-            return
-        t.add(indent, f"{name}_at = {at} * {axis.stride} - {t.dim(axis.low)}\n{name}_w = 0")
-        if axis.low == 0 and axis.high == 0:
-            t.add(indent, f"{name}_lo = 0\n{name}_hi = {axis.taps}")
-        else:
-            lo, hi = clip_taps(f"{name}_at", t.dim(axis.size), axis.dilation, str(axis.taps))
-            t.add(indent, f"{name}_lo = {lo}\n{name}_hi = {hi}")
+        self.clip_axis(1, self.plan.axes[0], "od", "d")
 
     def _rows(self, indent: int) -> None:
         plan, t = self.plan, self.text
@@ -220,7 +154,7 @@ class _Conv:
         if height.plain:
             t.add(indent, "h_at = oh")
         else:
-            self._clip(indent, height, "oh", "h")
+            self.clip_axis(indent, height, "oh", "h")
         row = f"h_at * {self.w}"
         if not (plan.in_blocked or plan.axes[0].plain):
             row = f"(d_at * {self.h} + h_at) * {self.w}"
@@ -229,95 +163,29 @@ class _Conv:
         t.add(indent, f"row_o = o_img + ({out_row}) * {self.opx}")
         whole, rest = divmod(plan.layout.outputs, self.nr)
         if plan.out_blocked:
-            self._columns(indent, self.tile.vectors, 0, str(self.nr))
+            self._columns(indent, Part(self.tile.vectors, 0, str(self.nr)))
             return
         if whole:
             if rest:
                 t.add(indent, f"if p < {whole}:")
-            self._columns(indent + bool(rest), self.tile.vectors, 0, str(self.nr))
+            self._columns(indent + bool(rest), Part(self.tile.vectors, 0, str(self.nr)))
             if rest:
                 t.add(indent, "else:")
                 indent += 1
         if rest:
             vectors = -(-rest // self.tile.width)
-            self._columns(indent, vectors, 1 if rest % self.tile.width else 0, str(rest))
+            self._columns(indent, Part(vectors, 1 if rest % self.tile.width else 0, str(rest)))
 
-    def _columns(self, indent: int, vectors: int, tail: int, cols: str) -> None:
+    def _columns(self, indent: int, part: Part) -> None:
         """All columns of one output row."""
         if self.plan.line:
             run = runs_of(self.plan.axes[2])[0]
-            self._dynamic(indent, run, vectors, tail, cols, "j_first", "j_first + j_count")
+            self.walk_tiles(indent, run, part, "j_first", "j_first + j_count")
             return
-        for run in runs_of(self.plan.axes[2]):
-            cells = self._static(run)
-            if cells is None:
-                self._clipped(indent, run, vectors, tail, cols)
-            else:
-                self._segments(indent, run, cells, vectors, tail, cols)
+        self.row(indent, part)
 
-    def _static(self, run: Run) -> list[tuple[int, int, bool]] | None:
-        """Tiles (first step, height, all taps inside) of a row known at compile time, else None."""
-        width = self.plan.axes[2].size
-        if not (isinstance(run.count, int) and isinstance(run.in_base, int) and isinstance(width, int)):
-            return None
-        cells, at = [], 0
-        for height in split_rows(run.count, self.tile.rows) if run.count > 0 else []:
-            steps = range(at, at + height)
-            columns = [run.in_base + j * run.in_step + t * run.tap_step for j in steps for t in range(run.taps)]
-            cells.append((at, height, all(0 <= c < width for c in columns)))
-            at += height
-        borders = sum(not inside for *_, inside in cells)
-        return None if borders > 2 or (borders and run.taps > MOST_UNROLLED_TAPS) else cells
-
-    def _segments(
-        self, indent: int, run: Run, cells: list[tuple[int, int, bool]], vectors: int, tail: int, cols: str
-    ) -> None:
-        """Static tiles; neighbours of one kind share a loop and so one copy of the code."""
-        t, i = self.text, 0
-        while i < len(cells):
-            at, height, inside = cells[i]
-            k = i + 1
-            while inside and k < len(cells) and cells[k][1:] == (height, True):
-                k += 1
-            if k - i > 1:
-                t.add(indent, f"for t in range({k - i}):")
-                t.add(indent + 1, f"j = {at} + t * {height}")
-                self._tile(indent + 1, run, height, vectors, tail, cols)
-            else:
-                t.add(indent, f"j = {at}")
-                self._tile(indent, run, height, vectors, tail, cols, border_at=None if inside else at)
-            i = k
-
-    def _clipped(self, indent: int, run: Run, vectors: int, tail: int, cols: str) -> None:
-        """A row of unknown width: whole tiles inside, single pixels with clipped taps at the borders."""
-        t, width = self.text, self.w
-        count, base = t.dim(run.count), t.dim(run.in_base)
-        lowest, highest = min(0, (run.taps - 1) * run.tap_step), max(0, (run.taps - 1) * run.tap_step)
-        t.add(indent, f"j_lo = min({count}, max(0, ({run.in_step - 1} - ({base} + {lowest})) // {run.in_step}))")
-        t.add(indent, f"j_hi = ({width} - 1 - ({base} + {highest})) // {run.in_step} + 1")
-        t.add(indent, f"j_hi = max(j_lo, min({count}, j_hi))")
-        t.add(indent, f"for b in range(j_lo + {count} - j_hi):")
-        t.add(indent + 1, "j = b if b < j_lo else j_hi + b - j_lo")
-        t.add(indent + 1, f"at_c = {base} + j * {run.in_step}")
-        lo, hi = clip_taps("at_c", width, run.tap_step, str(run.taps))
-        t.add(indent + 1, f"t_lo = {lo}\nt_hi = {hi}")
-        self._tile(indent + 1, run, 1, vectors, tail, cols, clip=True)
-        self._dynamic(indent, run, vectors, tail, cols, "j_lo", "j_hi")
-
-    def _dynamic(self, indent: int, run: Run, vectors: int, tail: int, cols: str, low: str, high: str) -> None:
-        """Steps ``[low, high)``, all taps inside, in tiles of even height."""
-        t, most = self.text, self.tile.rows
-        t.add(indent, f"span = {high} - {low}\ntiles = (span + {most - 1}) // {most}\nj = {low}")
-        t.add(indent, "for t in range(tiles):")
-        t.add(indent + 1, "hh = (span + t) // tiles")
-        for i, height in enumerate(range(most, 0, -1)):
-            t.add(indent + 1, f"{'elif' if i else 'if'} hh == {height}:")
-            self._tile(indent + 2, run, height, vectors, tail, cols, loop=False)
-        self._after(indent + 1, "hh", run, vectors, cols)
-        t.add(indent + 1, "j += hh")
-
-    def _tile(
-        self, indent: int, run: Run, height: int, vectors: int, tail: int, cols: str, border_at: int | None = None,
+    def tile_call(
+        self, indent: int, run: Run, height: int, part: Part, border_at: int | None = None,
         clip: bool = False, loop: bool = True,
     ) -> None:  # fmt: skip
         """One call of the tile at step ``j``."""
@@ -328,10 +196,10 @@ class _Conv:
         w_at = f"w + (w_pan + {run.w_base * self.w2}) * {size}"
         values: dict[str, int | str] = {
             "out": "out", "off": f"row_o + ({run.out_base} + j * {run.out_step}) * {self.opx}", "ch": "ch",
-            "cols": cols, "nk": self.inner, "nk_last": self.inner, "ak": 1, "wk": nr, "a_px": run.in_step * self.px,
+            "cols": part.cols, "nk": self.inner, "nk_last": self.inner, "wk": nr, "a_px": run.in_step * self.px,
             "o_px": run.out_step * self.opx,
             "o_vb": f"{self.od} * {self.oh} * {self.ow} * {BLOCK}" if plan.out_blocked else BLOCK,
-            "DT": size, "W": self.tile.width, "P": height, "NV": vectors, "TAIL": tail, "EPI": self.low.code,
+            "DT": size, "W": self.tile.width, "P": height, "NV": part.vectors, "TAIL": part.tail, "EPI": self.low.code,
             **self.low.slots,
         }  # fmt: skip
         if not rows.plain:
@@ -352,8 +220,7 @@ class _Conv:
             if self.blocks_per_pass:
                 row = t.dim(self._part_row())
                 at = f"{t.dim(run.out_base * run_length(plan.axes[2]))} + j" + (" - j_first" if plan.line else "")
-                part = f"scratch + (local * {row} + {at}) * {nr * size}"
-                values |= {"mode": "mode", "SPLIT": 1, "part": part}
+                values |= {"mode": "mode", "SPLIT": 1, "part": f"scratch + (local * {row} + {at}) * {nr * size}"}
         elif not depth.plain:
             step = -depth.tap_back if depth.transposed else depth.dilation
             every = depth.tap_every if depth.transposed else 1
@@ -364,7 +231,7 @@ class _Conv:
         values |= self._taps(run, border_at, clip)
         t.add(indent, contract_call(values | {"a": a_at, "w": w_at}))
         if loop:
-            self._after(indent, str(height), run, vectors, cols)
+            self.after(indent, str(height), run, part)
 
     def _taps(self, run: Run, border_at: int | None, clip: bool) -> dict[str, int | str]:
         """The column taps: a loop, or unrolled with the rows that each one has inside the image."""
@@ -382,7 +249,7 @@ class _Conv:
             return {"nk": run.taps * self.inner, "nk_last": run.taps * self.inner}
         return {"a2": a2, "w2": w2, "hi2": run.taps}
 
-    def _after(self, indent: int, height: str, run: Run, vectors: int, cols: str) -> None:
+    def after(self, indent: int, height: str, run: Run, part: Part) -> None:
         """The epilogue's loop stages over the tile just written."""
         if not self.low.statements:
             return
@@ -393,24 +260,14 @@ class _Conv:
         t.add(indent, f"for r_ in range({height}):")
         at = f"row_o + ({run.out_base} + (j + r_) * {run.out_step}) * {self.opx}"
         if self.plan.out_blocked:
-            t.add(indent + 1, f"for v_ in range({vectors * self.tile.width // BLOCK}):")
+            t.add(indent + 1, f"for v_ in range({part.vectors * self.tile.width // BLOCK}):")
             t.add(indent + 2, f"row_at = {at} + v_ * ({self.od} * {self.oh} * {self.ow} * {BLOCK})")
             t.add(indent + 2, f"ch_at = ch + v_ * {BLOCK}")
             lines = loop_text(self.low, self.size, "row_at", "ch_at", str(BLOCK), self.pointer)
             indent += 2
         else:
             t.add(indent + 1, f"row_at = {at}")
-            lines = loop_text(self.low, self.size, "row_at", "ch", cols, self.pointer)
+            lines = loop_text(self.low, self.size, "row_at", "ch", part.cols, self.pointer)
             indent += 1
         for line in lines:
             t.add(indent, line)
-
-
-def clip_taps(column: str, size: str, step: int, taps: str) -> tuple[str, str]:
-    """Texts of the range of taps ``t`` with ``0 <= column + t * step < size``."""
-    if step > 0:
-        if step == 1:
-            return f"max(0, -{column})", f"min({taps}, {size} - {column})"
-        low = f"max(0, ({step - 1} - {column}) // {step})"
-        return low, f"min({taps}, ({size} - {column} + {step - 1}) // {step})"
-    return f"max(0, ({column} - {size}) // {-step} + 1)", f"min({taps}, {column} // {-step} + 1)"

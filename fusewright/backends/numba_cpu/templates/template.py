@@ -11,7 +11,7 @@ from typing import Literal
 
 from ....core.dims import Extent
 from ....core.dtypes import DType
-from ..tiles.layout import LITERAL, RUNTIME, SIGNATURE
+from ..tiles.layout import DEPTHWISE_SIGNATURE, SIGNATURE
 
 ArgKind = Literal["operand", "weights", "extra", "output", "temp", "dim"]
 
@@ -86,16 +86,25 @@ class TextBuilder:
         return "\n".join([f"def {self.entry}(args, start, stop, scratch):", *unpack, *self.lines]) + "\n"
 
 
-_DEFAULTS: dict[str, int | str] = dict.fromkeys(SIGNATURE, 0) | {"n0": 1, "hi1": 1, "hi2": 1, "ak": 1, "o_vb": 16}
+_CONTRACT = dict.fromkeys(SIGNATURE, 0) | {"n0": 1, "hi1": 1, "hi2": 1, "ak": 1, "o_vb": 16}
+_DEPTHWISE = dict.fromkeys(DEPTHWISE_SIGNATURE, 0) | {"hi0": 1, "hi1": 1}
+
+
+def _call(name: str, neutral: Mapping[str, int], values: Mapping[str, int | str]) -> str:
+    unknown = set(values) - set(neutral)
+    if unknown:
+        raise KeyError(f"{name} has no argument {sorted(unknown)}")
+    return f"{name}(" + ", ".join(str(values.get(arg, default)) for arg, default in neutral.items()) + ")"
 
 
 def contract_call(values: Mapping[str, int | str]) -> str:
     """The text of one call of the contraction tile; unnamed arguments get their neutral value."""
-    unknown = set(values) - set(SIGNATURE)
-    if unknown:
-        raise KeyError(f"the contraction tile has no argument {sorted(unknown)}")
-    merged = _DEFAULTS | dict(values)
-    return "contract_tile(" + ", ".join(str(merged[name]) for name in (*RUNTIME, *LITERAL)) + ")"
+    return _call("contract_tile", _CONTRACT, values)
+
+
+def depthwise_call(values: Mapping[str, int | str]) -> str:
+    """The text of one call of the depthwise tile; unnamed arguments get their neutral value."""
+    return _call("depthwise_tile", _DEPTHWISE, values)
 
 
 def split_rows(count: int, most: int) -> list[int]:

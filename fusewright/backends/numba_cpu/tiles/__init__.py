@@ -6,6 +6,7 @@ Owns their registration under the names that kernel text uses. Must not know abo
 from __future__ import annotations
 
 from ..registry import register
-from . import contract, contract_twin
+from . import contract, depthwise, twin
 
-register("contract_tile", contract.contract_tile, contract_twin.contract_tile)
+register("contract_tile", contract.contract_tile, twin.contract_tile)
+register("depthwise_tile", depthwise.depthwise_tile, twin.depthwise_tile)

@@ -71,3 +71,13 @@ def stages_of(epilogue: int) -> list[int]:
         out.append(epilogue & 15)
         epilogue >>= 4
     return out
+
+
+# The depthwise tile. Loops: depth taps 0, row taps 1, column taps 2 (unrolled when KW > 0, with the same border rule as
+# above when RIGHT > 0). Column ``c`` of the input is at ``a + c * px``, tap ``t`` of the weights at ``w + t * WTAP``.
+DEPTHWISE_RUNTIME = (
+    "out", "off", "ch", "a", "w", "cols", "lo0", "hi0", "a0", "w0", "lo1", "hi1", "a1", "w1", "lo2", "hi2", "px",
+    "o_px", "s0", "s1", "s2", "s3",
+)  # fmt: skip
+DEPTHWISE_LITERAL = ("DT", "W", "P", "NV", "TAIL", "EPI", "KW", "LEFT", "RIGHT", "SPX", "DPX", "WTAP")
+DEPTHWISE_SIGNATURE = DEPTHWISE_RUNTIME + DEPTHWISE_LITERAL

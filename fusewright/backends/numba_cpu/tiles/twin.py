@@ -1,4 +1,4 @@
-"""The NumPy twin of the contraction tile: same arguments, same order of accumulation.
+"""The NumPy twins of the tiles: same arguments, same order of accumulation.
 
 Owns nothing else. Must not import Numba or llvmlite.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..twins import view as _view
 from .layout import (
+    DEPTHWISE_SIGNATURE,
     SIGNATURE,
     STAGE_BIAS,
     STAGE_CLIP,
@@ -69,6 +70,29 @@ def contract_tile(*args: int) -> None:
                 count = max(0, min(width, live_columns - v * width))
                 value = _stages(g, acc[p, v * width : v * width + count], g["ch"] + v * width, at, dtype)
                 view(g["out"] + at * size, count, size, True)[:] = value
+
+
+def depthwise_tile(*args: int) -> None:
+    """See ``depthwise.depthwise_tile``; every argument is an int."""
+    g = dict(zip(DEPTHWISE_SIGNATURE, (int(x) for x in args), strict=True))
+    size, width, rows = g["DT"], g["W"], g["P"]
+    dtype = np.float32 if size == 4 else np.float64
+    columns = g["NV"] * width
+    live_columns = min(columns, g["cols"]) if g["TAIL"] else columns
+    acc = np.zeros((rows, live_columns), dtype)
+    with np.errstate(all="ignore"):
+        for i0 in range(g["lo0"], g["hi0"]):
+            for i1 in range(g["lo1"], g["hi1"]):
+                for i2 in range(g["KW"]) if g["KW"] else range(g["lo2"], g["hi2"]):
+                    live = valid_rows(g, i2) if g["KW"] and g["RIGHT"] else range(rows)
+                    w_at = g["w"] + (i0 * g["w0"] + i1 * g["w1"] + i2 * g["WTAP"]) * size
+                    for p in live:
+                        column = (p * g["SPX"] + i2 * g["DPX"]) * g["px"]
+                        x = view(g["a"] + (i0 * g["a0"] + i1 * g["a1"] + column) * size, live_columns, size)
+                        acc[p] = _fma(x, view(w_at, columns, size)[:live_columns], acc[p])
+        for p in range(rows):
+            at = g["off"] + p * g["o_px"]
+            view(g["out"] + at * size, live_columns, size, True)[:] = _stages(g, acc[p], g["ch"], at, dtype)
 
 
 def _fma(x: Any, y: Any, z: Any) -> Any:

@@ -1,0 +1,214 @@
+"""Depthwise convolution (multiplier 1) on blocked or channels-last tensors: plan and kernel text.
+
+Owns its tile table and work units. Must not know about graphs; other multipliers take the general convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ....core.dims import Extent, ceildiv, floordiv, product
+from ....core.dtypes import F32, F64, DType
+from ..variants import Variant
+from .conv_plan import BLOCK, Axis
+from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
+from .panels import registers, width_of
+from .rows import MOST_UNROLLED_TAPS, Part, RowWalk, Run
+from .template import Template, TextBuilder, depthwise_call
+
+# vectors -> most pixels: accumulators, the columns under the taps and one weight stay in registers.
+_TALLEST = {32: {1: 12, 2: 8, 3: 6, 4: 5}, 16: {1: 8, 2: 4, 3: 3, 4: 2}}
+UNIT_FLOPS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class DepthwisePlan:
+    """What text and packing share.
+
+    The weights are ``packing.pack_depthwise(w, plan.block)``. In blocked form per-channel extras are padded to whole
+    blocks of 16 (``packing.pad_channels``).
+    """
+
+    rows: int
+    vectors: int
+    width: int
+    size: int
+    batch: Extent
+    axes: tuple[Axis, Axis, Axis]
+    channels: int
+    blocked: bool
+    out_spatial: tuple[Extent, ...]
+
+    @property
+    def block(self) -> int:
+        """Channels of one packed block of weights."""
+        return self.vectors * self.width
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.channels // self.block)
+
+    @property
+    def taps(self) -> int:
+        return self.axes[0].taps * self.axes[1].taps * self.axes[2].taps
+
+
+def plan_depthwise(
+    variant: Variant,
+    dtype: DType,
+    x_shape: Sequence[Extent],
+    w_shape: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[tuple[Extent, Extent]],
+    dilations: Sequence[int],
+    blocked: bool,
+) -> DepthwisePlan:
+    """Plan ``conv`` with groups == channels and kernel ``spatial..., 1, C``. Raises ValueError for anything else."""
+    rank, channels = len(x_shape) - 2, x_shape[-1]
+    if dtype not in (F32, F64) or not 1 <= rank <= (2 if blocked else 3):
+        raise ValueError(f"depthwise convolution covers f32 and f64 of rank 1 to {2 if blocked else 3}")
+    if not isinstance(channels, int) or tuple(w_shape[-2:]) != (1, channels):
+        raise ValueError(f"depthwise convolution needs a kernel (..., 1, {channels}), not {tuple(w_shape)}")
+    axes = [Axis(1, 1, 1, 1, 1, 0, 0, False)] * (3 - rank)
+    for i in range(rank):
+        low, high = pads[i]
+        size, taps, stride, dilation = x_shape[1 + i], w_shape[i], strides[i], dilations[i]
+        out = floordiv(size + low + high - (taps - 1) * dilation - 1, stride) + 1
+        axes.append(Axis(size, out, taps, stride, dilation, low, high, False))
+    width = width_of(variant, dtype.size)
+    vectors = BLOCK // width if blocked else min(4, max(1, -(-channels // width)))
+    rows = _TALLEST[registers(variant)][vectors]
+    return DepthwisePlan(
+        rows, vectors, width, dtype.size, x_shape[0], (axes[0], axes[1], axes[2]), channels, blocked,
+        tuple(axis.out for axis in axes[3 - rank :]),
+    )  # fmt: skip
+
+
+def depthwise(plan: DepthwisePlan, epilogue: Epilogue = NONE, entry: str = "depthwise") -> Template:
+    """``epilogue(depthwise convolution)``. Arguments as ``conv``; a unit is a group of rows of one channel block."""
+    return _Depthwise(plan, epilogue, entry).template()
+
+
+class _Depthwise(RowWalk):
+    def __init__(self, plan: DepthwisePlan, epilogue: Epilogue, entry: str) -> None:
+        self.plan, self.size = plan, plan.size
+        self.low: Lowered = lower(epilogue, plan.size)
+        self.pointer = "pf32" if plan.size == 4 else "pf64"
+        t = self.text = TextBuilder(entry)
+        t.pointer("a", "operand", 0)
+        t.pointer("w", "weights", 1)
+        t.pointer("out", "output")
+        for i in range(len(epilogue.extras)):
+            t.pointer(f"e{i}", "extra", i)
+        depth, height, width = plan.axes
+        self.od, self.oh, self.ow = t.dim(depth.out), t.dim(height.out), t.dim(width.out)
+        self.d, self.h, self.w = t.dim(depth.size), t.dim(height.size), t.dim(width.size)
+        self.axis, self.most, self.width_text = width, plan.rows, self.w
+        self.px = BLOCK if plan.blocked else plan.channels
+
+    def template(self) -> Template:
+        plan, t = self.plan, self.text
+        depth, height, width = plan.axes
+        row_flops = 2 * (width.out if isinstance(width.out, int) else 56) * plan.taps * plan.block
+        group = max(1, UNIT_FLOPS // max(row_flops, 1))
+        if isinstance(height.out, int):
+            group = min(group, max(height.out, 1))
+        units = ceildiv(height.out, group)
+        rb = t.dim(units)
+        t.add(0, "for u in range(start, stop):")
+        t.add(1, f"rb = u % {rb}\nrest = u // {rb}")
+        if depth.out == 1:
+            t.add(1, "od = 0")
+        else:
+            t.add(1, f"od = rest % {self.od}\nrest = rest // {self.od}")
+        t.add(1, f"p = rest % {plan.blocks}\nn = rest // {plan.blocks}\nch = p * {plan.block}")
+        image, out_image = f"{self.d} * {self.h} * {self.w}", f"{self.od} * {self.oh} * {self.ow}"
+        if plan.blocked:
+            t.add(1, f"a_img = (n * {plan.blocks} + p) * ({image}) * {BLOCK}")
+            t.add(1, f"o_img = (n * {plan.blocks} + p) * ({out_image}) * {BLOCK}")
+        else:
+            t.add(1, f"a_img = n * ({image}) * {self.px} + ch")
+            t.add(1, f"o_img = n * ({out_image}) * {self.px} + ch")
+        t.add(1, f"w_pan = p * {plan.taps * plan.block}")
+        if not depth.plain:
+            self.clip_axis(1, depth, "od", "d")
+        indent = 1
+        if group == 1:
+            t.add(1, "oh = rb")
+        else:
+            t.add(1, f"for oh in range(rb * {group}, min((rb + 1) * {group}, {self.oh})):")
+            indent = 2
+        if height.plain:
+            t.add(indent, "h_at = oh")
+        else:
+            self.clip_axis(indent, height, "oh", "h")
+        row = f"h_at * {self.w}" if depth.plain else f"(d_at * {self.h} + h_at) * {self.w}"
+        t.add(indent, f"row_a = a_img + ({row}) * {self.px}")
+        t.add(indent, f"row_o = o_img + ((od * {self.oh} + oh) * {self.ow}) * {self.px}")
+        self._parts(indent)
+        spatial = product(axis.out for axis in plan.axes)
+        grain = max(1, 4 * UNIT_FLOPS // max(row_flops * group, 1))
+        extent = plan.batch * plan.blocks * depth.out * units
+        flops = 2 * plan.batch * spatial * plan.taps * plan.channels
+        return Template(t.source(), t.entry, tuple(t.args), extent, grain, 0, flops, self.low.aliasable)
+
+    def _parts(self, indent: int) -> None:
+        plan, t = self.plan, self.text
+        if plan.blocked:
+            self.row(indent, Part(plan.vectors, 0, str(BLOCK)))
+            return
+        whole, rest = divmod(plan.channels, plan.block)
+        if whole and rest:
+            t.add(indent, f"if p < {whole}:")
+        if whole:
+            self.row(indent + bool(rest), Part(plan.vectors, 0, str(plan.block)))
+        if rest:
+            if whole:
+                t.add(indent, "else:")
+                indent += 1
+            self.row(indent, Part(-(-rest // plan.width), 1 if rest % plan.width else 0, str(rest)))
+
+    def tile_call(
+        self, indent: int, run: Run, height: int, part: Part, border_at: int | None = None, clip: bool = False,
+        loop: bool = True,
+    ) -> None:  # fmt: skip
+        plan, t, size, block = self.plan, self.text, self.size, self.plan.block
+        depth, rows, width = plan.axes
+        base = t.dim(run.in_base)
+        a_at = f"a + (row_a + ({base} + j * {run.in_step}) * {self.px}) * {size}"
+        values: dict[str, int | str] = {
+            "out": "out", "off": f"row_o + j * {self.px}", "ch": "ch", "a": a_at, "w": f"w + w_pan * {size}",
+            "cols": part.cols, "px": self.px, "o_px": self.px, "w1": width.taps * block,
+            "w0": rows.taps * width.taps * block, "SPX": run.in_step, "DPX": run.tap_step, "WTAP": block,
+            "DT": size, "W": plan.width, "P": height, "NV": part.vectors, "TAIL": part.tail, "EPI": self.low.code,
+            **self.low.slots,
+        }  # fmt: skip
+        if not depth.plain:
+            values |= {"lo0": "d_lo", "hi0": "d_hi", "a0": f"{depth.dilation} * {self.h} * {self.w} * {self.px}"}
+        if not rows.plain:
+            bounds: dict[str, int | str] = {"lo1": "h_lo", "hi1": "h_hi"}
+            if rows.low == 0 and rows.high == 0:
+                bounds = {"lo1": 0, "hi1": rows.taps}
+            values |= bounds | {"a1": f"{rows.dilation} * {self.w} * {self.px}"}
+        if clip:
+            values |= {"lo2": "t_lo", "hi2": "t_hi"}
+        elif border_at is not None:
+            assert isinstance(width.size, int) and isinstance(run.in_base, int)
+            column = run.in_base + border_at * run.in_step
+            values |= {"KW": run.taps, "LEFT": -column, "RIGHT": width.size}
+        elif run.taps <= MOST_UNROLLED_TAPS:
+            values |= {"KW": run.taps}
+        else:
+            values |= {"hi2": run.taps}
+        t.add(indent, depthwise_call(values))
+        if loop:
+            self.after(indent, str(height), run, part)
+
+    def after(self, indent: int, height: str, run: Run, part: Part) -> None:
+        """The epilogue's loop stages over the tile just written."""
+        if not self.low.statements:
+            return
+        self.text.add(indent, f"for r_ in range({height}):\n    row_at = row_o + (j + r_) * {self.px}")
+        for line in loop_text(self.low, self.size, "row_at", "ch", part.cols, self.pointer):
+            self.text.add(indent + 1, line)

@@ -1,0 +1,192 @@
+"""Walking one output row in tiles: inside the image in bulk, at its borders with the taps that exist.
+
+Owns the cut of rows and the ranges of taps, forward and transposed. Must not know what a tile computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ....core.dims import Extent, ceildiv
+from .conv_plan import Axis
+from .template import TextBuilder, split_rows
+
+MOST_UNROLLED_TAPS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A walk along one row: step ``j`` of ``count`` writes column ``out_base + j * out_step``; its tap ``t`` reads
+    column ``in_base + j * in_step + t * tap_step`` with kernel tap ``w_base + t * w_step``."""
+
+    count: Extent
+    in_base: Extent
+    in_step: int
+    out_base: int
+    out_step: int
+    taps: int
+    tap_step: int
+    w_base: int
+    w_step: int
+
+
+def runs_of(axis: Axis) -> list[Run]:
+    """One run forward; one per residue of the stride for a transposed axis."""
+    if not axis.transposed:
+        return [Run(axis.out, -axis.low, axis.stride, 0, 1, axis.taps, axis.dilation, 0, 1)]
+    if not isinstance(axis.low, int):
+        raise ValueError("a transposed convolution crops by known amounts")
+    runs = []
+    for residue in range(axis.stride):
+        full = residue + axis.low
+        first = next((k for k in range(axis.taps) if (full - k * axis.dilation) % axis.stride == 0), None)
+        count = ceildiv(axis.out - residue, axis.stride)
+        if isinstance(count, int) and count <= 0:
+            continue
+        if first is None:
+            runs.append(Run(count, 0, 1, residue, axis.stride, 0, 1, 0, 1))
+            continue
+        taps = -(-(axis.taps - first) // axis.tap_every)
+        base = (full - first * axis.dilation) // axis.stride
+        runs.append(Run(count, base, 1, residue, axis.stride, taps, -axis.tap_back, first, axis.tap_every))
+    return runs
+
+
+def run_length(axis: Axis) -> Extent:
+    """Steps of the longest run of an axis."""
+    return ceildiv(axis.out, axis.stride) if axis.transposed else axis.out
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The columns of a tile: vectors, masking (see the tile's TAIL) and the text of how many are valid."""
+
+    vectors: int
+    tail: int
+    cols: str
+
+
+class RowWalk:
+    """Writes the loops over the columns of a row; subclasses write the tile itself.
+
+    ``axis`` is the row's axis, ``most`` the tallest tile. Loops leave the current step in ``j``.
+    """
+
+    text: TextBuilder
+    axis: Axis
+    most: int
+    width_text: str
+
+    def tile_call(
+        self, indent: int, run: Run, height: int, part: Part, border_at: int | None = None, clip: bool = False,
+        loop: bool = True,
+    ) -> None:  # fmt: skip
+        """Write one tile of ``height`` rows at step ``j``, and with ``loop`` what follows it.
+
+        ``border_at``: the step, known now, of a tile with taps outside; ``clip``: taps are ``[t_lo, t_hi)``.
+        """
+        raise NotImplementedError
+
+    def after(self, indent: int, height: str, run: Run, part: Part) -> None:
+        """Write what follows a tile."""
+        raise NotImplementedError
+
+    def row(self, indent: int, part: Part) -> None:
+        """All columns of one output row."""
+        for run in runs_of(self.axis):
+            cells = self._static(run)
+            if cells is None:
+                self._clipped(indent, run, part)
+            else:
+                self._segments(indent, run, cells, part)
+
+    def _static(self, run: Run) -> list[tuple[int, int, bool]] | None:
+        """Tiles (first step, height, all taps inside) of a row known at compile time, else None."""
+        width = self.axis.size
+        if not (isinstance(run.count, int) and isinstance(run.in_base, int) and isinstance(width, int)):
+            return None
+        cells, at = [], 0
+        for height in split_rows(run.count, self.most) if run.count > 0 else []:
+            steps = range(at, at + height)
+            columns = [run.in_base + j * run.in_step + t * run.tap_step for j in steps for t in range(run.taps)]
+            cells.append((at, height, all(0 <= c < width for c in columns)))
+            at += height
+        borders = sum(not inside for *_, inside in cells)
+        return None if borders > 2 or (borders and run.taps > MOST_UNROLLED_TAPS) else cells
+
+    def _segments(self, indent: int, run: Run, cells: list[tuple[int, int, bool]], part: Part) -> None:
+        """Static tiles; neighbours of one kind share a loop and so one copy of the code."""
+        t, i = self.text, 0
+        while i < len(cells):
+            at, height, inside = cells[i]
+            k = i + 1
+            while inside and k < len(cells) and cells[k][1:] == (height, True):
+                k += 1
+            if k - i > 1:
+                t.add(indent, f"for t in range({k - i}):")
+                t.add(indent + 1, f"j = {at} + t * {height}")
+                self.tile_call(indent + 1, run, height, part)
+            else:
+                t.add(indent, f"j = {at}")
+                self.tile_call(indent, run, height, part, border_at=None if inside else at)
+            i = k
+
+    def _clipped(self, indent: int, run: Run, part: Part) -> None:
+        """A row of unknown width: whole tiles inside, single pixels with clipped taps at the borders."""
+        t, width = self.text, self.width_text
+        count, base = t.dim(run.count), t.dim(run.in_base)
+        lowest, highest = min(0, (run.taps - 1) * run.tap_step), max(0, (run.taps - 1) * run.tap_step)
+        t.add(indent, f"j_lo = min({count}, max(0, ({run.in_step - 1} - ({base} + {lowest})) // {run.in_step}))")
+        t.add(indent, f"j_hi = ({width} - 1 - ({base} + {highest})) // {run.in_step} + 1")
+        t.add(indent, f"j_hi = max(j_lo, min({count}, j_hi))")
+        t.add(indent, f"for b in range(j_lo + {count} - j_hi):")
+        t.add(indent + 1, "j = b if b < j_lo else j_hi + b - j_lo")
+        t.add(indent + 1, f"at_c = {base} + j * {run.in_step}")
+        lo, hi = clip_taps("at_c", width, run.tap_step, str(run.taps))
+        t.add(indent + 1, f"t_lo = {lo}\nt_hi = {hi}")
+        self.tile_call(indent + 1, run, 1, part, clip=True)
+        self.walk_tiles(indent, run, part, "j_lo", "j_hi")
+
+    def walk_tiles(self, indent: int, run: Run, part: Part, low: str, high: str) -> None:
+        """Steps ``[low, high)``, all taps inside, in tiles of even height."""
+        t, most = self.text, self.most
+        t.add(indent, f"span = {high} - {low}\ntiles = (span + {most - 1}) // {most}\nj = {low}")
+        t.add(indent, "for t in range(tiles):")
+        t.add(indent + 1, "hh = (span + t) // tiles")
+        for i, height in enumerate(range(most, 0, -1)):
+            t.add(indent + 1, f"{'elif' if i else 'if'} hh == {height}:")
+            self.tile_call(indent + 2, run, height, part, loop=False)
+        self.after(indent + 1, "hh", run, part)
+        t.add(indent + 1, "j += hh")
+
+    def clip_axis(self, indent: int, axis: Axis, at: str, name: str) -> None:
+        """Range of taps inside the input for output ``at`` of ``axis``: ``{name}_at``, ``_w``, ``_lo``, ``_hi``."""
+        t = self.text
+        if axis.transposed:
+            every, back = axis.tap_every, axis.tap_back
+            t.add(indent, f"{name}_f = {at} + {t.dim(axis.low)}\n{name}_w = 0")
+            t.add(indent, f"while {name}_w < {every} and ({name}_f - {name}_w * {axis.dilation}) % {axis.stride} != 0:")
+            t.add(indent + 1, f"{name}_w += 1")
+            t.add(indent, f"{name}_at = ({name}_f - {name}_w * {axis.dilation}) // {axis.stride}")
+            fits = f"({axis.taps} - {name}_w + {every - 1}) // {every}"
+            t.add(indent, f"{name}_t = {fits} if {name}_w < {every} else 0")
+            size = t.dim(axis.size)
+            t.add(indent, f"{name}_lo = max(0, ({name}_at - {size}) // {back} + 1)")
+            t.add(indent, f"{name}_hi = min({name}_t, {name}_at // {back} + 1)")
+            return
+        t.add(indent, f"{name}_at = {at} * {axis.stride} - {t.dim(axis.low)}\n{name}_w = 0")
+        if axis.low == 0 and axis.high == 0:
+            t.add(indent, f"{name}_lo = 0\n{name}_hi = {axis.taps}")
+        else:
+            lo, hi = clip_taps(f"{name}_at", t.dim(axis.size), axis.dilation, str(axis.taps))
+            t.add(indent, f"{name}_lo = {lo}\n{name}_hi = {hi}")
+
+
+def clip_taps(column: str, size: str, step: int, taps: str) -> tuple[str, str]:
+    """Texts of the range of taps ``t`` with ``0 <= column + t * step < size``."""
+    if step > 0:
+        if step == 1:
+            return f"max(0, -{column})", f"min({taps}, {size} - {column})"
+        low = f"max(0, ({step - 1} - {column}) // {step})"
+        return low, f"min({taps}, ({size} - {column} + {step - 1}) // {step})"
+    return f"max(0, ({column} - {size}) // {-step} + 1)", f"min({taps}, {column} // {-step} + 1)"

@@ -1,0 +1,95 @@
+"""The depthwise tile: P pixels of a row for NV vectors of channels, each channel with its own taps.
+
+Owns its LLVM IR and its NumPy twin's argument list. Must not know about graphs or layouts.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .contract import apply_stages
+from .emit import I64, Emitter, literal_values
+from .layout import DEPTHWISE_LITERAL, DEPTHWISE_RUNTIME, valid_rows
+
+
+def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, int]) -> None:
+    """Emit one tile in place."""
+    e = Emitter(builder, lit["DT"], lit["W"])
+    b, rows, vectors, width = builder, lit["P"], lit["NV"], lit["W"]
+    a, w = e.pointer(run["a"]), e.pointer(run["w"])
+    masks: list[ir.Value | None] = [None] * vectors
+    if lit["TAIL"]:
+        masks = [e.lanes_below(b.sub(run["cols"], e.int(v * width))) for v in range(vectors)]
+
+    def taps(pa: ir.Value, pw: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+        """The unrolled column taps of one row; a column that several taps share is loaded once."""
+        out = list(accs)
+        for v in range(vectors):
+            columns: dict[int, ir.Value] = {}
+            for tap in range(lit["KW"]):
+                live = valid_rows(lit, tap) if lit["RIGHT"] else list(range(rows))
+                if not live:
+                    continue
+                weight = e.load(e.at(pw, e.int(tap * lit["WTAP"] + v * width)))
+                for p in live:
+                    column = p * lit["SPX"] + tap * lit["DPX"]
+                    if column not in columns:
+                        at = e.at(e.at(pa, e.mul(run["px"], column)), e.int(v * width))
+                        columns[column] = e.load(at, masks[v])
+                    out[p * vectors + v] = e.fma(columns[column], weight, out[p * vectors + v])
+        return out
+
+    def tap_loop(pa: ir.Value, pw: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+        def step(i2: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+            out = list(accs)
+            a_tap = e.at(pa, e.mul(e.mul(run["px"], lit["DPX"]), i2))
+            w_tap = e.at(pw, e.mul(i2, lit["WTAP"]))
+            for v in range(vectors):
+                weight = e.load(e.at(w_tap, e.int(v * width)))
+                for p in range(rows):
+                    at = e.at(e.at(a_tap, e.mul(run["px"], p * lit["SPX"])), e.int(v * width))
+                    out[p * vectors + v] = e.fma(e.load(at, masks[v]), weight, out[p * vectors + v])
+            return out
+
+        return e.loop(run["lo2"], run["hi2"], accs, step)
+
+    def outer(i0: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+        a_plane, w_plane = e.at(a, e.mul(i0, run["a0"])), e.at(w, e.mul(i0, run["w0"]))
+
+        def middle(i1: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+            a_row, w_row = e.at(a_plane, e.mul(i1, run["a1"])), e.at(w_plane, e.mul(i1, run["w1"]))
+            return (taps if lit["KW"] else tap_loop)(a_row, w_row, accs)
+
+        return e.loop(run["lo1"], run["hi1"], accs, middle)
+
+    accs = e.loop(run["lo0"], run["hi0"], [e.splat_const(0.0)] * (rows * vectors), outer)
+    out = e.pointer(run["out"])
+    slots = [run[f"s{i}"] for i in range(4)]
+    for p in range(rows):
+        for v in range(vectors):
+            at = b.add(run["off"], b.add(e.mul(run["o_px"], p), e.int(v * width)))
+            channel = b.add(run["ch"], e.int(v * width))
+            value = apply_stages(e, lit["EPI"], slots, accs[p * vectors + v], channel, at, masks[v])
+            e.store(value, e.at(out, at), masks[v])
+
+
+@intrinsic(prefer_literal=True)
+def depthwise_tile(typingctx, out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1, s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP):  # type: ignore[no-untyped-def]  # noqa: E501
+    """``out[p, c] = epilogue(sum over taps of a[p, tap, c] * w[tap, c])`` in tap order with one FMA each."""
+    given = (out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1, s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP)  # fmt: skip  # noqa: E501
+    lit = literal_values(DEPTHWISE_LITERAL, given)
+    if lit is None:
+        return None
+    runtime = len(DEPTHWISE_RUNTIME)
+    # Literals stay in the signature: numba keys implementations by it, and ``known`` below depends on them.
+    signature = types.void(*(t if isinstance(t, types.IntegerLiteral) else types.int64 for t in given))
+    pairs = zip(DEPTHWISE_RUNTIME, given[:runtime], strict=True)
+    known = {name: ir.Constant(I64, t.literal_value) for name, t in pairs if isinstance(t, types.IntegerLiteral)}
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        emit_depthwise(builder, dict(zip(DEPTHWISE_RUNTIME, args[:runtime], strict=True)) | known, lit)
+        return context.get_dummy_value()
+
+    return signature, codegen

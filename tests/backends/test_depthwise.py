@@ -1,0 +1,147 @@
+"""Depthwise convolution templates against float64 NumPy with the running error bound."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusewright.backends.numba_cpu.templates.depthwise import depthwise, plan_depthwise
+from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
+from fusewright.backends.numba_cpu.templates.packing import pack_depthwise, pad_channels, unpack_depthwise
+from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
+from fusewright.backends.numba_cpu.variants import VARIANTS
+from fusewright.core.dims import evaluate, symbol
+from fusewright.core.dtypes import F32, F64
+
+AVX512, AVX2 = VARIANTS["cpu-avx512"], VARIANTS["cpu-avx2"]
+CACHE: dict[str, Any] = {}
+
+
+def to_blocked(x: np.ndarray) -> np.ndarray:
+    n, *spatial, c = x.shape
+    padded = np.full((n, *spatial, -(-c // 16) * 16), np.nan, x.dtype)
+    padded[..., :c] = x
+    return np.ascontiguousarray(np.moveaxis(padded.reshape(n, *spatial, -1, 16), -2, 1))
+
+
+def from_blocked(x: np.ndarray, channels: int) -> np.ndarray:
+    moved = np.moveaxis(x, 1, -2)
+    return np.ascontiguousarray(moved.reshape(*moved.shape[:-2], -1)[..., :channels])
+
+
+def reference(x: np.ndarray, w: np.ndarray, strides: Any, pads: Any, dilations: Any) -> np.ndarray:
+    rank = x.ndim - 2
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)))
+    out = [(padded.shape[1 + i] - (w.shape[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(rank)]
+    total = np.zeros((x.shape[0], *out, x.shape[-1]), x.dtype)
+    for tap in product(*(range(t) for t in w.shape[:rank])):
+        at = [slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(tap, dilations, out, strides, strict=True)]
+        total += padded[(slice(None), *at)] * w[tap][0]
+    return total
+
+
+def run(
+    x: np.ndarray, w: np.ndarray, strides: Any, pads: Any, dilations: Any, blocked: bool, variant: Any = AVX512,
+    symbolic: bool = False, epilogue: Epilogue = NONE, extras: tuple[np.ndarray, ...] = (), twin: bool = False,
+) -> np.ndarray:  # fmt: skip
+    env: dict[str, int] = {}
+    shape: list[Any] = list(x.shape)
+    if symbolic:
+        for i, name in enumerate("NXYZ"[: x.ndim - 1]):
+            env[name], shape[i] = shape[i], symbol(name)
+    dtype = F32 if x.dtype == np.float32 else F64
+    plan = plan_depthwise(variant, dtype, shape, w.shape, strides, pads, dilations, blocked)
+    template = depthwise(plan, epilogue)
+    spatial = tuple(evaluate(d, env) for d in plan.out_spatial)
+    c = x.shape[-1]
+    out = np.full((x.shape[0], -(-c // 16), *spatial, 16) if blocked else (x.shape[0], *spatial, c), 77, x.dtype)
+    packed = pack_depthwise(w, plan.block)
+    assert np.array_equal(unpack_depthwise(packed, c), w)
+    arrays = {("operand", 0): to_blocked(x) if blocked else x, ("weights", 1): packed, ("output", 0): out}
+    for i, (how, value) in enumerate(zip(epilogue.extras, extras, strict=True)):
+        if blocked:
+            value = pad_channels(value, 16) if how == "channel" else to_blocked(value)
+        arrays["extra", i] = value
+    words = [
+        evaluate(arg.value, env) if arg.kind == "dim" else arrays[arg.kind, arg.index].ctypes.data
+        for arg in template.args
+    ]
+    extent = evaluate(template.extent, env)
+    if twin:
+        run_twin(template.text, template.entry, words, list(arrays.values()), extent)
+    else:
+        if template.text not in CACHE:
+            CACHE[template.text] = compile_text(template.text, template.entry)
+        run_text(CACHE[template.text], words, extent, chunks=3)
+    return from_blocked(out, c) if blocked else out
+
+
+def draw(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+CASES = [
+    # spatial, c, taps, strides, pads, dilations
+    ((9, 14), 16, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    ((8, 30), 40, (3, 3), (2, 2), ((0, 1), (0, 1)), (1, 1)),
+    ((7, 7), 33, (5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    ((3, 2), 5, (5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    ((9, 13), 17, (3, 3), (1, 1), ((2, 2), (2, 2)), (2, 2)),
+    ((4, 20), 3, (1, 11), (1, 1), ((0, 0), (5, 5)), (1, 1)),
+    ((6, 6), 100, (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)),
+    ((21,), 20, (3,), (1,), ((2, 0),), (1,)),
+    ((4, 5, 6), 19, (3, 2, 3), (1, 2, 1), ((1, 1), (0, 1), (1, 1)), (1, 1, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", [AVX512, AVX2], ids=lambda v: v.name)
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_against_the_reference(case: int, blocked: bool, variant: Any) -> None:
+    spatial, c, taps, *attrs = CASES[case]
+    if blocked and len(spatial) == 3:
+        blocked = False
+        c = 70
+    rng = np.random.default_rng(case)
+    x, w = draw(rng, 2, *spatial, c), draw(rng, *taps, 1, c)
+    n = int(np.prod(taps)) + 1
+    want = reference(x.astype(np.float64), w.astype(np.float64), *attrs)
+    bound = n * 6e-8 * reference(np.abs(x.astype(np.float64)), np.abs(w.astype(np.float64)), *attrs)
+    fixed = run(x, w, *attrs, blocked, variant)
+    assert fixed.shape == want.shape
+    assert np.all(np.abs(fixed - want) <= bound + 1e-38)
+    assert np.array_equal(run(x, w, *attrs, blocked, variant, symbolic=True), fixed)
+
+
+EPILOGUE = Epilogue((Stage("scale"), Stage("bias"), Stage("residual"), Stage("relu6")))
+LOOPED = Epilogue((Stage("bias"), Stage("expr", text="acc * x0", operands=("same",)), Stage("relu")))
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("twin", [False, True])
+def test_epilogues(blocked: bool, twin: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, w, attrs = draw(rng, 1, 6, 9, 21), draw(rng, 3, 3, 1, 21), ((1, 1), ((1, 1), (1, 1)), (1, 1))
+    acc = reference(x.astype(np.float64), w.astype(np.float64), *attrs)
+    scale, bias, same = draw(rng, 21), draw(rng, 21), draw(rng, *acc.shape)
+    got = run(x, w, *attrs, blocked, epilogue=EPILOGUE, extras=(scale, bias, same), twin=twin)
+    assert np.allclose(got, np.clip(acc * scale + bias + same, 0, 6), rtol=1e-5, atol=1e-5)
+    got = run(x, w, *attrs, blocked, epilogue=LOOPED, extras=(bias, same), twin=twin)
+    assert np.allclose(got, np.maximum((acc + bias) * same, 0), rtol=1e-5, atol=1e-5)
+
+
+def test_float64() -> None:
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((1, 5, 6, 16)), rng.standard_normal((3, 3, 1, 16))
+    attrs = ((1, 1), ((1, 1), (1, 1)), (1, 1))
+    for variant, blocked in product((AVX512, AVX2), (False, True)):
+        got = run(x, w, *attrs, blocked, variant)
+        assert np.allclose(got, reference(x, w, *attrs), rtol=1e-14, atol=1e-14)
+
+
+def test_a_kernel_of_another_multiplier_is_refused() -> None:
+    with pytest.raises(ValueError, match="depthwise"):
+        plan_depthwise(AVX512, F32, (1, 4, 4, 8), (3, 3, 2, 8), (1, 1), ((0, 0), (0, 0)), (1, 1), True)
