@@ -45,6 +45,8 @@ def names_of(spec: LayerSpec) -> Names | None:
     if spec.custom or registered_layer(kind) is not None:
         return None
     bias: Names = [("bias", True)] if _flag(config, "use_bias", _flag(config, "bias")) else []
+    if kind == "EinsumDense" and config.get("bias_axes") is None:
+        bias = []
     if kind in _KERNEL_BIAS:
         return [("kernel", True), *bias]
     if kind in _DEPTHWISE:
@@ -180,6 +182,8 @@ def snake_case(name: str) -> str:
 
 
 Store = Callable[[str], "list[np.ndarray] | None"]  # path -> the arrays at <path>/vars, None when there is no such path
+# Paths follow the Python class, configs its public name; these differ.
+_CLASS_OF = {"GroupQueryAttention": "GroupedQueryAttention"}
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
 
@@ -190,7 +194,7 @@ def load_paths(model: KerasModel, has: Callable[[str], bool], read: Store, prefi
     for spec in model.layers:
         if spec.operation or (model.sequential and spec.class_name == "InputLayer"):
             continue  # these own no path, and take no number in the names of the others
-        base = snake_case(spec.class_name)
+        base = snake_case(_CLASS_OF.get(spec.class_name, spec.class_name))
         name = base if base not in used else f"{base}_{used[base]}"
         used[base] = used.get(base, 0) + 1
         _load_layer(spec, f"{prefix}{root}/{name}" if root else f"{prefix}{name}", has, read)

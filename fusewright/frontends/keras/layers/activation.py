@@ -71,14 +71,17 @@ def glu(c: Call, x: Value, axis: int = -1) -> Value:
 
 
 def sparsemax(c: Call, x: Value, axis: int = -1) -> Value:
-    """Martins and Astudillo, From Softmax to Sparsemax, 2016."""
+    """Keras' sparsemax (after Martins and Astudillo, 2016).
+
+    Keras sums the running sums over the support where the paper takes the last one; the result is Keras', not the paper's.
+    """
     b, axis = c.b, c.axis(axis, x.rank)
-    ordered = b.sort(x, axis=axis, descending=True)
+    ordered, _ = b.sort(x, axis=axis, descending=True)
     sums = b.cumsum(ordered, axis=axis)
     rank = c.cast(b.add(b.iota(shape=x.shape, axis=axis), 1), x.dtype)
-    inside = b.gt(b.add(b.mul(rank, ordered), 1.0), sums)
+    inside = b.gt(b.sub(ordered, b.div(b.sub(sums, 1.0), rank)), 0.0)
     count = b.reduce_sum(c.cast(inside, x.dtype), axes=(axis,), keepdims=True)
-    total = b.reduce_sum(b.where(inside, ordered, 0.0), axes=(axis,), keepdims=True)
+    total = b.reduce_sum(b.where(inside, sums, 0.0), axes=(axis,), keepdims=True)
     return b.relu(b.sub(x, b.div(b.sub(total, 1.0), count)))
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....core.dims import compare_le
-from ....core.dtypes import I32, dtype
-from ....core.errors import TypeRefused
+from ....core.dtypes import F32, I32, I64
 from ....ir.graph import Value
 from ..call import Call, layer
 from .reshape import resize
@@ -98,14 +97,10 @@ def _discretization(c: Call, x: Value) -> Value:
         raise c.refuse("bin_boundaries are not in the config", "call adapt() before saving")
     mode = str(c.get("output_mode", "int"))
     b = c.b
-    value = x if x.dtype.is_float else c.cast(x, dtype("f32"))
+    value = x if x.dtype.is_float else c.cast(x, F32)
     spread = b.reshape(value, shape=(*value.shape, 1))
     inside = b.ge(spread, c.const(np.asarray(bounds, np.float64), value.dtype))
     index = b.reduce_sum(b.cast(inside, to=I32), axes=(spread.rank - 1,))
     if mode != "int":
         return _encode(c, index, len(bounds) + 1, mode)
-    try:
-        out = dtype(c.get("dtype", "int64")) if isinstance(c.config.get("dtype"), str) else dtype("i64")
-    except TypeRefused:
-        out = dtype("i64")
-    return c.cast(index, out if out.is_int else dtype("i64"))
+    return index if c.version[0] >= 3 else c.cast(index, I64)

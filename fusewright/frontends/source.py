@@ -1,0 +1,134 @@
+"""Which frontend a source belongs to: told apart by content, not by file name.
+
+Owns sniffing and the refusals for formats without a frontend. Must not know how any format is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core.errors import ImportRefused
+from ..ir.graph import Graph
+from .formats.hdf5 import MAGIC as HDF5_MAGIC
+from .formats.limits import DEFAULT, ImportLimits
+from .keras import import_keras, is_live_model
+
+Kind = Literal["keras", "saved_model", "graph_def", "checkpoint", "onnx", "tf_object", "tflite", "bundle"]
+_HEAD = 4096
+_NOT_YET: dict[str, tuple[str, str]] = {
+    "saved_model": ("a TensorFlow SavedModel", "pass the Keras model that it was exported from"),
+    "graph_def": ("a frozen TensorFlow graph", "pass the Keras model that it was made from"),
+    "checkpoint": ("a TensorFlow 1 checkpoint", "pass the Keras model that it was made from"),
+    "onnx": ("an ONNX model", "pass the Keras model that it was exported from"),
+    "tf_object": ("a TensorFlow function or module", "pass the Keras model"),
+}
+
+
+def sniff(source: Any) -> Kind:
+    """The kind of a source. Raises ImportRefused when it is none that is known."""
+    if isinstance(source, (str, os.PathLike)):
+        return _sniff_path(Path(source))
+    if is_live_model(source):
+        return "keras"
+    modules = {c.__module__.split(".")[0] for c in type(source).__mro__}
+    if type(source).__name__ == "ModelProto":
+        return "onnx"
+    if "tensorflow" in modules or hasattr(source, "get_concrete_function"):
+        return "tf_object"
+    raise ImportRefused(
+        "unknown-format", type(source).__name__, "the source is neither a path nor a model object",
+        "pass a path (.keras, .h5, .json with weights=) or a keras.Model",
+    )  # fmt: skip
+
+
+def _sniff_path(path: Path) -> Kind:
+    name = path.name
+    try:
+        if path.is_dir():
+            return _sniff_folder(path)
+        if not path.exists():
+            if path.with_name(name + ".index").exists() or path.with_name(name + ".meta").exists():
+                return "checkpoint"
+            raise ImportRefused("not-found", name, "there is no such file or folder")
+        if not path.is_file():
+            raise ImportRefused("not-a-file", name, "the source is not a regular file")
+        with path.open("rb") as f:
+            head = f.read(_HEAD)
+            f.seek(0, os.SEEK_END)
+            tail_at = max(f.tell() - (1 << 16), 0)
+            f.seek(tail_at)
+            tail = f.read(1 << 16)
+    except (OSError, ValueError) as e:
+        raise ImportRefused("unreadable", name, f"cannot be read: {e}") from None
+    return _sniff_bytes(head, tail, name)
+
+
+def _sniff_folder(path: Path) -> Kind:
+    if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
+        return "saved_model"
+    if (path / "checkpoint").is_file():
+        return "checkpoint"
+    if (path / "config.json").is_file():
+        raise ImportRefused("unsupported-format", path.name, "an unzipped .keras folder is not supported", "save it as one file")
+    raise ImportRefused("unknown-format", path.name, "the folder holds neither a SavedModel nor a checkpoint")
+
+
+def _sniff_bytes(head: bytes, tail: bytes, name: str) -> Kind:
+    if head[:8] == HDF5_MAGIC:
+        return "keras"
+    if head[:4] == b"PK\x03\x04":
+        # Member names stand uncompressed in the directory at the end.
+        if b"manifest.json" in tail and b"graph.txt" in tail:
+            return "bundle"
+        return "keras"
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text[:1] == b"{":
+        return "keras"
+    suffix = Path(name).suffix.lower()
+    if suffix == ".onnx" or (head[:1] == b"\x08" and suffix != ".pb"):
+        return "onnx"
+    if suffix == ".index" or suffix == ".meta" or ".data-0000" in name:
+        return "checkpoint"
+    if head[:3] == b"\x08\x01\x12" and name == "saved_model.pb":
+        return "saved_model"
+    if suffix in (".pb", ".pbtxt") or head[:1] == b"\x0a":
+        return "graph_def"
+    if not head:
+        raise ImportRefused("malformed", name, "the file is empty")
+    raise ImportRefused(
+        "unknown-format", name, "the content is none of .keras, .h5, Keras JSON, ONNX, GraphDef or TensorFlow Lite"
+    )
+
+
+def import_model(
+    source: Any,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    signature: str | None = None,
+    feeds: Mapping[str, Any] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    shapes: Mapping[str, Any] | None = None,
+    base_dir: str | os.PathLike[str] | None = None,
+    limits: ImportLimits = DEFAULT,
+) -> Graph:
+    """The graph of a model file or object (public as ``fw.import_model``). Raises ImportRefused and nothing else."""
+    kind = sniff(source)
+    where = Path(source).name if isinstance(source, (str, os.PathLike)) else type(source).__name__
+    if kind == "keras":
+        for option, given in (("signature", signature), ("feeds", feeds), ("base_dir", base_dir)):
+            if given is not None:
+                raise ImportRefused("unused-option", where, f"{option}= does not apply to Keras models", f"leave {option} out")
+        return import_keras(source, inputs=inputs, outputs=outputs, weights=weights, shapes=shapes, limits=limits)
+    if kind == "tflite":
+        raise ImportRefused(
+            "unsupported-format", where, "TensorFlow Lite files are not supported", "import the model it was converted from"
+        )
+    if kind == "bundle":
+        raise ImportRefused("unsupported-format", where, "this is a compiled bundle, not a model", "open it with fw.load")
+    what, hint = _NOT_YET[kind]
+    raise ImportRefused("unsupported-format", where, f"{what} cannot be imported yet", hint)

@@ -1,0 +1,139 @@
+"""Recurrent layers, wrappers, masks and attention against eager Keras over drawn configurations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+L = keras.layers
+quick = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def data(*shape: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def masked(n: int, t: int, features: int) -> np.ndarray:
+    """Some steps all -1: leading, middle and trailing ones, and one sample without any live step."""
+    x = data(n, t, features)
+    x[0, -2:] = -1
+    x[1, :2] = -1
+    x[1, 3] = -1
+    x[2] = -1
+    return x
+
+
+@st.composite
+def recurrent(draw: Any, kinds: tuple[str, ...] = ("SimpleRNN", "LSTM", "GRU"), state: bool = True) -> Any:
+    kind = draw(st.sampled_from(kinds))
+    options = {
+        "return_sequences": draw(st.booleans()), "go_backwards": draw(st.booleans()), "use_bias": draw(st.booleans()),
+        "return_state": state and draw(st.booleans()), "activation": draw(st.sampled_from(["tanh", "relu"])),
+    }  # fmt: skip
+    if kind != "SimpleRNN":
+        options["recurrent_activation"] = draw(st.sampled_from(["sigmoid", "hard_sigmoid"]))
+    if kind == "GRU":
+        options["reset_after"] = draw(st.booleans())
+    return getattr(L, kind)(3, **options)
+
+
+@given(layer=recurrent(), mask=st.booleans(), zero=st.booleans(), steps=st.integers(4, 6))
+@settings(quick, max_examples=50)
+def test_recurrent(against_keras: Any, layer: Any, mask: bool, zero: bool, steps: int) -> None:
+    layer.zero_output_for_mask = zero
+    inp = keras.Input((None, 4))
+    x = L.Masking(-1.0)(inp) if mask else inp
+    against_keras(keras.Model(inp, layer(x)), masked(3, steps, 4), save=(".keras",) if layer.go_backwards else ())
+
+
+@given(layer=recurrent(state=False), mode=st.sampled_from(["concat", "sum", "mul", "ave", None]), mask=st.booleans(), state=st.booleans())
+@settings(quick, max_examples=30)
+def test_bidirectional(against_keras: Any, layer: Any, mode: str | None, mask: bool, state: bool) -> None:
+    config = {**layer.get_config(), "return_state": state, "go_backwards": False}
+    wrapped = L.Bidirectional(type(layer).from_config(config), merge_mode=mode)
+    inp = keras.Input((None, 4))
+    x = L.Masking(-1.0)(inp) if mask else inp
+    against_keras(keras.Model(inp, wrapped(x)), masked(3, 5, 4), save=(".keras", ".h5") if mask else ())
+
+
+@given(sequences=st.booleans(), state=st.booleans(), mask=st.booleans())
+@settings(quick, max_examples=8)
+def test_stacked_cells(against_keras: Any, sequences: bool, state: bool, mask: bool) -> None:
+    cells = [L.LSTMCell(3), L.GRUCell(2), L.SimpleRNNCell(4), L.GRUCell(2, reset_after=False)]
+    inp = keras.Input((None, 4))
+    x = L.Masking(-1.0)(inp) if mask else inp
+    y = L.RNN(cells, return_sequences=sequences)(x)
+    z = L.RNN(L.LSTMCell(3), return_sequences=sequences, return_state=state)(x)
+    against_keras(keras.Model(inp, [y, z]), masked(3, 5, 4), save=(".keras", ".h5"))
+
+
+def test_initial_state_between_layers(against_keras: Any) -> None:
+    a, b = keras.Input((None, 4)), keras.Input((None, 2))
+    y, h, c = L.LSTM(3, return_state=True)(a)
+    z = L.LSTM(3, return_sequences=True)(b, initial_state=[h, c])
+    against_keras(keras.Model([a, b], [z, y]), data(2, 5, 4), data(2, 3, 2), save=(".keras", ".h5"))
+
+
+@given(rank=st.integers(1, 2), padding=st.sampled_from(["valid", "same"]), sequences=st.booleans(), strides=st.integers(1, 2))
+@settings(quick, max_examples=10)
+def test_conv_lstm(against_keras: Any, rank: int, padding: str, sequences: bool, strides: int) -> None:
+    layer = getattr(L, f"ConvLSTM{rank}D")(3, 3, strides=strides, padding=padding, return_sequences=sequences)
+    shape = (4, 6, 5)[: rank + 1]
+    inp = keras.Input((*shape, 2))
+    against_keras(keras.Model(inp, layer(inp)), data(2, *shape, 2), save=(".keras",), atol=1e-4)
+
+
+def test_embedding_masks_flow(against_keras: Any) -> None:
+    inp = keras.Input((None,), dtype="int32")
+    e = L.Embedding(12, 6, mask_zero=True)(inp)
+    d = L.Dropout(0.5)(L.Dense(5, activation="tanh")(e))
+    pooled = L.GlobalAveragePooling1D()(d)
+    seq = L.Bidirectional(L.GRU(3, return_sequences=True))(e)
+    joined = L.Concatenate()([seq, L.LayerNormalization()(d)])
+    out = [pooled, L.LSTM(4)(joined), L.TimeDistributed(L.Dense(2))(seq), L.LSTM(2)(L.Add()([e, e]))]
+    tokens = np.array([[3, 4, 0, 0, 0], [1, 2, 3, 11, 5], [7, 0, 2, 0, 1]], np.int32)
+    against_keras(keras.Model(inp, out), tokens, save=(".keras", ".h5"))
+
+
+def test_time_distributed(against_keras: Any) -> None:
+    inp = keras.Input((3, 6, 6, 2))
+    sub = keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(3, 3), L.BatchNormalization(), L.Flatten()])
+    out = [L.TimeDistributed(L.Conv2D(4, 3, padding="same"))(inp), L.TimeDistributed(sub)(inp),
+           L.TimeDistributed(L.TimeDistributed(L.Dense(3)))(inp)]  # fmt: skip
+    against_keras(keras.Model(inp, out), data(2, 3, 6, 6, 2), save=(".keras", ".h5"))
+
+
+@given(heads=st.integers(1, 3), value_dim=st.sampled_from([None, 5]), out=st.sampled_from([None, 7]), bias=st.booleans(),
+       causal=st.booleans(), scores=st.booleans(), mask=st.booleans(), dropout=st.sampled_from([0.0, 0.3]))  # fmt: skip
+@settings(quick, max_examples=30)
+def test_multi_head_attention(
+    against_keras: Any, heads: int, value_dim: Any, out: Any, bias: bool, causal: bool, scores: bool, mask: bool, dropout: float
+) -> None:
+    layer = L.MultiHeadAttention(heads, 4, value_dim=value_dim, output_shape=out, use_bias=bias, dropout=dropout)
+    q, v = keras.Input((None, 6)), keras.Input((5, 6))
+    query, value = (L.Masking(-1.0)(q), L.Masking(-1.0)(v)) if mask else (q, v)
+    y = layer(query, value, use_causal_mask=causal, return_attention_scores=scores)
+    a, b = data(3, 4, 6), data(3, 5, 6, seed=4)
+    a[0, -1], b[1, -2:] = -1, -1
+    against_keras(keras.Model([q, v], y), a, b, save=(".keras", ".h5") if bias else (), atol=5e-5)
+
+
+def test_attention_variants(against_keras: Any) -> None:
+    q, v, k = keras.Input((4, 6)), keras.Input((5, 6)), keras.Input((5, 6))
+    m = keras.Input((4, 5), dtype="bool")
+    out = [
+        L.Attention()([q, v]), L.Attention(use_scale=True)([q, v, k]), L.Attention(score_mode="concat")([q, v]),
+        L.AdditiveAttention()([q, v]), L.AdditiveAttention(use_scale=False)([q, v, k]),
+        L.Attention()([q, v], use_causal_mask=True), L.Attention()([L.Masking(-1.0)(q), L.Masking(-1.0)(v)]),
+        L.GroupQueryAttention(3, 4, 2)(q, v), L.MultiHeadAttention(2, 3)(q, v, k, attention_mask=m),
+        L.MultiHeadAttention(2, 3, sliding_window=2)(q, q),
+    ]  # fmt: skip
+    a, b = data(2, 4, 6), data(2, 5, 6, seed=2)
+    a[0, -1], b[1, -2:] = -1, -1
+    keep = np.random.default_rng(0).random((2, 4, 5)) < 0.7
+    keep[..., 0] = True
+    against_keras(keras.Model([q, v, k, m], out), a, b, data(2, 5, 6, seed=3), keep, save=(".keras",), atol=5e-5)
