@@ -5,7 +5,6 @@ Owns the order import -> passes -> schedule -> lower -> native code -> bundle. E
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,10 +17,9 @@ from .core.report import Report
 from .frontends.source import import_model
 from .ir.graph import Graph, Value
 from .ir.program import Program
-from .ir.target import Target
 from .passes.batch import batch_symbol
-from .passes.default import default_pipeline as pipeline_for
 from .passes.pipeline import Pipeline
+from .passes.pipeline import default_pipeline as pipeline_for
 from .passes.schedule import schedule
 from .passes.specialise import specialise
 from .portable import portable_text
@@ -58,7 +56,7 @@ def compile(
     note("import", 1, 1)
     graph = _bind(graph, dims)
     description = cpu_target()
-    passes = pipeline or pipeline_for(description)
+    passes = (pipeline or pipeline_for(description)).with_numerics(numerics)
     portable, final, names = _optimise(graph, passes, note)
     program = schedule(final, description)
     program.verify()
@@ -76,7 +74,7 @@ def compile(
         targets=images,
         in_place=[{"value": x.value, "reused": x.reused, "why": x.why} for x in program.placements],
         numerics=numerics,
-        source_hash=hashlib.sha256(graph.fingerprint().encode()).hexdigest(),
+        source_hash=graph.fingerprint,
         passes=names,
         threads=threads,
         producer=f"fusewright {__version__}",
@@ -129,7 +127,9 @@ def _targets(target: str | Sequence[str]) -> list[str]:
     names = [target] if isinstance(target, str) else list(target)
     unknown = [n for n in names if not n.startswith("cpu")]
     if unknown or not names:
-        raise CompileRefused(f"target {unknown[0] if unknown else target!r} is not available; this version compiles for 'cpu'")
+        raise CompileRefused(
+            f"target {unknown[0] if unknown else target!r} is not available; this version compiles for 'cpu'"
+        )
     return names
 
 
@@ -145,7 +145,12 @@ def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None)
     for name, value in dims.items():
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             fixed[name] = value
-        elif isinstance(value, tuple) and len(value) == 2 and value[0] >= 0 and (value[1] is None or value[1] >= value[0]):
+        elif (
+            isinstance(value, tuple)
+            and len(value) == 2
+            and value[0] >= 0
+            and (value[1] is None or value[1] >= value[0])
+        ):
             bounds[name] = value
         else:
             raise CompileRefused(f"dims[{name!r}] = {value!r} must be an int >= 0 or (low, high)")
@@ -154,7 +159,7 @@ def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None)
     return out
 
 
-def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, list[str]]:
+def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, Sequence[str]]:
     """(portable graph, graph for the backend, names of the passes that ran)."""
     kept: list[Graph] = []
     names = pipeline.names
@@ -163,7 +168,7 @@ def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, 
     def trace(name: str, after: Graph) -> None:
         done.append(name)
         note("passes", len(done), len(names))
-        if name == pipeline.portable_after:
+        if name == pipeline.portable_cut:
             kept.append(after.clone())
 
     final, _ = pipeline.run(graph, trace=trace)

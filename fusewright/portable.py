@@ -21,6 +21,7 @@ from .ir.graph import Const, Graph
 from .ir.interpreter import Interpreter
 from .ir.parser import parse_graph
 from .ir.text import print_graph
+from .ir.types import TensorType
 from .runtime.format import Container
 
 SMALL = 64  # bytes; smaller constants and splats stay in the text
@@ -58,7 +59,7 @@ def read_portable(text: str, weights: np.ndarray) -> Graph:
     while len(entries) < len(lines) and lines[len(entries)].startswith("@"):
         entries.append(_constant(lines[len(entries)], len(entries), weights))
 
-    def resolve(reference: str) -> Const:
+    def resolve(reference: str, type_: TensorType) -> Const:
         index = reference.removeprefix("@")
         if not index.isdigit() or int(index) >= len(entries):
             raise BundleRefused(f"graph.txt: there is no constant {reference}")

@@ -142,14 +142,17 @@ class Program:
                         buffer = self.buffers[place.index]
                         if not buffer.first <= number <= buffer.last:
                             raise VerifyError(
-                                f"step {number} touches {place}, live over {buffer.first}..{buffer.last}", step.node.where
+                                f"step {number} touches {place}, live over {buffer.first}..{buffer.last}",
+                                step.node.where,
                             )
         for buffer in self.buffers:
             if buffer.first > buffer.last:
                 raise VerifyError(f"a buffer lives from {buffer.first} to {buffer.last}")
 
     def __str__(self) -> str:
-        lines = [f"buffer{i}: {b.bytes} bytes, steps {b.first}..{b.last}  # {b.value}" for i, b in enumerate(self.buffers)]
+        lines = [
+            f"buffer{i}: {b.bytes} bytes, steps {b.first}..{b.last}  # {b.value}" for i, b in enumerate(self.buffers)
+        ]
         _print(self, self.steps, 0, [0], lines)
         lines += [f"output {name}: {place}" for name, place in zip(self.graph.output_names, self.outputs, strict=True)]
         return "\n".join(lines)

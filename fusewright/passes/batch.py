@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..core.dims import Dim, Extent, compare_eq, floordiv, mod, product, symbol, symbols
+from ..core.dims import Dim, Extent, compare_eq, floordiv, product, symbol, symbols
 from ..ir.graph import Graph, Node, Value
 from ..ir.interpreter import decomposition
 
@@ -105,7 +105,7 @@ class _Rows:
         shape = node.results[0].shape
         if given[0] is not FREE:
             return [Rows(given[0].axis + len(shape) - node.operands[0].rank, given[0].factor)]
-        return [self._only_axis(shape, {})]
+        return [self._only_axis(shape, set())]
 
     def iota(self, node: Node, given: list[State]) -> list[State]:
         return [self._only_axis(node.results[0].shape, {node.attrs["axis"]})]
@@ -141,8 +141,7 @@ class _Rows:
 
     def along(self, node: Node, given: list[State]) -> list[State]:
         """Ops that work along the axes named by ``axis`` or ``axes`` and keep the rank."""
-        axes = node.attrs.get("axes", node.attrs.get("axis"))
-        axes = (axes,) if isinstance(axes, int) else axes
+        axes = _axes(node)
         found = {s for s in given if s is not FREE}
         if len(found) > 1 or any(s.axis in axes for s in found):
             raise _Mixed
@@ -160,8 +159,7 @@ class _Rows:
         state = given[0]
         if state is FREE:
             return [FREE] * len(node.results)
-        axes = node.attrs.get("axes", node.attrs.get("axis"))
-        axes = (axes,) if isinstance(axes, int) else axes
+        axes = _axes(node)
         if state.axis in axes:
             raise _Mixed
         shift = 0 if node.attrs["keepdims"] else sum(a < state.axis for a in axes)
@@ -183,7 +181,10 @@ class _Rows:
         a, b = node.operands
         rank = node.results[0].rank
         found = set()
-        for v, s, flipped, inner in ((a, given[0], node.attrs["transpose_a"], -1), (b, given[1], node.attrs["transpose_b"], -2)):
+        for v, s, flipped, inner in (
+            (a, given[0], node.attrs["transpose_a"], -1),
+            (b, given[1], node.attrs["transpose_b"], -2),
+        ):
             if s is FREE:
                 continue
             at = s.axis - v.rank
@@ -222,6 +223,11 @@ class _Rows:
         if out[:n] != given[:n]:
             raise _Mixed
         return [*out[:n], *(FREE if s is FREE else Rows(s.axis + 1, s.factor) for s in out[n:])]
+
+
+def _axes(node: Node) -> tuple[int, ...]:
+    axes = node.attrs.get("axes", node.attrs.get("axis"))
+    return (axes,) if isinstance(axes, int) else tuple(axes or ())
 
 
 _RULES: dict[str, Callable[[_Rows, Node, list[State]], list[State]]] = {

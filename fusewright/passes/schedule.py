@@ -145,7 +145,9 @@ class _Scheduler:
                 if not why:
                     taken.add(frame.roots[operand])
                     place = self.program.places[operand]
-                    self.program.placements.append(Placement(name, operand.name or operand.producer.op.name, "in place"))
+                    self.program.placements.append(
+                        Placement(name, operand.name or operand.producer.op.name, "in place")
+                    )
                     return place, self._content()
                 reasons.append(f"operand {k}: {why}")
         self.program.placements.append(Placement(name, "", "; ".join(reasons) or "no operand"))
@@ -284,7 +286,10 @@ class _Scheduler:
         for t, source, target in moves:
             if (source[0].kind, source[0].index) in written:
                 # Another move overwrites this source: go through a buffer of its own.
-                spare = (Place("buffer", self._buffer(_Frame(frame.graph, loops), t.nbytes, "carried")), self._content())
+                spare = (
+                    Place("buffer", self._buffer(_Frame(frame.graph, loops), t.nbytes, "carried")),
+                    self._content(),
+                )
                 self._copy(source, spare, t, out)
                 source = spare
             staged.append((t, source, target))

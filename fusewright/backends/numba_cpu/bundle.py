@@ -48,7 +48,7 @@ def compile_cpu(
 
 
 def check_memory(plan: Plan, program: Program) -> None:
-    """Replay the plan on bytes for a few bindings: no step may read what another value overwrote. Raises VerifyError."""
+    """Replay the plan on bytes for a few bindings: no step reads what another value overwrote. Raises VerifyError."""
     lives = Lifetimes([b.first for b in plan.buffers], [b.last for b in plan.buffers])
     for probe in _PROBES if plan.symbols else _PROBES[:1]:
         env = {s: _clamp(probe, *program.graph.bounds.get(s, (0, None))) for s in plan.symbols}

@@ -10,8 +10,7 @@ from ...core.dtypes import F32
 from ...ir.graph import Graph, Node
 from ...ir.opdef import Cost
 from . import loops
-from .select import contract
-from .select import kernels
+from .select import contract, kernels
 from .templates.conv_plan import supports_blocked
 
 

@@ -122,7 +122,9 @@ def _matmul(found: Contraction, variant: Variant, fixed: Mapping[int, Const], co
     elif plan.rhs == "packed":
         pack = pack_rhs_kernel(dtype, plan)
         target = Word("temp", 0, writes=True)
-        out.append(bound("pack", pack, lambda a: target if a.kind == "output" else Word("operand", at), 0, 2 * b.type.nbytes))
+        out.append(
+            bound("pack", pack, lambda a: target if a.kind == "output" else Word("operand", at), 0, 2 * b.type.nbytes)
+        )
     template = matmul(variant, dtype, plan, found.epilogue)
     out.append(bound(_name("matmul", found), template, _words(found, weights), cost.flops, cost.bytes))
     return out

@@ -46,7 +46,9 @@ def read_region(region: Graph) -> Contraction | None:
     tail = [n for n in region.nodes if n is not anchor and n.op.name not in ("input", "constant", "return")]
     if any(n.op.kind != "elementwise" or n.op.scalar is None for n in tail):
         return None
-    if any(n.results[0].type is not anchor.results[0].type for n in tail if n.results[0].dtype is anchor.results[0].dtype):
+    if any(
+        n.results[0].type is not anchor.results[0].type for n in tail if n.results[0].dtype is anchor.results[0].dtype
+    ):
         return None
     stages, extras = _peel(anchor, tail, place, region.outputs[0])
     if stages is None:
@@ -100,7 +102,11 @@ def _peel(
 
 def _number(v: Value) -> float | None:
     const = v.const
-    return float(const.array.reshape(-1)[0]) if const is not None and const.array.size == 1 and v.dtype.np.kind == "f" else None
+    return (
+        float(const.array.reshape(-1)[0])
+        if const is not None and const.array.size == 1 and v.dtype.np.kind == "f"
+        else None
+    )
 
 
 def _stage(

@@ -50,6 +50,4 @@ def bound(
 ) -> Chosen:
     """A template with its named arguments turned into words; integers are the same everywhere."""
     words = tuple(Word("dim", value=a.value) if a.kind == "dim" else word(a) for a in template.args)
-    return Chosen(
-        name, template.text, words, template.extent, template.grain, template.scratch_bytes, flops, bytes
-    )
+    return Chosen(name, template.text, words, template.extent, template.grain, template.scratch_bytes, flops, bytes)
