@@ -110,9 +110,7 @@ class _Lowering:
             body = self._steps(step.body)
             return Loop(self.plan.expr(step.count), self.loops.pop().bumps, body)
         if isinstance(step, p.If):
-            return If(
-                self._address(step.condition), self._steps(step.then), self._steps(step.orelse), step.value
-            )
+            return If(self._address(step.condition), self._steps(step.then), self._steps(step.orelse), step.value)
         head = self._steps(step.head)
         return While(head, self._address(step.condition), self._steps(step.body), step.value)
 
