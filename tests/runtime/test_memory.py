@@ -104,7 +104,9 @@ def _copier(tiny: Any, count: str, source: str = "i", target: str = "b", live: t
     size = plan.expr(64)
     ends = {"i": plan.address("i", 0), "b": plan.address("b", 0), "o": plan.address("o", 0)}
     first = Call(2, [ends[source], ends[target]], plan.expr(count), 1 << 20, "first", "rw", [-1, 1], [size] * 2)
-    second = Call(2, [ends["i"], plan.address("b", 1)], size, 1 << 20, "second", "rw", [-1, 2], [size] * 2)
+    half = plan.expr(32)
+    sides = [plan.address("i", 0, 32), plan.address("b", 1)]
+    second = Call(2, sides, half, 1 << 20, "second", "rw", [-1, 2], [half] * 2)
     last = Call(2, [ends["b"], ends["o"]], size, 1 << 20, "last", "rw", [1, 3], [size] * 2)
     plan.steps = [first, second, last]
     plan.outputs = [ends["o"]]
