@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ...core.dims import Extent
 from ...core.dtypes import F32
+from ...ir.builder import Builder
 from ...ir.graph import Graph, Node
 from ...ir.opdef import Cost
 from . import loops
@@ -25,7 +26,11 @@ class CpuTarget:
         return kernels.supports(node)
 
     def can_fuse(self, kind: str, region: Graph) -> bool:
-        return contract.can_fuse(region) if kind == "contract" else loops.can_fuse(kind, region)
+        if kind == "contract":
+            return contract.can_fuse(region)
+        b = Builder()
+        inputs = [b.input(f"a{i}", v.dtype, v.shape) for i, v in enumerate(region.inputs)]
+        return loops.supports(b.apply("fused", inputs, {"kind": kind}, [region])[0].producer)
 
     def prefers_blocked(self, node: Node) -> bool:
         """Two-dimensional float32 convolutions with constant weights that fill at least one block of results."""
