@@ -12,6 +12,7 @@ from ..core.errors import FusewrightError
 
 Lowering = Callable[..., Any]
 _LAYERS: dict[str, Lowering] = {}
+_OPS: dict[tuple[str, str], Lowering] = {}
 
 
 def register_layer(name: str, *, replace: bool = False) -> Callable[[Lowering], Lowering]:
@@ -26,7 +27,9 @@ def register_layer(name: str, *, replace: bool = False) -> Callable[[Lowering], 
 
     def add(fn: Lowering) -> Lowering:
         if name in _LAYERS and not replace and _LAYERS[name] is not fn:
-            raise FusewrightError(f"a lowering for layer {name!r} is registered already; pass replace=True to change it")
+            raise FusewrightError(
+                f"a lowering for layer {name!r} is registered already; pass replace=True to change it"
+            )
         _LAYERS[name] = fn
         return fn
 
@@ -41,3 +44,25 @@ def unregister_layer(name: str) -> None:
 def registered_layer(name: str) -> Lowering | None:
     """The user's lowering of that layer class, or None."""
     return _LAYERS.get(name)
+
+
+def register_op(framework: str, name: str, *, replace: bool = False) -> Callable[[Lowering], Lowering]:
+    """Register how an op of another framework lowers, ``register_op("tf", "MyOp")`` (public as ``fw.register_op``).
+
+    The function gets the node and its operand Values, as the frontend of that framework documents.
+    Raises FusewrightError when the name is taken and ``replace`` is False.
+    """
+
+    def add(fn: Lowering) -> Lowering:
+        key = (framework, name)
+        if key in _OPS and not replace and _OPS[key] is not fn:
+            raise FusewrightError(f"a lowering for {framework} op {name!r} is registered already; pass replace=True")
+        _OPS[key] = fn
+        return fn
+
+    return add
+
+
+def registered_op(framework: str, name: str) -> Lowering | None:
+    """The user's lowering of that op, or None."""
+    return _OPS.get((framework, name))

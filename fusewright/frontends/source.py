@@ -72,7 +72,9 @@ def _sniff_folder(path: Path) -> Kind:
     if (path / "checkpoint").is_file():
         return "checkpoint"
     if (path / "config.json").is_file():
-        raise ImportRefused("unsupported-format", path.name, "an unzipped .keras folder is not supported", "save it as one file")
+        raise ImportRefused(
+            "unsupported-format", path.name, "an unzipped .keras folder is not supported", "save it as one file"
+        )
     raise ImportRefused("unknown-format", path.name, "the folder holds neither a SavedModel nor a checkpoint")
 
 
@@ -122,13 +124,20 @@ def import_model(
     if kind == "keras":
         for option, given in (("signature", signature), ("feeds", feeds), ("base_dir", base_dir)):
             if given is not None:
-                raise ImportRefused("unused-option", where, f"{option}= does not apply to Keras models", f"leave {option} out")
+                raise ImportRefused(
+                    "unused-option", where, f"{option}= does not apply to Keras models", f"leave {option} out"
+                )
         return import_keras(source, inputs=inputs, outputs=outputs, weights=weights, shapes=shapes, limits=limits)
     if kind == "tflite":
         raise ImportRefused(
-            "unsupported-format", where, "TensorFlow Lite files are not supported", "import the model it was converted from"
+            "unsupported-format",
+            where,
+            "TensorFlow Lite files are not supported",
+            "import the model it was converted from",
         )
     if kind == "bundle":
-        raise ImportRefused("unsupported-format", where, "this is a compiled bundle, not a model", "open it with fw.load")
+        raise ImportRefused(
+            "unsupported-format", where, "this is a compiled bundle, not a model", "open it with fw.load"
+        )
     what, hint = _NOT_YET[kind]
     raise ImportRefused("unsupported-format", where, f"{what} cannot be imported yet", hint)

@@ -49,7 +49,12 @@ def against_keras(scratch: Path) -> Compare:
     """``compare(model, *arrays, save=())``: eager Keras against the graph from the live object and from saved files."""
 
     def compare(
-        model: Any, *arrays: np.ndarray, save: tuple[str, ...] = (), rtol: float = 2e-4, atol: float = 2e-5, seed: int = 0
+        model: Any,
+        *arrays: np.ndarray,
+        save: tuple[str, ...] = (),
+        rtol: float = 2e-4,
+        atol: float = 2e-5,
+        seed: int = 0,
     ) -> None:
         randomise(model, seed)
         want = flat(model(list(arrays) if len(arrays) > 1 else arrays[0], training=False))

@@ -35,38 +35,65 @@ def conv_options(draw: Any, rank: int) -> dict[str, Any]:
         dilation = (1,) * rank  # Keras refuses both at once
     paddings = ["valid", "same"] + (["causal"] if rank == 1 else [])
     return {
-        "kernel_size": draw(per_axis(rank, 1, 3)), "strides": strides, "dilation_rate": dilation,
-        "padding": draw(st.sampled_from(paddings)), "use_bias": draw(st.booleans()),
+        "kernel_size": draw(per_axis(rank, 1, 3)),
+        "strides": strides,
+        "dilation_rate": dilation,
+        "padding": draw(st.sampled_from(paddings)),
+        "use_bias": draw(st.booleans()),
         "activation": draw(st.sampled_from([None, "relu", "tanh"])),
-    }  # fmt: skip
+    }
 
 
-@given(rank=st.integers(1, 3), options=st.data(), groups=st.sampled_from([1, 2]), symbolic=st.booleans(), size=st.integers(5, 8))
+@given(
+    rank=st.integers(1, 3),
+    options=st.data(),
+    groups=st.sampled_from([1, 2]),
+    symbolic=st.booleans(),
+    size=st.integers(5, 8),
+)
 @quick
 def test_conv(against_keras: Any, rank: int, options: Any, groups: int, symbolic: bool, size: int) -> None:
     drawn = options.draw(conv_options(rank))
     spatial = (size, size + 1, 6)[:rank]
-    model = chain(((None,) * rank if symbolic else spatial) + (4,), getattr(L, f"Conv{rank}D")(6, groups=groups, **drawn))
+    model = chain(
+        ((None,) * rank if symbolic else spatial) + (4,), getattr(L, f"Conv{rank}D")(6, groups=groups, **drawn)
+    )
     against_keras(model, data(2, *spatial, 4), save=(".keras",) if drawn["use_bias"] else ())
 
 
-@given(rank=st.integers(1, 3), kernel=st.integers(1, 4), stride=st.integers(1, 3), padding=st.sampled_from(["valid", "same"]),
-       extra=st.sampled_from([None, 0, 1]), dilation=st.sampled_from([1, 1, 2]), symbolic=st.booleans())  # fmt: skip
+@given(
+    rank=st.integers(1, 3),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.sampled_from(["valid", "same"]),
+    extra=st.sampled_from([None, 0, 1]),
+    dilation=st.sampled_from([1, 1, 2]),
+    symbolic=st.booleans(),
+)
 @settings(quick, max_examples=40)
 def test_conv_transpose(
-    against_keras: Any, rank: int, kernel: int, stride: int, padding: str, extra: int | None, dilation: int, symbolic: bool
+    against_keras: Any,
+    rank: int,
+    kernel: int,
+    stride: int,
+    padding: str,
+    extra: int | None,
+    dilation: int,
+    symbolic: bool,
 ) -> None:
     assume(extra is None or extra < stride)
     assume(dilation == 1 or stride == 1)
     # TensorFlow's CPU kernels lack dilated 3-D transposed convolution; SAME needs a size that its formula can invert.
     assume(not (dilation > 1 and rank == 3))
     assume(padding == "valid" or extra is None or kernel >= stride)
-    layer = getattr(L, f"Conv{rank}DTranspose")(3, kernel, stride, padding, output_padding=extra, dilation_rate=dilation)
+    layer = getattr(L, f"Conv{rank}DTranspose")(
+        3, kernel, stride, padding, output_padding=extra, dilation_rate=dilation
+    )
     spatial = (4, 5, 3)[:rank]
     try:
         model = chain(((None,) * rank if symbolic else spatial) + (2,), layer)
         model(data(1, *spatial, 2))
-    except Exception:  # noqa: BLE001 - what eager Keras itself refuses is no case
+    except Exception:
         assume(False)
     against_keras(model, data(2, *spatial, 2), save=(".keras",))
 
@@ -97,8 +124,14 @@ def test_channels_first() -> None:
     np.testing.assert_allclose(got.transpose(0, 2, 3, 1), np.asarray(last(x)), rtol=1e-4, atol=1e-5)
 
 
-@given(rank=st.integers(1, 3), kind=st.sampled_from(["Max", "Average"]), window=st.integers(1, 3),
-       strides=st.sampled_from([None, 1, 2, 3]), padding=st.sampled_from(["valid", "same"]), symbolic=st.booleans())  # fmt: skip
+@given(
+    rank=st.integers(1, 3),
+    kind=st.sampled_from(["Max", "Average"]),
+    window=st.integers(1, 3),
+    strides=st.sampled_from([None, 1, 2, 3]),
+    padding=st.sampled_from(["valid", "same"]),
+    symbolic=st.booleans(),
+)
 @quick
 def test_pooling(
     against_keras: Any, rank: int, kind: str, window: int, strides: int | None, padding: str, symbolic: bool

@@ -48,27 +48,43 @@ def test_every_activation_function(against_keras: Any) -> None:
 def test_activation_layers(against_keras: Any) -> None:
     inp = keras.Input((4, 6))
     layers = [
-        L.ReLU(), L.ReLU(max_value=1.5), L.ReLU(negative_slope=0.1), L.ReLU(threshold=0.5, max_value=2.0),
-        L.ReLU(max_value=6.0, negative_slope=0.2, threshold=0.3), L.LeakyReLU(0.17), L.ELU(0.7), L.PReLU(),
-        L.PReLU(shared_axes=[1]), L.Softmax(), L.Softmax(axis=1), L.Softmax(axis=(1, 2)),
-        L.Activation("gelu"), L.Activation(keras.activations.gelu), L.Dense(3, activation=L.LeakyReLU(0.3)),
-    ]  # fmt: skip
+        L.ReLU(),
+        L.ReLU(max_value=1.5),
+        L.ReLU(negative_slope=0.1),
+        L.ReLU(threshold=0.5, max_value=2.0),
+        L.ReLU(max_value=6.0, negative_slope=0.2, threshold=0.3),
+        L.LeakyReLU(0.17),
+        L.ELU(0.7),
+        L.PReLU(),
+        L.PReLU(shared_axes=[1]),
+        L.Softmax(),
+        L.Softmax(axis=1),
+        L.Softmax(axis=(1, 2)),
+        L.Activation("gelu"),
+        L.Activation(keras.activations.gelu),
+        L.Dense(3, activation=L.LeakyReLU(0.3)),
+    ]
     against_keras(keras.Model(inp, [layer(inp) for layer in layers]), data(3, 4, 6, scale=4.0), save=(".keras", ".h5"))
 
 
 @given(
-    equation=st.sampled_from([("abc,cd->abd", (None, 4), "d"), ("...x,xy->...y", 6, None), ("abc,cde->abde", (None, 2, 3), "de")]),
+    equation=st.sampled_from(
+        [("abc,cd->abd", (None, 4), "d"), ("...x,xy->...y", 6, None), ("abc,cde->abde", (None, 2, 3), "de")]
+    ),
 )
 @quick
 def test_einsum_dense(against_keras: Any, equation: Any) -> None:
     text, shape, bias = equation
-    against_keras(chain((3, 5), L.EinsumDense(text, shape, bias_axes=bias, activation="tanh")), data(2, 3, 5), save=(".keras",))
+    against_keras(
+        chain((3, 5), L.EinsumDense(text, shape, bias_axes=bias, activation="tanh")), data(2, 3, 5), save=(".keras",)
+    )
 
 
 @given(
     kind=st.sampled_from(["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"]),
-    axis=st.sampled_from([1, -1]), broadcast=st.booleans(),
-)  # fmt: skip
+    axis=st.sampled_from([1, -1]),
+    broadcast=st.booleans(),
+)
 @quick
 def test_merges(against_keras: Any, kind: str, axis: int, broadcast: bool) -> None:
     a, b = keras.Input((4, 3)), keras.Input((4, 1) if broadcast and kind != "Concatenate" else (4, 3))
@@ -80,20 +96,27 @@ def test_merges(against_keras: Any, kind: str, axis: int, broadcast: bool) -> No
 @quick
 def test_dot(against_keras: Any, axes: Any, normalize: bool) -> None:
     a, b = keras.Input((4, 4)), keras.Input((4, 4))
-    against_keras(keras.Model([a, b], L.Dot(axes=axes, normalize=normalize)([a, b])), data(2, 4, 4), data(2, 4, 4, seed=5))
+    against_keras(
+        keras.Model([a, b], L.Dot(axes=axes, normalize=normalize)([a, b])), data(2, 4, 4), data(2, 4, 4, seed=5)
+    )
 
 
 @given(
-    kind=st.sampled_from(["batch", "layer", "group", "unit", "rms"]), axis=st.sampled_from([-1, 1, 2, (1, 2), (2, 3)]),
-    scale=st.booleans(), center=st.booleans(), epsilon=st.sampled_from([1e-3, 1e-6, 0.1]),
-)  # fmt: skip
+    kind=st.sampled_from(["batch", "layer", "group", "unit", "rms"]),
+    axis=st.sampled_from([-1, 1, 2, (1, 2), (2, 3)]),
+    scale=st.booleans(),
+    center=st.booleans(),
+    epsilon=st.sampled_from([1e-3, 1e-6, 0.1]),
+)
 @settings(quick, max_examples=40)
 def test_normalisation(against_keras: Any, kind: str, axis: Any, scale: bool, center: bool, epsilon: float) -> None:
     single = axis if isinstance(axis, int) else -1
     layer = {
         "batch": lambda: L.BatchNormalization(axis=single, epsilon=epsilon, scale=scale, center=center),
         "layer": lambda: L.LayerNormalization(axis=axis, epsilon=epsilon, scale=scale, center=center),
-        "group": lambda: L.GroupNormalization(groups=2 if single == -1 else -1, axis=single, epsilon=epsilon, scale=scale, center=center),
+        "group": lambda: L.GroupNormalization(
+            groups=2 if single == -1 else -1, axis=single, epsilon=epsilon, scale=scale, center=center
+        ),
         "unit": lambda: L.UnitNormalization(axis=axis),
         "rms": lambda: L.RMSNormalization(epsilon=epsilon),
     }[kind]()
@@ -103,15 +126,21 @@ def test_normalisation(against_keras: Any, kind: str, axis: Any, scale: bool, ce
 def test_normalization_layer(against_keras: Any) -> None:
     adapted = L.Normalization()
     adapted.adapt(data(20, 4))
-    layers = [adapted, L.Normalization(mean=1.5, variance=2.5), L.Normalization(axis=None, mean=0.5, variance=4.0),
-              L.Normalization(mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0, 4.0, 9.0, 16.0], invert=True)]  # fmt: skip
+    layers = [
+        adapted,
+        L.Normalization(mean=1.5, variance=2.5),
+        L.Normalization(axis=None, mean=0.5, variance=4.0),
+        L.Normalization(mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0, 4.0, 9.0, 16.0], invert=True),
+    ]
     inp = keras.Input((4,))
     model = keras.Model(inp, [layer(inp) for layer in layers])
     against_keras(model, data(5, 4), save=(".keras", ".h5"))
 
 
 @given(
-    target=st.sampled_from([(-1,), (2, -1), (3, 4), (1, 12), (2, 2, 3)]), dims=st.permutations([1, 2, 3]), n=st.integers(1, 3)
+    target=st.sampled_from([(-1,), (2, -1), (3, 4), (1, 12), (2, 2, 3)]),
+    dims=st.permutations([1, 2, 3]),
+    n=st.integers(1, 3),
 )
 @quick
 def test_reshaping(against_keras: Any, target: Any, dims: Any, n: int) -> None:
@@ -128,12 +157,16 @@ def test_flatten_and_reshape_with_symbolic_extents(against_keras: Any) -> None:
 
 
 @given(
-    crop=st.sampled_from([1, (1, 2), ((0, 1), (2, 1))]), pad=st.sampled_from([1, (2, 1), ((0, 2), (1, 0))]),
-    size=st.sampled_from([2, (1, 3), (2, 2)]), mode=st.sampled_from(["nearest", "bilinear", "bicubic"]),
+    crop=st.sampled_from([1, (1, 2), ((0, 1), (2, 1))]),
+    pad=st.sampled_from([1, (2, 1), ((0, 2), (1, 0))]),
+    size=st.sampled_from([2, (1, 3), (2, 2)]),
+    mode=st.sampled_from(["nearest", "bilinear", "bicubic"]),
     first=st.booleans(),
-)  # fmt: skip
+)
 @settings(quick, max_examples=20)
-def test_cropping_padding_upsampling(against_keras: Any, crop: Any, pad: Any, size: Any, mode: str, first: bool) -> None:
+def test_cropping_padding_upsampling(
+    against_keras: Any, crop: Any, pad: Any, size: Any, mode: str, first: bool
+) -> None:
     form = "channels_first" if first else "channels_last"
     shape = (3, 5, 6) if first else (5, 6, 3)
     layers = [L.Cropping2D(crop, data_format=form), L.ZeroPadding2D(pad, data_format=form)]
@@ -145,13 +178,22 @@ def test_cropping_padding_upsampling(against_keras: Any, crop: Any, pad: Any, si
 
 def test_one_and_three_dimensional_moves(against_keras: Any) -> None:
     a, b = keras.Input((None, 3)), keras.Input((4, 3, 5, 2))
-    out = [L.Cropping1D((1, 2))(a), L.ZeroPadding1D((2, 1))(a), L.UpSampling1D(3)(a), L.Cropping3D(1)(b),
-           L.ZeroPadding3D(((0, 1), (2, 0), (1, 1)))(b), L.UpSampling3D((2, 1, 3))(b)]  # fmt: skip
+    out = [
+        L.Cropping1D((1, 2))(a),
+        L.ZeroPadding1D((2, 1))(a),
+        L.UpSampling1D(3)(a),
+        L.Cropping3D(1)(b),
+        L.ZeroPadding3D(((0, 1), (2, 0), (1, 1)))(b),
+        L.UpSampling3D((2, 1, 3))(b),
+    ]
     against_keras(keras.Model([a, b], out), data(2, 5, 3), data(2, 4, 3, 5, 2), save=(".keras",))
 
 
-@given(size=st.sampled_from([(4, 4), (7, 3), (11, 13)]), mode=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos3"]),
-       antialias=st.booleans())  # fmt: skip
+@given(
+    size=st.sampled_from([(4, 4), (7, 3), (11, 13)]),
+    mode=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos3"]),
+    antialias=st.booleans(),
+)
 @quick
 def test_resizing(against_keras: Any, size: Any, mode: str, antialias: bool) -> None:
     model = chain((6, 8, 2), L.Resizing(*size, interpolation=mode, antialias=antialias))
@@ -161,10 +203,24 @@ def test_resizing(against_keras: Any, size: Any, mode: str, antialias: bool) -> 
 
 def test_preprocessing_and_identities(against_keras: Any) -> None:
     inp = keras.Input((6, 8, 3))
-    layers = [L.Rescaling(1 / 127.5, offset=-1), L.Rescaling([0.1, 0.2, 0.3]), L.CenterCrop(4, 5), L.Dropout(0.5),
-              L.SpatialDropout2D(0.5), L.GaussianNoise(0.3), L.GaussianDropout(0.3), L.AlphaDropout(0.2), L.RandomFlip(),
-              L.RandomRotation(0.2), L.RandomZoom(0.1), L.RandomContrast(0.3), L.Identity(), L.ActivityRegularization(0.1),
-              L.SpectralNormalization(L.Dense(3)), L.Discretization(bin_boundaries=[-1.0, 0.0, 0.5])]  # fmt: skip
+    layers = [
+        L.Rescaling(1 / 127.5, offset=-1),
+        L.Rescaling([0.1, 0.2, 0.3]),
+        L.CenterCrop(4, 5),
+        L.Dropout(0.5),
+        L.SpatialDropout2D(0.5),
+        L.GaussianNoise(0.3),
+        L.GaussianDropout(0.3),
+        L.AlphaDropout(0.2),
+        L.RandomFlip(),
+        L.RandomRotation(0.2),
+        L.RandomZoom(0.1),
+        L.RandomContrast(0.3),
+        L.Identity(),
+        L.ActivityRegularization(0.1),
+        L.SpectralNormalization(L.Dense(3)),
+        L.Discretization(bin_boundaries=[-1.0, 0.0, 0.5]),
+    ]
     against_keras(keras.Model(inp, [layer(inp) for layer in layers]), data(2, 6, 8, 3), save=(".keras",))
 
 

@@ -31,9 +31,12 @@ def masked(n: int, t: int, features: int) -> np.ndarray:
 def recurrent(draw: Any, kinds: tuple[str, ...] = ("SimpleRNN", "LSTM", "GRU"), state: bool = True) -> Any:
     kind = draw(st.sampled_from(kinds))
     options = {
-        "return_sequences": draw(st.booleans()), "go_backwards": draw(st.booleans()), "use_bias": draw(st.booleans()),
-        "return_state": state and draw(st.booleans()), "activation": draw(st.sampled_from(["tanh", "relu"])),
-    }  # fmt: skip
+        "return_sequences": draw(st.booleans()),
+        "go_backwards": draw(st.booleans()),
+        "use_bias": draw(st.booleans()),
+        "return_state": state and draw(st.booleans()),
+        "activation": draw(st.sampled_from(["tanh", "relu"])),
+    }
     if kind != "SimpleRNN":
         options["recurrent_activation"] = draw(st.sampled_from(["sigmoid", "hard_sigmoid"]))
     if kind == "GRU":
@@ -50,7 +53,12 @@ def test_recurrent(against_keras: Any, layer: Any, mask: bool, zero: bool, steps
     against_keras(keras.Model(inp, layer(x)), masked(3, steps, 4), save=(".keras",) if layer.go_backwards else ())
 
 
-@given(layer=recurrent(state=False), mode=st.sampled_from(["concat", "sum", "mul", "ave", None]), mask=st.booleans(), state=st.booleans())
+@given(
+    layer=recurrent(state=False),
+    mode=st.sampled_from(["concat", "sum", "mul", "ave", None]),
+    mask=st.booleans(),
+    state=st.booleans(),
+)
 @settings(quick, max_examples=30)
 def test_bidirectional(against_keras: Any, layer: Any, mode: str | None, mask: bool, state: bool) -> None:
     config = {**layer.get_config(), "return_state": state, "go_backwards": False}
@@ -78,7 +86,12 @@ def test_initial_state_between_layers(against_keras: Any) -> None:
     against_keras(keras.Model([a, b], [z, y]), data(2, 5, 4), data(2, 3, 2), save=(".keras", ".h5"))
 
 
-@given(rank=st.integers(1, 2), padding=st.sampled_from(["valid", "same"]), sequences=st.booleans(), strides=st.integers(1, 2))
+@given(
+    rank=st.integers(1, 2),
+    padding=st.sampled_from(["valid", "same"]),
+    sequences=st.booleans(),
+    strides=st.integers(1, 2),
+)
 @settings(quick, max_examples=10)
 def test_conv_lstm(against_keras: Any, rank: int, padding: str, sequences: bool, strides: int) -> None:
     layer = getattr(L, f"ConvLSTM{rank}D")(3, 3, strides=strides, padding=padding, return_sequences=sequences)
@@ -102,16 +115,35 @@ def test_embedding_masks_flow(against_keras: Any) -> None:
 def test_time_distributed(against_keras: Any) -> None:
     inp = keras.Input((3, 6, 6, 2))
     sub = keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(3, 3), L.BatchNormalization(), L.Flatten()])
-    out = [L.TimeDistributed(L.Conv2D(4, 3, padding="same"))(inp), L.TimeDistributed(sub)(inp),
-           L.TimeDistributed(L.TimeDistributed(L.Dense(3)))(inp)]  # fmt: skip
+    out = [
+        L.TimeDistributed(L.Conv2D(4, 3, padding="same"))(inp),
+        L.TimeDistributed(sub)(inp),
+        L.TimeDistributed(L.TimeDistributed(L.Dense(3)))(inp),
+    ]
     against_keras(keras.Model(inp, out), data(2, 3, 6, 6, 2), save=(".keras", ".h5"))
 
 
-@given(heads=st.integers(1, 3), value_dim=st.sampled_from([None, 5]), out=st.sampled_from([None, 7]), bias=st.booleans(),
-       causal=st.booleans(), scores=st.booleans(), mask=st.booleans(), dropout=st.sampled_from([0.0, 0.3]))  # fmt: skip
+@given(
+    heads=st.integers(1, 3),
+    value_dim=st.sampled_from([None, 5]),
+    out=st.sampled_from([None, 7]),
+    bias=st.booleans(),
+    causal=st.booleans(),
+    scores=st.booleans(),
+    mask=st.booleans(),
+    dropout=st.sampled_from([0.0, 0.3]),
+)
 @settings(quick, max_examples=30)
 def test_multi_head_attention(
-    against_keras: Any, heads: int, value_dim: Any, out: Any, bias: bool, causal: bool, scores: bool, mask: bool, dropout: float
+    against_keras: Any,
+    heads: int,
+    value_dim: Any,
+    out: Any,
+    bias: bool,
+    causal: bool,
+    scores: bool,
+    mask: bool,
+    dropout: float,
 ) -> None:
     layer = L.MultiHeadAttention(heads, 4, value_dim=value_dim, output_shape=out, use_bias=bias, dropout=dropout)
     q, v = keras.Input((None, 6)), keras.Input((5, 6))
@@ -126,12 +158,17 @@ def test_attention_variants(against_keras: Any) -> None:
     q, v, k = keras.Input((4, 6)), keras.Input((5, 6)), keras.Input((5, 6))
     m = keras.Input((4, 5), dtype="bool")
     out = [
-        L.Attention()([q, v]), L.Attention(use_scale=True)([q, v, k]), L.Attention(score_mode="concat")([q, v]),
-        L.AdditiveAttention()([q, v]), L.AdditiveAttention(use_scale=False)([q, v, k]),
-        L.Attention()([q, v], use_causal_mask=True), L.Attention()([L.Masking(-1.0)(q), L.Masking(-1.0)(v)]),
-        L.GroupQueryAttention(3, 4, 2)(q, v), L.MultiHeadAttention(2, 3)(q, v, k, attention_mask=m),
+        L.Attention()([q, v]),
+        L.Attention(use_scale=True)([q, v, k]),
+        L.Attention(score_mode="concat")([q, v]),
+        L.AdditiveAttention()([q, v]),
+        L.AdditiveAttention(use_scale=False)([q, v, k]),
+        L.Attention()([q, v], use_causal_mask=True),
+        L.Attention()([L.Masking(-1.0)(q), L.Masking(-1.0)(v)]),
+        L.GroupQueryAttention(3, 4, 2)(q, v),
+        L.MultiHeadAttention(2, 3)(q, v, k, attention_mask=m),
         L.MultiHeadAttention(2, 3, sliding_window=2)(q, q),
-    ]  # fmt: skip
+    ]
     a, b = data(2, 4, 6), data(2, 5, 6, seed=2)
     a[0, -1], b[1, -2:] = -1, -1
     keep = np.random.default_rng(0).random((2, 4, 5)) < 0.7

@@ -54,17 +54,57 @@ def test_frozen_layers_in_nested_models_keep_their_weights(against_keras: Any) -
 def test_operations(against_keras: Any) -> None:
     a, b = keras.Input((4, 6)), keras.Input((4, 6))
     out = [
-        a[:, 0], a[..., 1:3], a[:, None, ::2], a[:, -1, ::-1], a + b, 1 - a, a / 2, a**2.0, -a, abs(a), a > b, a @ ops.transpose(b, (0, 2, 1)),
-        ops.mean(a, axis=1, keepdims=True), ops.reshape(a, (-1, 24)), ops.expand_dims(a, 1), ops.squeeze(a[:, 0:1], 1),
-        ops.where(a > 0, a, b), ops.where(a > 0, a, 0.0), ops.stack([a, b], axis=1), *ops.split(a, 3, axis=-1), ops.softmax(a, axis=1), ops.relu(a),
-        ops.einsum("abc,abd->acd", a, b), ops.cast(a * 4, "int32"), ops.max(a, axis=-1), ops.clip(a, -0.2, 0.3),
-        ops.pad(a, ((0, 0), (1, 1), (0, 2))), ops.take(a, [0, -1], axis=1), ops.maximum(a, 0.5), ops.tile(a, (1, 2, 1)),
-        ops.repeat(a, 2, axis=1), ops.argmax(a, axis=-1), ops.one_hot(ops.argmax(a, axis=-1), 6), ops.norm(a, axis=-1),
-        ops.gelu(a), ops.normalize(a), ops.logical_and(a > 0, b > 0), ops.sum(a, axis=(1, 2)), ops.flip(a, axis=1),
-        ops.cumsum(a, axis=1), ops.matmul(a, ops.swapaxes(b, 1, 2)), ops.rsqrt(ops.square(a) + 1), ops.std(a, axis=1),
-        ops.logsumexp(a, axis=-1), ops.log1p(ops.exp(a)), ops.concatenate([a, b], axis=-1), ops.power(a, 2),
-        ops.leaky_relu(a), ops.cast(a, "int32") + 1, ops.sign(a) * ops.floor(a * 3),
-    ]  # fmt: skip
+        a[:, 0],
+        a[..., 1:3],
+        a[:, None, ::2],
+        a[:, -1, ::-1],
+        a + b,
+        1 - a,
+        a / 2,
+        a**2.0,
+        -a,
+        abs(a),
+        a > b,
+        a @ ops.transpose(b, (0, 2, 1)),
+        ops.mean(a, axis=1, keepdims=True),
+        ops.reshape(a, (-1, 24)),
+        ops.expand_dims(a, 1),
+        ops.squeeze(a[:, 0:1], 1),
+        ops.where(a > 0, a, b),
+        ops.where(a > 0, a, 0.0),
+        ops.stack([a, b], axis=1),
+        *ops.split(a, 3, axis=-1),
+        ops.softmax(a, axis=1),
+        ops.relu(a),
+        ops.einsum("abc,abd->acd", a, b),
+        ops.cast(a * 4, "int32"),
+        ops.max(a, axis=-1),
+        ops.clip(a, -0.2, 0.3),
+        ops.pad(a, ((0, 0), (1, 1), (0, 2))),
+        ops.take(a, [0, -1], axis=1),
+        ops.maximum(a, 0.5),
+        ops.tile(a, (1, 2, 1)),
+        ops.repeat(a, 2, axis=1),
+        ops.argmax(a, axis=-1),
+        ops.one_hot(ops.argmax(a, axis=-1), 6),
+        ops.norm(a, axis=-1),
+        ops.gelu(a),
+        ops.normalize(a),
+        ops.logical_and(a > 0, b > 0),
+        ops.sum(a, axis=(1, 2)),
+        ops.flip(a, axis=1),
+        ops.cumsum(a, axis=1),
+        ops.matmul(a, ops.swapaxes(b, 1, 2)),
+        ops.rsqrt(ops.square(a) + 1),
+        ops.std(a, axis=1),
+        ops.logsumexp(a, axis=-1),
+        ops.log1p(ops.exp(a)),
+        ops.concatenate([a, b], axis=-1),
+        ops.power(a, 2),
+        ops.leaky_relu(a),
+        ops.cast(a, "int32") + 1,
+        ops.sign(a) * ops.floor(a * 3),
+    ]
     against_keras(keras.Model([a, b], out), data(3, 4, 6), data(3, 4, 6, seed=2), save=(".keras", ".h5"))
 
 
@@ -75,25 +115,39 @@ def keras2_models() -> dict[str, tuple[Any, tuple[np.ndarray, ...]]]:
     x = K.TimeDistributed(K.Dense(4, activation="hard_sigmoid"))(x)
     y, h = K.GRU(5, return_state=True, reset_after=False)(x)
     recurrent = tf_keras.Model(a, [K.Dense(2)(y), h, K.LeakyReLU(0.25)(x)])
-    inner = tf_keras.Sequential([K.Dense(4, activation="relu", input_shape=(4,)), K.BatchNormalization(), K.Dropout(0.3)])
+    inner = tf_keras.Sequential(
+        [K.Dense(4, activation="relu", input_shape=(4,)), K.BatchNormalization(), K.Dropout(0.3)]
+    )
     i, j = tf_keras.Input((4,)), tf_keras.Input((4,))
     functional = tf_keras.Model([i, j], [K.Add()([inner(i), inner(j)]), K.Concatenate(axis=1)([i, inner(inner(j))])])
     image = tf_keras.Sequential(
-        [K.Conv2D(4, 3, padding="same", activation="relu", input_shape=(8, 8, 3)), K.BatchNormalization(), K.MaxPooling2D(),
-         K.SeparableConv2D(5, 3), K.DepthwiseConv2D(2), K.ELU(), K.PReLU(shared_axes=[1, 2]), K.GlobalAveragePooling2D(),
-         K.Dense(3, activation="softmax")]
-    )  # fmt: skip
+        [
+            K.Conv2D(4, 3, padding="same", activation="relu", input_shape=(8, 8, 3)),
+            K.BatchNormalization(),
+            K.MaxPooling2D(),
+            K.SeparableConv2D(5, 3),
+            K.DepthwiseConv2D(2),
+            K.ELU(),
+            K.PReLU(shared_axes=[1, 2]),
+            K.GlobalAveragePooling2D(),
+            K.Dense(3, activation="softmax"),
+        ]
+    )
     sequence = data(3, 5, 4)
     sequence[0, -2:] = -1
     q, v = tf_keras.Input((4, 6)), tf_keras.Input((5, 6))
-    attention = tf_keras.Model([q, v], [K.MultiHeadAttention(2, 3)(q, v), K.Attention()([q, v]), K.AdditiveAttention()([q, v])])
+    attention = tf_keras.Model(
+        [q, v], [K.MultiHeadAttention(2, 3)(q, v), K.Attention()([q, v]), K.AdditiveAttention()([q, v])]
+    )
     t = tf_keras.Input((6,))
     raw = tf_keras.Model(t, [tf_keras.activations.relu(t * 2.0 + 1.0), t[:, 1:3], tf_keras.backend.abs(t)])
     return {
-        "recurrent": (recurrent, (sequence,)), "functional": (functional, (data(2, 4), data(2, 4, seed=3))),
-        "image": (image, (data(2, 8, 8, 3),)), "attention": (attention, (data(2, 4, 6), data(2, 5, 6, seed=3))),
+        "recurrent": (recurrent, (sequence,)),
+        "functional": (functional, (data(2, 4), data(2, 4, seed=3))),
+        "image": (image, (data(2, 8, 8, 3),)),
+        "attention": (attention, (data(2, 4, 6), data(2, 5, 6, seed=3))),
         "raw": (raw, (data(2, 6),)),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ["recurrent", "functional", "image", "attention", "raw"])
@@ -133,7 +187,9 @@ def test_sequential_as_list_with_batch_input_shape(scratch: Path) -> None:
     edit_config(path, old)
     graph = import_keras(path)
     x = data(5, 3)
-    np.testing.assert_allclose(graph.run({graph.inputs[0].name: x})[graph.output_names[0]], np.asarray(model(x)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        graph.run({graph.inputs[0].name: x})[graph.output_names[0]], np.asarray(model(x)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_chunked_attributes(scratch: Path) -> None:
@@ -148,7 +204,9 @@ def test_chunked_attributes(scratch: Path) -> None:
             group.attrs[f"layer_names{i}"] = np.array([name], dtype="S32")
     graph = import_keras(path)
     x = data(5, 3)
-    np.testing.assert_allclose(graph.run({graph.inputs[0].name: x})[graph.output_names[0]], np.asarray(model(x)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        graph.run({graph.inputs[0].name: x})[graph.output_names[0]], np.asarray(model(x)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_json_with_weights(scratch: Path) -> None:
@@ -180,7 +238,9 @@ def test_selected_outputs_and_reordered_inputs() -> None:
     assert [v.name for v in graph.inputs] == ["b", "a"]
     assert graph.output_names == ["hidden"]
     np.testing.assert_allclose(
-        graph.run({"a": data(2, 3), "b": data(2, 2)})["hidden"], np.asarray(model.get_layer("hidden")(data(2, 3))), atol=1e-5
+        graph.run({"a": data(2, 3), "b": data(2, 2)})["hidden"],
+        np.asarray(model.get_layer("hidden")(data(2, 3))),
+        atol=1e-5,
     )
 
 

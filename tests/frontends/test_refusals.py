@@ -48,7 +48,11 @@ def archive(path: Path, config: Any, weights: bytes = b"", version: str = "3.9.0
 
 
 def sequential(*layers: Any) -> dict[str, Any]:
-    first = {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": [None, 3], "name": "in", "dtype": "float32"}}
+    first = {
+        "module": "keras.layers",
+        "class_name": "InputLayer",
+        "config": {"batch_shape": [None, 3], "name": "in", "dtype": "float32"},
+    }
     return {"module": "keras", "class_name": "Sequential", "config": {"name": "s", "layers": [first, *layers]}}
 
 
@@ -58,9 +62,12 @@ def entry(kind: str, module: str = "keras.layers", **config: Any) -> dict[str, A
 
 def test_all_unknown_layers_at_once(scratch: Path, refused: Any) -> None:
     config = sequential(
-        entry("Mystery", "my.package"), entry("ReLU"), entry("Other"), entry("Lambda", function={"class_name": "__lambda__"}),
+        entry("Mystery", "my.package"),
+        entry("ReLU"),
+        entry("Other"),
+        entry("Lambda", function={"class_name": "__lambda__"}),
         {**entry("Dense", "os.path"), "registered_name": "pkg>Dense"},
-    )  # fmt: skip
+    )
     error = refused(archive(scratch / "unknown.keras", config), "unknown-layer")
     assert [p.where for p in error.problems] == ["mystery", "other", "lambda", "dense"]
     assert [p.code for p in error.problems] == ["unknown-layer", "unknown-layer", "unsafe-layer", "unknown-layer"]
@@ -105,7 +112,9 @@ def test_registered_layer(scratch: Path) -> None:
         x = np.ones((2, 3), np.float32)
         for source in (model, scratch / "swap.keras"):
             graph = import_keras(source)
-            np.testing.assert_allclose(graph.run({graph.inputs[0].name: x})[graph.output_names[0]], np.asarray(model(x)))
+            np.testing.assert_allclose(
+                graph.run({graph.inputs[0].name: x})[graph.output_names[0]], np.asarray(model(x))
+            )
         with pytest.raises(FusewrightError, match="registered already"):
             register_layer("Swap")(lambda layer, x: x)
     finally:
@@ -116,10 +125,11 @@ def test_registered_layer(scratch: Path) -> None:
 @pytest.mark.parametrize(
     ("layer", "code"),
     [
-        (L.LSTM(2, stateful=True), "unsupported-option"), (L.Dense(2, activation=lambda x: x), "unsupported-option"),
+        (L.LSTM(2, stateful=True), "unsupported-option"),
+        (L.Dense(2, activation=lambda x: x), "unsupported-option"),
         (L.Resizing(3, 3, crop_to_aspect_ratio=True), "unsupported-option"),
     ],
-)  # fmt: skip
+)
 def test_unsupported_options(layer: Any, code: str) -> None:
     shape = (4, 4, 3) if isinstance(layer, L.Resizing) else (4, 3)
     inp = keras.Input(batch_shape=(2, *shape))
@@ -140,14 +150,23 @@ def test_subclassed_model() -> None:
 
 
 MALFORMED = [
-    b"", b"{", b"[]", b"null", b'{"class_name": 3}', b'{"class_name": "Sequential"}', b'{"class_name": "Sequential", "config": 5}',
-    b'{"a": 1, "a": 2}', b"\xff\xfe", b"[" * 100_000, b'{"class_name": "Functional", "config": {"layers": [], "input_layers": 3, "output_layers": [7]}}',
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'{"class_name": 3}',
+    b'{"class_name": "Sequential"}',
+    b'{"class_name": "Sequential", "config": 5}',
+    b'{"a": 1, "a": 2}',
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"class_name": "Functional", "config": {"layers": [], "input_layers": 3, "output_layers": [7]}}',
     b'{"class_name": "Functional", "config": {"layers": [{}], "input_layers": [], "output_layers": []}}',
     b'{"class_name":"Functional","config":{"layers":[{"class_name":"ReLU","config":{"name":"r"},"name":"r","inbound_nodes":[{"args":[{"class_name":"__keras_tensor__","config":{"keras_history":["r",0,0]}}],"kwargs":{}}]}],"input_layers":[],"output_layers":[["r",0,0]]}}',
     b'{"class_name":"Sequential","config":{"layers":[{"class_name":"Dense","config":{"units":"many"}}]}}',
     b'{"class_name":"Sequential","config":{"layers":[{"class_name":"InputLayer","config":{"batch_shape":[null,-3]}}]}}',
     b'{"class_name":"Sequential","config":{"layers":[{"class_name":"InputLayer","config":{"batch_shape":[null,{"a":1}]}}]}}',
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("config", MALFORMED, ids=range(len(MALFORMED)))
@@ -200,7 +219,11 @@ def test_a_member_that_lies_about_its_size(scratch: Path) -> None:
 
 
 def test_json_rules() -> None:
-    for text, code in ((b'{"a":1,"a":2}', "malformed"), (b"[" * 300 + b"]" * 300, "limit"), (b"[" * 10**5, "malformed")):
+    for text, code in (
+        (b'{"a":1,"a":2}', "malformed"),
+        (b"[" * 300 + b"]" * 300, "limit"),
+        (b"[" * 10**5, "malformed"),
+    ):
         with pytest.raises(ImportRefused) as caught:
             loads(text, "x.json")
         assert caught.value.code == code
@@ -224,20 +247,32 @@ def test_hdf5_rules(tmp_path: Path) -> None:
             h5_with(write).array(path)
         return caught.value.code
 
-    assert code(lambda f: f.create_dataset("d", shape=(4,), dtype="f4", external=[(str(secret), 0, 16)])) == "unsafe-link"
+    assert (
+        code(lambda f: f.create_dataset("d", shape=(4,), dtype="f4", external=[(str(secret), 0, 16)])) == "unsafe-link"
+    )
     assert code(lambda f: f.create_dataset("d", shape=(1 << 20, 1 << 20), dtype="f4", chunks=(1, 1024))) == "limit"
     assert code(lambda f: f.__setitem__("d", h5py.SoftLink("/e"))) == "unsafe-link"
     assert code(lambda f: f.__setitem__("d", h5py.ExternalLink(str(secret), "/e"))) == "malformed"
-    assert code(lambda f: f.create_dataset("d", data=np.array([b"text"], "O"), dtype=h5py.string_dtype())) == "unsupported-format"
-    assert code(lambda f: f.create_dataset("d", shape=(4000, 4000), dtype="f4", chunks=(4000, 4000), compression="gzip")) == "limit"
+    assert (
+        code(lambda f: f.create_dataset("d", data=np.array([b"text"], "O"), dtype=h5py.string_dtype()))
+        == "unsupported-format"
+    )
+    assert (
+        code(lambda f: f.create_dataset("d", shape=(4000, 4000), dtype="f4", chunks=(4000, 4000), compression="gzip"))
+        == "limit"
+    )
     assert code(lambda f: None) == "malformed"
 
 
 def test_hdf5_reads_what_h5py_wrote() -> None:
     arrays = {
-        "plain": np.arange(12, dtype=np.float32).reshape(3, 4), "big": np.arange(5, dtype=">f8"), "empty": np.zeros((0, 3), np.float32),
-        "scalar": np.float32(2.5), "half": np.arange(4, dtype=np.float16), "int": np.arange(4, dtype=np.int64),
-    }  # fmt: skip
+        "plain": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "big": np.arange(5, dtype=">f8"),
+        "empty": np.zeros((0, 3), np.float32),
+        "scalar": np.float32(2.5),
+        "half": np.arange(4, dtype=np.float16),
+        "int": np.arange(4, dtype=np.int64),
+    }
     zipped = np.random.default_rng(0).normal(size=(100, 30)).astype(np.float32)
 
     def write(f: Any) -> None:
@@ -339,9 +374,13 @@ def test_sniffing(tmp_path: Path) -> None:
     (tmp_path / "ckpt.index").write_bytes(b"")
     assert sniff(tmp_path / "ckpt") == "checkpoint"
     for source, code in (
-        (tmp_path / "m.tflite", "unsupported-format"), (tmp_path / "none.h5", "not-found"), (file("e", b""), "malformed"),
-        (file("noise", b"\x99" * 50), "unknown-format"), (3, "unknown-format"), (tmp_path, "unknown-format"),
-    ):  # fmt: skip
+        (tmp_path / "m.tflite", "unsupported-format"),
+        (tmp_path / "none.h5", "not-found"),
+        (file("e", b""), "malformed"),
+        (file("noise", b"\x99" * 50), "unknown-format"),
+        (3, "unknown-format"),
+        (tmp_path, "unknown-format"),
+    ):
         with pytest.raises(ImportRefused) as caught:
             import_model(source)
         assert caught.value.code == code

@@ -30,6 +30,8 @@ def read_file(path: str | os.PathLike[str], limits: ImportLimits = DEFAULT) -> m
 class Stream:
     """A seekable read-only binary stream over bytes, without copying them; reads never pass the end."""
 
+    closed = False
+
     def __init__(self, data: memoryview) -> None:
         self.data = data
         self._at = 0

@@ -162,10 +162,14 @@ class H5File:
                 return None
         out: list[str] = []
         for value in values:
-            for item in np.asarray(value, dtype=object).reshape(-1) if isinstance(value, np.ndarray) else _listed(value):
+            for item in (
+                np.asarray(value, dtype=object).reshape(-1) if isinstance(value, np.ndarray) else _listed(value)
+            ):
                 text = self._run(path, lambda i=item: i.decode("utf-8") if isinstance(i, bytes) else i)  # type: ignore[misc]
                 if not isinstance(text, str):
-                    raise ImportRefused("malformed", f"{self.where}:{path}", f"attribute {name!r} is not a list of names")
+                    raise ImportRefused(
+                        "malformed", f"{self.where}:{path}", f"attribute {name!r} is not a list of names"
+                    )
                 self._limits.check_name(text, f"{self.where}:{path}")
                 out.append(text)
         self._limits.check("nodes", len(out), f"{self.where}:{path}", f"the length of {name!r}")
@@ -208,8 +212,10 @@ class H5File:
             stored = sum(int(chunk.size) for chunk in found.id.index.values())
             if size > max(stored, 1) * self._limits.hdf5_ratio:
                 raise ImportRefused(
-                    "limit", at, f"{size} bytes from {stored} stored, over the limit hdf5_ratio="
-                    f"{self._limits.hdf5_ratio}", "raise ImportLimits.hdf5_ratio"
+                    "limit",
+                    at,
+                    f"{size} bytes from {stored} stored, over the limit hdf5_ratio={self._limits.hdf5_ratio}",
+                    "raise ImportLimits.hdf5_ratio",
                 )
             self._check_inflation(found, at)
         out = np.asarray(found[()])
@@ -232,7 +238,9 @@ class H5File:
             if info.byte_offset + info.size > len(self._data):
                 raise ImportRefused("malformed", at, "a chunk passes the end of the file")
             if chunk > max(int(info.size), 1) * self._limits.hdf5_ratio:
-                raise ImportRefused("limit", at, "a chunk inflates past the limit hdf5_ratio", "raise ImportLimits.hdf5_ratio")
+                raise ImportRefused(
+                    "limit", at, "a chunk inflates past the limit hdf5_ratio", "raise ImportLimits.hdf5_ratio"
+                )
 
 
 def _listed(value: Any) -> list[Any]:

@@ -25,7 +25,15 @@ class ZipArchive:
         self._members: dict[str, zipfile.ZipInfo] = {}
         try:
             infos = zipfile.ZipFile(cast("str", Stream(data))).infolist()
-        except (zipfile.BadZipFile, ValueError, OSError, struct.error, NotImplementedError, OverflowError, IndexError) as e:
+        except (
+            zipfile.BadZipFile,
+            ValueError,
+            OSError,
+            struct.error,
+            NotImplementedError,
+            OverflowError,
+            IndexError,
+        ) as e:
             raise ImportRefused("malformed", where, f"not a readable zip archive: {e}") from None
         limits.check("zip_members", len(infos), where, "the number of members")
         total = 0
@@ -51,8 +59,11 @@ class ZipArchive:
             raise ImportRefused("unsupported-format", at, f"compression method {info.compress_type} is not supported")
         if info.file_size > self._limits.zip_ratio * max(info.compress_size, 1) and info.file_size > (1 << 16):
             raise ImportRefused(
-                "limit", at, f"inflates {info.file_size // max(info.compress_size, 1)}-fold, over the limit "
-                f"zip_ratio={self._limits.zip_ratio}", "raise ImportLimits.zip_ratio"
+                "limit",
+                at,
+                f"inflates {info.file_size // max(info.compress_size, 1)}-fold, over the limit "
+                f"zip_ratio={self._limits.zip_ratio}",
+                "raise ImportLimits.zip_ratio",
             )
         self._members[name] = info
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ImportRefused
+from ...core.errors import FusewrightError, ImportRefused, MissingDependency
 from ...ir.graph import Graph
 from ..formats.limits import DEFAULT, ImportLimits
 from . import layers as _layers
@@ -34,6 +34,21 @@ def import_keras(
     ``keras.Model``. ``inputs`` reorders the model's inputs, ``outputs`` names layers whose outputs are wanted instead,
     ``shapes`` maps input names to shapes (ints, symbol names or None). Raises ImportRefused, never anything else.
     """
+    try:
+        return _import(source, inputs, outputs, weights, shapes, limits)
+    except (ImportRefused, MissingDependency):
+        raise
+    except FusewrightError as e:
+        raise ImportRefused("ill-typed", type(source).__name__, str(e)) from e
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError) as e:
+        # The last line of the promise that a damaged config has one kind of error, wherever it does its harm.
+        where = Path(source).name if isinstance(source, (str, os.PathLike)) else type(source).__name__
+        raise ImportRefused(
+            "malformed", where, f"the model's description is not valid ({type(e).__name__}: {e})"
+        ) from e
+
+
+def _import(source: Any, inputs: Any, outputs: Any, weights: Any, shapes: Any, limits: ImportLimits) -> Graph:
     if isinstance(source, (str, os.PathLike)):
         model = open_keras(Path(source), None if weights is None else Path(weights), limits)
     elif isinstance(source, KerasModel):

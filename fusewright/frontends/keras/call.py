@@ -106,7 +106,9 @@ class Call:
     ``w(name)`` is a weight as a Value of the compute dtype, made once per layer however often it is called.
     """
 
-    def __init__(self, lowerer: Lowerer, spec: LayerSpec, masks: Sequence[Value | None], b: Builder | None = None) -> None:
+    def __init__(
+        self, lowerer: Lowerer, spec: LayerSpec, masks: Sequence[Value | None], b: Builder | None = None
+    ) -> None:
         self.lowerer, self.spec, self.masks = lowerer, spec, list(masks)
         self.b: Builder = b if b is not None else lowerer.b
         self.config, self.version = spec.config, spec.version
@@ -197,7 +199,9 @@ class Call:
             len(shape) != array.ndim or any(s is not None and s != d for s, d in zip(shape, array.shape, strict=True))
         ):
             raise ImportRefused(
-                "weights", self.spec.path, f"{self.spec.class_name}: {name} has shape {array.shape}, expected {tuple(shape)}"
+                "weights",
+                self.spec.path,
+                f"{self.spec.class_name}: {name} has shape {array.shape}, expected {tuple(shape)}",
             )
         return self.lowerer.weight(self.spec, name, array, to or self.dtype)
 
@@ -217,7 +221,11 @@ class Call:
 
     def from_last(self, x: Value) -> Value:
         """The inverse of ``to_last``."""
-        return self.b.transpose(x, perm=(0, x.rank - 1, *range(1, x.rank - 1))) if self.channels_first and x.rank > 2 else x
+        return (
+            self.b.transpose(x, perm=(0, x.rank - 1, *range(1, x.rank - 1)))
+            if self.channels_first and x.rank > 2
+            else x
+        )
 
     def need_rank(self, x: Value, *ranks: int) -> Value:
         if x.rank not in ranks:

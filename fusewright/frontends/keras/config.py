@@ -168,7 +168,9 @@ class ConfigReader:
             if not isinstance(nodes, (list, tuple)):
                 raise ImportRefused("malformed", spec.path, "inbound_nodes is not a list")
             for node in nodes:
-                call = _keras3_call(node) if isinstance(node, dict) and "args" in node else _keras2_call(node, spec.path)
+                call = (
+                    _keras3_call(node) if isinstance(node, dict) and "args" in node else _keras2_call(node, spec.path)
+                )
                 spec.calls.append(call)
                 for leaf in leaves([call.args, call.kwargs]):
                     if isinstance(leaf, Ref):
@@ -182,7 +184,7 @@ class ConfigReader:
             if s.calls and s.name in used and 0 not in used[s.name] and max(used[s.name]) == len(s.calls)
         }
         if shifted:
-            fix = lambda r: Ref(r.layer, r.node - 1, r.tensor) if isinstance(r, Ref) and r.layer in shifted else r  # noqa: E731
+            fix = lambda r: Ref(r.layer, r.node - 1, r.tensor) if isinstance(r, Ref) and r.layer in shifted else r
             for spec in model.layers:
                 for call in spec.calls:
                     call.args, call.kwargs = map_tree(fix, call.args), map_tree(fix, call.kwargs)
@@ -214,7 +216,7 @@ def _keras3_value(item: Any) -> Any:
         config = item.get("config")
         if kind == "__keras_tensor__" and isinstance(config, dict):
             history = config.get("keras_history")
-            if not _is_ref(history):
+            if not isinstance(history, list) or not _is_ref(history):
                 raise ImportRefused("malformed", "inbound_nodes", "a keras_tensor has no valid keras_history")
             return Ref(history[0], history[1], history[2])
         if kind in ("__tensor__", "__numpy__") and isinstance(config, dict):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _from_h5(data: memoryview, name: str, weights: str | Path | None, limits: Im
 def _reader(name: str, version: tuple[int, int], limits: ImportLimits) -> ConfigReader:
     if version[0] < 2:
         raise ImportRefused(
-            "unsupported-version", name, f"written by Keras {version[0]}.{version[1]}; Keras 1 files are not supported yet",
+            "unsupported-version", name,
+            f"written by Keras {version[0]}.{version[1]}; Keras 1 files are not supported yet",
             "open and save it with Keras 2.0 to 2.15",
         )  # fmt: skip
     return ConfigReader(name, version, limits)
@@ -117,7 +119,9 @@ def _from_archive(data: memoryview, name: str, weights: str | Path | None, limit
     elif "model.weights.npz" in archive:
         _load_npz(model, archive.read("model.weights.npz"), f"{name}!model.weights.npz", limits)
     elif any(n.endswith(".weights.json") for n in archive.names):
-        raise ImportRefused("unsupported-format", name, "sharded weights are not supported", "save with one weights file")
+        raise ImportRefused(
+            "unsupported-format", name, "sharded weights are not supported", "save with one weights file"
+        )
     else:
         raise ImportRefused("weights", name, "the archive has no model.weights.h5")
     return model
@@ -136,7 +140,9 @@ def _load_npz(model: KerasModel, data: memoryview, where: str, limits: ImportLim
             raise ImportRefused("malformed", f"{where}!{member}", "not a NumPy array") from None
         if dtype.hasobject:
             break
-    raise ImportRefused("unsupported-format", where, "npz weights hold pickled objects", "save with weights_format='h5'")
+    raise ImportRefused(
+        "unsupported-format", where, "npz weights hold pickled objects", "save with weights_format='h5'"
+    )
 
 
 # -- live objects ----------------------------------------------------------------------------------------------------
@@ -159,10 +165,8 @@ def from_live(source: Any, limits: ImportLimits = DEFAULT) -> KerasModel:
     version = parse_version(getattr(sys.modules.get(package), "__version__", None))
     kind = type(source).__name__
     config: Any = None
-    try:
+    with suppress(NotImplementedError):
         config = source.get_config()
-    except NotImplementedError:
-        pass
     if not isinstance(config, dict) or "layers" not in config:
         raise ImportRefused(
             "not-a-model-graph", kind, "a subclassed model has no graph in its config",

@@ -34,7 +34,14 @@ def check_known(model: KerasModel) -> None:
             continue
         elif kind in REFUSED and not spec.custom:
             hint = f'rewrite it with layers, or lower it in your own code: @fw.register_layer("{kind}")'
-            problems.append(Problem("unsafe-layer" if kind == "Lambda" else "unsupported-layer", spec.path, f"{kind}: {REFUSED[kind]}", hint))
+            problems.append(
+                Problem(
+                    "unsafe-layer" if kind == "Lambda" else "unsupported-layer",
+                    spec.path,
+                    f"{kind}: {REFUSED[kind]}",
+                    hint,
+                )
+            )
         elif spec.custom or (kind not in LAYERS and kind not in CELLS):
             hint = f'register its lowering: @fw.register_layer("{kind}")'
             problems.append(Problem("unknown-layer", spec.path, f"layer class {kind!r} has no lowering here", hint))
@@ -86,7 +93,9 @@ class Lowerer:
                     continue
                 spec = specs.get(key[0])
                 if spec is None or not 0 <= key[1] < len(spec.calls):
-                    raise ImportRefused("malformed", model.path, f"a node refers to call {key[1]} of {key[0]!r}, which is not there")
+                    raise ImportRefused(
+                        "malformed", model.path, f"a node refers to call {key[1]} of {key[0]!r}, which is not there"
+                    )
                 call = spec.calls[key[1]]
                 missing = [
                     (r.layer, r.node)
@@ -104,7 +113,7 @@ class Lowerer:
         return map_tree(lambda r: _pick(done, r, model.path), wanted)
 
     def _run(self, spec: LayerSpec, call: LayerCall, done: dict[tuple[str, int], list[Any]]) -> Any:
-        fill = lambda v: _pick(done, v, spec.path) if isinstance(v, Ref) else v  # noqa: E731
+        fill = lambda v: _pick(done, v, spec.path) if isinstance(v, Ref) else v
         return self.call(spec, map_tree(fill, call.args), map_tree(fill, call.kwargs))
 
     # -- one layer --------------------------------------------------------------------------------------------------
@@ -122,7 +131,9 @@ class Lowerer:
             except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError) as e:
                 # Options of a wrong kind surface as these; the importer's promise is one family of errors.
                 raise ImportRefused(
-                    "malformed", spec.path, f"{spec.class_name}: an option or argument is not valid ({type(e).__name__}: {e})"
+                    "malformed",
+                    spec.path,
+                    f"{spec.class_name}: an option or argument is not valid ({type(e).__name__}: {e})",
                 ) from e
 
     def _dispatch(self, spec: LayerSpec, args: list[Any], kwargs: dict[str, Any], b: Builder) -> Any:
@@ -193,7 +204,9 @@ def _bind_inputs(model: KerasModel, given: Any) -> dict[Ref, Any]:
             return {names[k]: v for k, v in given.items()}
     tensors = list(leaves(given))
     if len(tensors) != len(refs):
-        raise ImportRefused("malformed", model.path, f"the model takes {len(refs)} inputs, it is called on {len(tensors)}")
+        raise ImportRefused(
+            "malformed", model.path, f"the model takes {len(refs)} inputs, it is called on {len(tensors)}"
+        )
     return dict(zip(refs, tensors, strict=True))
 
 
@@ -203,6 +216,7 @@ def _bind_inputs(model: KerasModel, given: Any) -> dict[Ref, Any]:
 def _input_entry(model: KerasModel) -> tuple[str, Any, str]:
     """(name, shape, dtype) of a Sequential model's input."""
     first = model.layers[0] if model.layers else None
+    shape: Any
     shape, name, kind = model.input_shape, f"{model.name}_input", "float32"
     inner: LayerSpec | None = first
     while inner is not None:
@@ -214,13 +228,13 @@ def _input_entry(model: KerasModel) -> tuple[str, Any, str]:
             name = inner.name if inner.class_name == "InputLayer" else f"{inner.name}_input"
             kind = policy_dtypes(inner.config.get("dtype"))[0] if inner.class_name == "InputLayer" else "float32"
             break
-        if inner.model is None:
+        below = inner.model
+        if below is None:
             break
-        if not inner.model.sequential:
-            ref = next(leaves(inner.model.inputs))
-            inner = inner.model.layer(ref.layer)
-            continue
-        inner = inner.model.layers[0] if inner.model.layers else None
+        if below.sequential:
+            inner = below.layers[0] if below.layers else None
+        else:
+            inner = below.layer(next(leaves(below.inputs)).layer)
     if first is not None and first.class_name == "Embedding":
         kind = "float32" if first.version[0] < 3 else "int32"
     return name, shape, kind
@@ -240,25 +254,37 @@ def _input_entries(model: KerasModel) -> list[tuple[str, Any, str, Ref | None]]:
     return out
 
 
-def _shapes(entries: Sequence[tuple[str, Any, str, Ref | None]], given: Mapping[str, Any] | None) -> list[tuple[Extent, ...]]:
+def _shapes(
+    entries: Sequence[tuple[str, Any, str, Ref | None]], given: Mapping[str, Any] | None
+) -> list[tuple[Extent, ...]]:
     """Shapes with symbols: None on axis 0 is N, the others ``<input>_<axis>``, or T if there is only one."""
     raw: list[list[Any]] = []
     given = dict(given or {})
     for name, shape, _, _ in entries:
         shape = given.pop(name, shape)
         if shape is None:
-            raise ImportRefused("no-shape", name, "the file does not say the input's shape", f"pass shapes={{{name!r}: (...)}}")
+            raise ImportRefused(
+                "no-shape", name, "the file does not say the input's shape", f"pass shapes={{{name!r}: (...)}}"
+            )
         if not isinstance(shape, (list, tuple)) or any(s is not None and isinstance(s, bool) for s in shape):
             raise ImportRefused("malformed", name, f"{shape!r} is not a shape")
         raw.append(list(shape))
     if given:
-        raise ImportRefused("no-such-input", next(iter(given)), "the model has no such input", f"it has {', '.join(e[0] for e in entries)}")
+        raise ImportRefused(
+            "no-such-input",
+            next(iter(given)),
+            "the model has no such input",
+            f"it has {', '.join(e[0] for e in entries)}",
+        )
     free = [(i, a) for i, shape in enumerate(raw) for a, s in enumerate(shape) if s is None and a > 0]
     for i, a in free:
         raw[i][a] = "T" if len(free) == 1 else f"{symbol_name(entries[i][0])}_{a}"
     out: list[tuple[Extent, ...]] = []
     for (name, *_), shape in zip(entries, raw, strict=True):
-        dims = tuple(extent("N" if s is None else s) for s in shape)
+        try:
+            dims = tuple(extent("N" if s is None else s) for s in shape)
+        except FusewrightError as e:
+            raise ImportRefused("malformed", name, f"{shape!r} is not a shape: {e}") from None
         if any(isinstance(d, int) and d < 0 for d in dims):
             raise ImportRefused("malformed", name, f"{shape!r} is not a shape")
         out.append(dims)
@@ -278,13 +304,15 @@ def build_graph(
     shapes: Mapping[str, Any] | None = None,
     limits: ImportLimits = DEFAULT,
 ) -> Graph:
-    """Lower a whole model. ``inputs`` reorders the model's inputs; ``outputs`` names layers whose outputs are wanted."""
+    """Lower a whole model. ``inputs`` reorders the model's inputs; ``outputs`` names layers to return."""
     check_known(model)
     entries = _input_entries(model)
     if inputs is not None:
         names = [e[0] for e in entries]
         if sorted(inputs) != sorted(names):
-            raise ImportRefused("no-such-input", str(list(inputs)), f"the model's inputs are {', '.join(names)}", "name all of them")
+            raise ImportRefused(
+                "no-such-input", str(list(inputs)), f"the model's inputs are {', '.join(names)}", "name all of them"
+            )
         entries = [entries[names.index(n)] for n in inputs]
     b = Builder(origin=Origin(file=model.file))
     tensors: list[Tensor] = []

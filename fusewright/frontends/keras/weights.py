@@ -121,10 +121,13 @@ def assign_flat(spec: LayerSpec, arrays: Sequence[np.ndarray], source: str) -> N
     owners = list(_owners(spec))
     if any(names_of(o) is None for o in owners):
         if len(owners) > 1:
-            raise ImportRefused("weights", spec.path, "cannot tell which arrays belong to the user's layer inside this one")
+            raise ImportRefused(
+                "weights", spec.path, "cannot tell which arrays belong to the user's layer inside this one"
+            )
         assign(spec, arrays, source)
         return
-    first, later = [], []
+    first: list[tuple[LayerSpec, str]] = []
+    later: list[tuple[LayerSpec, str]] = []
     for owner in owners:
         for name, trainable in names_of(owner) or ():
             (first if trainable and owner.trainable else later).append((owner, name))

@@ -1,8 +1,23 @@
 """The built-in layer lowerings, one file per family; importing this package fills the tables of ``call``."""
 
-from . import activation, attention, conv, convlstm, core, merge, norm, ops, pooling, preprocessing, reshape, rnn, tfops, wrappers
+from . import (
+    activation,
+    attention,
+    conv,
+    convlstm,
+    core,
+    merge,
+    norm,
+    ops,
+    pooling,
+    preprocessing,
+    reshape,
+    rnn,
+    tfops,
+    wrappers,
+)
 
 __all__ = [
-    "activation", "attention", "conv", "convlstm", "core", "merge", "norm", "ops", "pooling", "preprocessing", "reshape", "rnn",
-    "tfops", "wrappers",
+    "activation", "attention", "conv", "convlstm", "core", "merge", "norm", "ops", "pooling", "preprocessing",
+    "reshape", "rnn", "tfops", "wrappers",
 ]  # fmt: skip

@@ -73,7 +73,8 @@ def glu(c: Call, x: Value, axis: int = -1) -> Value:
 def sparsemax(c: Call, x: Value, axis: int = -1) -> Value:
     """Keras' sparsemax (after Martins and Astudillo, 2016).
 
-    Keras sums the running sums over the support where the paper takes the last one; the result is Keras', not the paper's.
+    Keras sums the running sums over the support where the paper takes the last one;
+    the result is Keras', not the paper's.
     """
     b, axis = c.b, c.axis(axis, x.rank)
     ordered, _ = b.sort(x, axis=axis, descending=True)
@@ -162,7 +163,11 @@ def _activation(c: Call, x: Value) -> Value:
 def _relu(c: Call, x: Value) -> Value:
     limit = c.config.get("max_value")
     return relu(
-        c, x, c.number("negative_slope", 0.0), None if limit is None else c.number("max_value"), c.number("threshold", 0.0)
+        c,
+        x,
+        c.number("negative_slope", 0.0),
+        None if limit is None else c.number("max_value"),
+        c.number("threshold", 0.0),
     )
 
 

@@ -48,7 +48,12 @@ def _multi_head(
     if c.flag("use_gate"):
         raise c.refuse("use_gate=True is not supported")
     axes = c.config.get("attention_axes")
-    if not grouped and axes is not None and list(axes if isinstance(axes, (list, tuple)) else [axes]) != [1] or query.rank != 3:
+    if (
+        not grouped
+        and axes is not None
+        and list(axes if isinstance(axes, (list, tuple)) else [axes]) != [1]
+        or query.rank != 3
+    ):
         raise c.refuse(f"only attention over axis 1 of rank-3 inputs is supported, not {axes} of rank {query.rank}")
     explicit_key = key is not None
     key = value if key is None else key

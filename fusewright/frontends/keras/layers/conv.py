@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....core.dims import Extent, ceildiv
+from ....core.dims import Extent
 from ....ir.graph import Value
 from ....ir.ops.window import same_pads
 from ..call import Call, layer, static
@@ -97,7 +97,9 @@ def depthwise(c: Call, x: Value, kernel: Value, strides: Sequence[int], pads: Pa
     """Depthwise convolution; ``kernel`` is [spatial..., C, multiplier] as Keras keeps it."""
     *spatial, channels, multiplier = kernel.shape
     w = c.b.reshape(kernel, shape=(*spatial, 1, channels * multiplier))
-    return c.b.conv(x, w, strides=tuple(strides), pads=pads, dilations=tuple(dilations), groups=static(c, channels, "channels"))
+    return c.b.conv(
+        x, w, strides=tuple(strides), pads=pads, dilations=tuple(dilations), groups=static(c, channels, "channels")
+    )
 
 
 def _depthwise(rank: int) -> None:
@@ -139,7 +141,7 @@ def _local(rank: int) -> None:
         kernel, strides, filters = c.ints("kernel_size", rank), c.ints("strides", rank), c.integer("filters")
         size = [static(c, n, "a spatial axis") for n in x.shape[1:-1]]
         channels = static(c, x.shape[-1], "the channel axis")
-        out = [int(ceildiv(n - k + 1, s)) for n, k, s in zip(size, kernel, strides, strict=True)]
+        out = [-(-(n - k + 1) // s) for n, k, s in zip(size, kernel, strides, strict=True)]
         patches = _patches(c, x, kernel, strides, out)
         positions, depth = 1, channels
         for n, k in zip(out, kernel, strict=True):

@@ -25,7 +25,9 @@ def _maker(rank: int) -> None:
         bias = c.w("bias", (4 * filters,)) if c.has("bias") else None
         folded_shape = (x.shape[0] * x.shape[1], *x.shape[2:])
         folded = b.reshape(x, shape=folded_shape)
-        y = b.conv(folded, w, strides=strides, pads=spatial_pads(c, folded, kernel, strides, dilations), dilations=dilations)
+        y = b.conv(
+            folded, w, strides=strides, pads=spatial_pads(c, folded, kernel, strides, dilations), dilations=dilations
+        )
         if bias is not None:
             y = b.add(y, bias)
         space = y.shape[1:-1]

@@ -100,7 +100,9 @@ def _normalization(c: Call, x: Value) -> Value:
     b, x = c.b, c.float(x)
     given = c.config.get("mean") is not None
     value: Any = c.config.get("axis", -1)
-    axes = [] if value is None else [c.axis(a, x.rank) for a in (value if isinstance(value, (list, tuple)) else [value])]
+    axes = (
+        [] if value is None else [c.axis(a, x.rank) for a in (value if isinstance(value, (list, tuple)) else [value])]
+    )
     spread = tuple(x.shape[i] if i in axes else 1 for i in range(x.rank))
     parts = []
     for name in ("mean", "variance"):

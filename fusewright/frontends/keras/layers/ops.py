@@ -166,7 +166,8 @@ for _name in ("Log2", "Log10"):
 
 
 for _name, _key in {
-    "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus", "Softsign": "softsign",
+    "Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus",
+    "Softsign": "softsign",
     "Silu": "silu", "Selu": "selu", "HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu", "HardTanh": "hard_tanh",
     "LogSigmoid": "log_sigmoid", "TanhShrink": "tanh_shrink", "Squareplus": "squareplus", "SparsePlus": "sparse_plus",
     "SparseSigmoid": "sparse_sigmoid", "Identity": "linear", "StopGradient": "linear", "Copy": "linear",
@@ -348,7 +349,9 @@ def keep_batch(c: Call, v: Value, target: list[int]) -> list[Extent]:
 def _transpose(c: Call, x: Any, **k: Any) -> Value:
     v = value(c, x)
     perm = option(c, k, "axes")
-    return c.b.transpose(v, perm=tuple(reversed(range(v.rank))) if perm is None else tuple(c.axis(a, v.rank) for a in perm))
+    return c.b.transpose(
+        v, perm=tuple(reversed(range(v.rank))) if perm is None else tuple(c.axis(a, v.rank) for a in perm)
+    )
 
 
 @operation("Swapaxes")
@@ -410,7 +413,8 @@ def _split(c: Call, x: Any, **k: Any) -> list[Value]:
     edges = [0, *cuts, size]
     lead, tail = (None,) * axis, (None,) * (v.rank - axis - 1)
     return [
-        c.b.slice(v, starts=(*lead, lo, *tail), stops=(*lead, hi, *tail)) for lo, hi in zip(edges, edges[1:], strict=False)
+        c.b.slice(v, starts=(*lead, lo, *tail), stops=(*lead, hi, *tail))
+        for lo, hi in zip(edges, edges[1:], strict=False)
     ]
 
 
@@ -451,7 +455,9 @@ def _pad(c: Call, x: Any, **k: Any) -> Value:
     v, widths = value(c, x), option(c, k, "pad_width")
     pads = [[w, w] if isinstance(w, int) else list(w) for w in widths]
     pads = pads * v.rank if len(pads) == 1 else pads
-    mode = {"constant": "constant", "reflect": "reflect", "symmetric": "symmetric"}.get(str(option(c, k, "mode", "constant")))
+    mode = {"constant": "constant", "reflect": "reflect", "symmetric": "symmetric"}.get(
+        str(option(c, k, "mode", "constant"))
+    )
     if mode is None or len(pads) != v.rank:
         raise c.refuse("these pad options are not supported")
     fill = option(c, k, "constant_values")

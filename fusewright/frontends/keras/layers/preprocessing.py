@@ -19,7 +19,9 @@ def _rescaling(c: Call, x: Value) -> Value:
     b, parts = c.b, []
     for key, default in (("scale", 1.0), ("offset", 0.0)):
         value = c.get(key, default)
-        parts.append(c.const(np.asarray(value, np.float64)) if isinstance(value, (list, tuple)) else c.number(key, default))
+        parts.append(
+            c.const(np.asarray(value, np.float64)) if isinstance(value, (list, tuple)) else c.number(key, default)
+        )
     return b.add(b.mul(c.float(x), parts[0]), parts[1])
 
 
@@ -39,7 +41,9 @@ def _center_crop(c: Call, x: Value) -> Value:
     x = c.to_last(c.float(x))
     height, width = c.integer("height"), c.integer("width")
     if any(compare_le(want, have) is not True for want, have in zip((height, width), x.shape[1:3], strict=True)):
-        raise c.refuse("an image smaller than the crop, or of symbolic size, is not supported", "give its size with shapes=")
+        raise c.refuse(
+            "an image smaller than the crop, or of symbolic size, is not supported", "give its size with shapes="
+        )
     top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
     y = c.b.slice(x, starts=(None, top, left, None), stops=(None, top + height, left + width, None))
     return c.from_last(y)

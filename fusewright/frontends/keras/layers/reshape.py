@@ -26,7 +26,9 @@ def _reshape(c: Call, x: Value) -> Value:
         target = [target]
     if not isinstance(target, (list, tuple)) or any(t is not None and type(t) is not int for t in target):
         raise c.refuse(f"target_shape={target!r} is not a shape")
-    return c.b.reshape(x, shape=(x.shape[0], *resolve(c, product(x.shape[1:]), [-1 if t is None else t for t in target])))
+    return c.b.reshape(
+        x, shape=(x.shape[0], *resolve(c, product(x.shape[1:]), [-1 if t is None else t for t in target]))
+    )
 
 
 def resolve(c: Call, total: Extent, target: list[Any]) -> list[Extent]:

@@ -23,9 +23,9 @@ Step = Callable[[Call, "Value", "list[Value]", "list[Value]"], "tuple[Value, lis
 class Cell:
     """A cell ready to run.
 
-    ``project`` maps the whole input sequence [T, N, ...] to what one step takes (the input's share of the gates, computed
-    in one product for all steps); ``consts`` are read by every step; ``step(call, x, states, consts)`` gives the output
-    and new states; ``states`` are the shapes of one sample's states.
+    ``project`` maps the whole input sequence [T, N, ...] to what one step takes (the input's share of the gates,
+    computed in one product for all steps); ``consts`` are read by every step; ``step(call, x, states, consts)`` gives
+    the output and new states; ``states`` are the shapes of one sample's states.
     """
 
     call: Call
@@ -131,7 +131,8 @@ def _gru(c: Call, x: Value) -> Cell:
     consts = [c.w("recurrent_kernel", (units, 3 * units))]
     if not after:
         gates, candidate = (
-            c.b.slice(consts[0], starts=(None, lo), stops=(None, hi)) for lo, hi in ((0, 2 * units), (2 * units, 3 * units))
+            c.b.slice(consts[0], starts=(None, lo), stops=(None, hi))
+            for lo, hi in ((0, 2 * units), (2 * units, 3 * units))
         )
         consts = [gates, candidate]
     elif recurrent_bias is not None:
@@ -221,7 +222,7 @@ def make_cell(c: Call, spec: LayerSpec, x: Value) -> Cell:
     return made
 
 
-# -- the loop ------------------------------------------------------------------------------------------------------------
+# -- the loop --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -233,7 +234,9 @@ class Run:
     states: list[Value]
 
 
-def run(c: Call, made: Cell, x: Value, initial: list[Value] | None, mask: Value | None, backwards: bool, zero: bool) -> Run:
+def run(
+    c: Call, made: Cell, x: Value, initial: list[Value] | None, mask: Value | None, backwards: bool, zero: bool
+) -> Run:
     """Scan ``made`` over x [T, N, ...]; ``mask`` is [T, N]."""
     b, batch = c.b, x.shape[1]
     states = initial if initial is not None else [c.zeros((batch, *s)) for s in made.states]
@@ -293,7 +296,12 @@ def time_major(b: Builder, x: Value) -> Value:
 
 
 def recur(
-    c: Call, spec: LayerSpec, x: Value, initial: list[Value] | None, mask: Value | None, owner: Call | None = None,
+    c: Call,
+    spec: LayerSpec,
+    x: Value,
+    initial: list[Value] | None,
+    mask: Value | None,
+    owner: Call | None = None,
     zero: bool | None = None,
 ) -> tuple[Run, bool]:
     """Run the recurrent layer ``spec`` over x [N, T, ...]. The bool says that the layer runs backwards."""

@@ -53,7 +53,9 @@ _FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 _RENAMED = {
     "shape": "newshape", "perm": "axes", "multiples": "repeats", "clip_value_min": "x_min", "clip_value_max": "x_max",
 }  # fmt: skip
-_TENSORS = frozenset({"x", "y", "a", "b", "features", "logits", "input_tensor", "input", "tensor", "values", "condition", "t"})
+_TENSORS = frozenset(
+    {"x", "y", "a", "b", "features", "logits", "input_tensor", "input", "tensor", "values", "condition", "t"}
+)
 
 
 @layer("TFOpLambda", autocast=False)
@@ -106,7 +108,8 @@ _NODES: dict[str, tuple[str, Callable[[Call, list[Any]], tuple[list[Any], dict[s
 }
 for _tf, _keras in {
     "Add": "Add", "AddV2": "Add", "Sub": "Subtract", "Mul": "Multiply", "RealDiv": "Divide", "Maximum": "Maximum",
-    "Minimum": "Minimum", "Pow": "Power", "Sqrt": "Sqrt", "Rsqrt": "Rsqrt", "Square": "Square", "Exp": "Exp", "Log": "Log",
+    "Minimum": "Minimum", "Pow": "Power", "Sqrt": "Sqrt", "Rsqrt": "Rsqrt", "Square": "Square", "Exp": "Exp",
+    "Log": "Log",
     "Abs": "Absolute", "Neg": "Negative", "Relu": "Relu", "Relu6": "Relu6", "Sigmoid": "Sigmoid", "Tanh": "Tanh",
     "Softplus": "Softplus", "Identity": "Identity", "SquaredDifference": "SquaredDifference",
 }.items():  # fmt: skip
