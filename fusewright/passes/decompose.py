@@ -1,0 +1,50 @@
+"""Composite ops that the target has no kernel for become the ops they mean.
+
+Owns asking the target and inserting the decomposition, in regions too. Must not know any particular composite op.
+"""
+
+from __future__ import annotations
+
+from ..core.errors import RewriteError
+from ..ir.builder import Builder
+from ..ir.graph import Graph, Node, Origin, Value
+from .base import PassContext, erase_dead, graph_pass, subgraphs
+
+_DEEPEST = 16
+
+
+def expand(node: Node, name: str = "decompose") -> list[Node]:
+    """Replace a composite node by its decomposition; the nodes made. Raises RewriteError if the op has none."""
+    graph = node.graph
+    if graph is None or node.op.decompose is None:
+        raise RewriteError(f"{node.where} cannot be decomposed")
+    before = node._prev
+    builder = Builder(graph, node, Origin.merge([node.origin], name))
+    out = node.op.decompose(builder, list(node.operands), node.attrs)
+    values: tuple[Value, ...] = tuple(out) if isinstance(out, (tuple, list)) else (out,)
+    made: list[Node] = []
+    at = node._prev
+    while at is not None and at is not before:
+        made.append(at)
+        at = at._prev
+    for old, new in zip(node.results, values, strict=True):
+        graph.replace(old, new)
+    erase_dead(node)
+    return made[::-1]
+
+
+@graph_pass(numerics="reassoc", name="decompose")
+def decompose(graph: Graph, ctx: PassContext) -> None:
+    """Expand every composite op that the target does not support, recursively."""
+    target = ctx.target
+    for g in subgraphs(graph):
+        work = [(node, 0) for node in g.nodes if node.op.decompose is not None]
+        while work:
+            node, depth = work.pop()
+            if node.graph is None or (target is not None and target.supports(node)):
+                continue
+            if depth > _DEEPEST:
+                raise RewriteError(f"the decomposition of {node.where} does not end")
+            name = node.op.name
+            work += [(n, depth + 1) for n in expand(node) if n.op.decompose is not None]
+            ctx.rewrote(name)

@@ -1,0 +1,231 @@
+"""Patterns: what ``lambda x: fw.op.relu(x) * 2`` means when it is traced, and how it matches a graph.
+
+Owns placeholders, tracing, and matching modulo commutativity and broadcasting. Must not change graphs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import RewriteError, TypeRefused
+from ..ir.builder import op as value_op
+from ..ir.graph import Node, Value
+from ..ir.opdef import REQUIRED, OpDef, fill_attrs, get_op
+from .values import attr_key, same_scalar, splat_scalar
+
+_BINARY = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floordiv", "mod": "mod", "pow": "pow",
+           "matmul": "matmul"}  # fmt: skip
+_COMPARE = ("lt", "le", "gt", "ge")
+
+
+class Placeholder:
+    """Stands for a value while a pattern is traced. Operators and ``fw.op`` on placeholders build the pattern."""
+
+    def __getitem__(self, index: int) -> Placeholder:
+        raise RewriteError("only the result of an op with several results can be indexed in a pattern")
+
+    def __iter__(self) -> Iterator[Placeholder]:
+        raise RewriteError("index the results of an op in a pattern: y[0], y[1]")
+
+    def __neg__(self) -> Placeholder:
+        return apply("neg", self)
+
+
+@dataclass(frozen=True, eq=False)
+class Var(Placeholder):
+    """Any value; the same variable twice is the same value."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar(Placeholder):
+    """A constant whose every element is ``value``, of any shape."""
+
+    value: bool | int | float
+
+
+@dataclass(frozen=True, eq=False)
+class Apply(Placeholder):
+    """A result of an op. An attribute given as ``...`` matches anything; one left out must have its default."""
+
+    op: OpDef
+    operands: tuple[Placeholder, ...]
+    attrs: Mapping[str, Any]
+    index: int = 0
+
+    def __getitem__(self, index: int) -> Placeholder:
+        return Apply(self.op, self.operands, self.attrs, index)
+
+
+def _lift(given: Any) -> Placeholder:
+    if isinstance(given, Placeholder):
+        return given
+    if isinstance(given, (bool, int, float)):
+        return Scalar(given)
+    if isinstance(given, np.generic) or isinstance(given, np.ndarray) and given.ndim == 0:
+        return Scalar(given.item())
+    raise RewriteError(f"a pattern is made of its arguments, ops and Python scalars, not {type(given).__name__}")
+
+
+def apply(name: str, *operands: Any, **attrs: Any) -> Placeholder:
+    """The pattern of one op. Raises RewriteError for a wrong number of operands or unknown or missing attributes."""
+    op = get_op(name)
+    if len(operands) < op.required or not op.variadic and len(operands) > len(op.operands):
+        raise RewriteError(f"pattern: {name} takes ({', '.join(op.operands)}), got {len(operands)} operands")
+    for attr in attrs:
+        if attr not in op.attrs:
+            raise RewriteError(f"pattern: {name} has no attribute {attr!r}; it has {', '.join(op.attrs) or 'none'}")
+    for attr, default in op.attrs.items():
+        if default is REQUIRED and attr not in attrs:
+            raise RewriteError(f"pattern: {name} needs {attr}=; write {attr}=... to match any")
+    return Apply(op, tuple(map(_lift, operands)), attrs)
+
+
+def _operator(name: str, swap: bool) -> Callable[[Any, Any], Placeholder]:
+    return (lambda a, b: apply(name, b, a)) if swap else (lambda a, b: apply(name, a, b))
+
+
+for _python, _name in _BINARY.items():
+    setattr(Placeholder, f"__{_python}__", _operator(_name, False))
+    setattr(Placeholder, f"__r{_python}__", _operator(_name, True))
+for _name in _COMPARE:
+    setattr(Placeholder, f"__{_name}__", _operator(_name, False))
+
+
+class OpNamespace:
+    """``fw.op.<name>(...)``: on placeholders it builds a pattern, on values it inserts the op into their graph."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        on_values = getattr(value_op, name)
+
+        def call(*operands: Any, **kwargs: Any) -> Any:
+            if any(isinstance(v, Placeholder) for v in operands):
+                return apply(name.removesuffix("_"), *operands, **kwargs)
+            return on_values(*operands, **kwargs)
+
+        call.__name__ = name
+        call.__doc__ = on_values.__doc__
+        return call
+
+
+op = OpNamespace()
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A traced pattern: its root and the names of its variables, in order."""
+
+    root: Apply
+    names: tuple[str, ...]
+    text: str = field(default="", compare=False)
+
+
+def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the positional parameters. Raises RewriteError for ``*args`` and keyword-only ones."""
+    found = []
+    for p in inspect.signature(function).parameters.values():
+        if p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+            raise RewriteError(f"a pattern takes plain positional arguments, not {p}")
+        found.append(p.name)
+    return tuple(found)
+
+
+def trace(function: Callable[..., Any]) -> Pattern:
+    """The pattern that ``function`` computes. Raises RewriteError unless it is one op over its arguments."""
+    names = parameters(function)
+    root = function(*(Var(n) for n in names))
+    if not isinstance(root, Apply):
+        raise RewriteError("a pattern must return the result of one op; " + f"this one returns {describe(root)}")
+    pattern = Pattern(root, names, describe(root))
+    unused = [n for n in names if n not in set(_variables(root))]
+    if unused:
+        raise RewriteError(f"the pattern does not use its argument {unused[0]!r}")
+    return pattern
+
+
+def _variables(p: Placeholder) -> Iterator[str]:
+    if isinstance(p, Var):
+        yield p.name
+    elif isinstance(p, Apply):
+        for operand in p.operands:
+            yield from _variables(operand)
+
+
+def describe(p: Any) -> str:
+    """The pattern as text."""
+    if isinstance(p, Var):
+        return p.name
+    if isinstance(p, Scalar):
+        return repr(p.value)
+    if isinstance(p, Apply):
+        inside = [describe(o) for o in p.operands]
+        inside += [f"{k}={'...' if v is ... else v}" for k, v in p.attrs.items()]
+        return f"{p.op.name}({', '.join(inside)})" + (f"[{p.index}]" if p.index else "")
+    return type(p).__name__
+
+
+Env = dict[str, Value]
+
+
+def match(p: Placeholder, v: Value, env: Env, nodes: tuple[Node, ...] = ()) -> Iterator[tuple[Env, tuple[Node, ...]]]:
+    """Every way in which ``v`` is an instance of ``p``: variables bound and the nodes covered, root first."""
+    if isinstance(p, Var):
+        known = env.get(p.name)
+        if known is None:
+            yield {**env, p.name: v}, nodes
+        elif known is v or (known.const is not None and known.type is v.type and known.const == v.const):
+            yield env, nodes
+    elif isinstance(p, Scalar):
+        element = splat_scalar(v)
+        if element is not None and same_scalar(element, p.value, v.dtype):
+            yield env, nodes
+    elif isinstance(p, Apply):
+        node = v.producer
+        if node.op is not p.op or v.index != p.index or len(node.operands) != len(p.operands) or not _attrs_fit(p, node):
+            return
+        covered = nodes if node in nodes else (*nodes, node)
+        orders = [p.operands]
+        if p.op.commutative and len(p.operands) == 2:
+            orders.append(p.operands[::-1])
+        for order in orders:
+            yield from _match_all(order, node.operands, env, covered)
+
+
+def _match_all(
+    ps: tuple[Placeholder, ...], vs: tuple[Value, ...], env: Env, nodes: tuple[Node, ...]
+) -> Iterator[tuple[Env, tuple[Node, ...]]]:
+    if not ps:
+        yield env, nodes
+        return
+    for inner, covered in match(ps[0], vs[0], env, nodes):
+        yield from _match_all(ps[1:], vs[1:], inner, covered)
+
+
+def _attrs_fit(p: Apply, node: Node) -> bool:
+    if not p.op.attrs:
+        return True
+    given = {k: node.attrs[k] if v is ... else v for k, v in p.attrs.items()}
+    try:
+        wanted = fill_attrs(p.op, given)
+        # infer brings attributes to the form that nodes carry (axes counted from the front, strides per axis...).
+        p.op.infer([v.type for v in node.operands], wanted, node.regions)
+    except TypeRefused:
+        return False
+    return all(_same_attr(wanted[k], node.attrs[k]) for k in p.op.attrs)
+
+
+def _same_attr(a: Any, b: Any) -> bool:
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return a == b and math.copysign(1, a) == math.copysign(1, b)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(_same_attr(x, y) for x, y in zip(a, b))
+    return bool(attr_key(a) == attr_key(b))

@@ -1,0 +1,230 @@
+"""``fw.rewrite``: pattern to replacement.
+
+Owns declaring, checking and applying one rule, and sets of rules. Must not know any particular rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import FusewrightError, RewriteError, TypeRefused
+from ..ir.builder import Builder
+from ..ir.graph import Graph, Node, Origin, Value, refines
+from .base import Pass, PassContext, check_numerics, loosest
+from .driver import drive, made_before
+from .pattern import Apply, Env, Pattern, Placeholder, Scalar, Var, describe, match, parameters, trace
+from .values import const_array, splat_scalar
+
+_MATCHES_TRIED = 8
+_PROBES_TRIED = 48
+_PROBES = (
+    ("f32", (4, 4)), ("bool", (4, 4)), ("i32", (4, 4)), ("f32", (4,)), ("f32", ()), ("i64", ()), ("bool", ()),
+    ("f32", (2, 8, 8, 4)), ("f32", (3, 3, 4, 4)), ("f32", (2, 8, 4)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """Returned by a rule that leaves its match alone."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One match: ``root`` (the node to replace), ``values`` by variable, the ``nodes`` covered, a Builder ``op``."""
+
+    root: Node
+    values: Env
+    nodes: tuple[Node, ...]
+    op: Builder
+
+    @property
+    def graph(self) -> Graph:
+        """The graph, or region, that the match lies in."""
+        return self.op.graph
+
+    @property
+    def result(self) -> Value:
+        """The value to be replaced."""
+        return self.root.results[0]
+
+    def decline(self, why: str) -> Declined:
+        """Leave this match alone; statistics and ``explain`` show the reason."""
+        return Declined(why)
+
+    def const(self, value: Value) -> np.ndarray | None:
+        """Contents of a constant, else None."""
+        return const_array(value)
+
+    def scalar(self, value: Value) -> Any:
+        """The one element that a constant repeats, as a Python scalar, else None."""
+        element = splat_scalar(value)
+        return None if element is None else element.item()
+
+
+class Rewrite(Pass):
+    """A rule. ``apply(graph)`` rewrites a copy up to a fixpoint; a pipeline takes it as a pass."""
+
+    def __init__(self, pattern: Pattern, build: Callable[[Match], Any], name: str, numerics: str) -> None:
+        super().__init__(name, numerics)
+        self.pattern = pattern
+        self.build = build
+        self.roots = frozenset({pattern.root.op.name})
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        drive(graph, [self], ctx)
+
+    def attempt(self, node: Node, ctx: PassContext) -> Sequence[Value] | None:
+        """See driver.LocalRule."""
+        if len(node.results) != 1:
+            return None
+        reason = ""
+        for env, nodes in islice(match(self.pattern.root, node.results[0], {}), _MATCHES_TRIED):
+            value = self._build(node, env, nodes)
+            if isinstance(value, Value):
+                return (value,)
+            reason = reason or value.why
+        if reason:
+            ctx.decline(node, reason)
+        return None
+
+    def _build(self, node: Node, env: Env, nodes: tuple[Node, ...]) -> Value | Declined:
+        assert node.graph is not None
+        origin = Origin.merge([n.origin for n in nodes], self.name)
+        mark, old = node._prev, node.results[0]
+        made_by = Builder(node.graph, node, origin)
+        value = self.build(Match(node, env, nodes, made_by))
+        if isinstance(value, Declined):
+            return value
+        if isinstance(value, (bool, int, float)):
+            value = made_by.full(old.shape, value, old.dtype)
+        if not isinstance(value, Value):
+            raise RewriteError(f"rule {self.name!r} returned {type(value).__name__}; return a value or m.decline(why)")
+        if value.producer.graph is not node.graph:
+            raise RewriteError(f"rule {self.name!r} returned a value of another graph")
+        if value is old:
+            return Declined("the replacement is the value itself")
+        if not refines(value.type, old.type):
+            return Declined(f"the replacement has type {value.type}, the match {old.type}")
+        made = made_before(node, mark)
+        for n in made:
+            if n.origin == Origin():
+                n.origin = origin
+        return self._worth(node, nodes, made) or value
+
+    def _worth(self, root: Node, nodes: tuple[Node, ...], made: list[Node]) -> Declined | None:
+        """Inner values that others read stay computed: then the rewrite must not add work."""
+        inside = set(nodes)
+        kept = [n for n in nodes if n is not root and any(user not in inside for v in n.results for user, _ in v.uses)]
+        work = sum(n.op.kind not in ("source", "view") for n in made)
+        if kept and work > len(nodes) - len(kept):
+            return Declined(f"%{kept[0].results[0].name or kept[0].op.name} inside the match has other users")
+        return None
+
+    def __repr__(self) -> str:
+        return f"<rewrite {self.name}: {self.pattern.text} ({self.numerics})>"
+
+
+class RuleSet(Pass):
+    """Several rules applied together up to one fixpoint. Its numerics are the loosest of theirs."""
+
+    def __init__(self, name: str, rules: Iterable[Rewrite]) -> None:
+        self.rules = list(rules)
+        super().__init__(name, loosest(r.numerics for r in self.rules))
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        drive(graph, self.rules, ctx)
+
+
+def rewrite(
+    pattern: Callable[..., Any], replacement: Callable[..., Any] | None = None, *, numerics: str, name: str | None = None
+) -> Any:
+    """A rule from two functions, or a decorator for ``f(m, x, ...)`` when ``replacement`` is left out.
+
+    ``pattern`` is traced: ``fw.op``, operators and Python scalars, which match constants of any broadcastable shape.
+    ``replacement`` gets the matched values and returns one of an equal or finer type. The decorated function gets the
+    Match first and returns a value or ``m.decline(why)``. ``numerics`` is exact, ulp(n), nsz, reassoc or approx.
+
+    Raises RewriteError when the rule is wrong as declared.
+    """
+    check_numerics(numerics)
+    traced = trace(pattern)
+    if replacement is not None:
+        names = parameters(replacement)
+        if len(names) != len(traced.names):
+            raise RewriteError(f"the pattern takes ({', '.join(traced.names)}), the replacement ({', '.join(names)})")
+        chosen = replacement
+        rule = Rewrite(traced, lambda m: chosen(*(m.values[n] for n in traced.names)), name or traced.text, numerics)
+        check_declared(rule)
+        return rule
+    return lambda function: _conditional(traced, function, numerics, name)
+
+
+def _conditional(pattern: Pattern, function: Callable[..., Any], numerics: str, name: str | None) -> Rewrite:
+    names = parameters(function)[1:]
+    if set(names) <= set(pattern.names):
+        order = names
+    elif len(names) == len(pattern.names):
+        order = pattern.names
+    else:
+        raise RewriteError(f"the pattern takes ({', '.join(pattern.names)}), the function (m, {', '.join(names)})")
+    rule = Rewrite(pattern, lambda m: function(m, *(m.values[n] for n in order)), name or function.__name__, numerics)
+    rule.__doc__ = function.__doc__
+    return rule
+
+
+def instantiate(pattern: Placeholder, b: Builder, env: Env) -> Value:
+    """Build the pattern over the values of ``env``. Raises TypeRefused where these do not fit."""
+    if isinstance(pattern, Var):
+        return env[pattern.name]
+    if not isinstance(pattern, Apply):
+        raise RewriteError(f"{describe(pattern)} alone has no type")
+    operands = [o.value if isinstance(o, Scalar) else instantiate(o, b, env) for o in pattern.operands]
+    if not any(isinstance(o, Value) for o in operands):
+        raise TypeRefused("an op over scalars only")
+    return b.apply(pattern.op, operands, pattern.attrs)[pattern.index]
+
+
+def check_declared(rule: Rewrite) -> None:
+    """Try the rule on drawn types. Raises RewriteError if the replacement never has the pattern's type."""
+    pattern, refusal = rule.pattern, ""
+    if any(v is ... for v in _attr_values(pattern.root)):
+        return
+    for types in islice(_probe_types(len(pattern.names)), _PROBES_TRIED):
+        b = Builder()
+        env = {n: b.input(n, *t) for n, t in zip(pattern.names, types)}
+        try:
+            old = instantiate(pattern.root, b, env)
+        except TypeRefused:
+            continue
+        try:
+            new = rule.build(Match(old.producer, env, (old.producer,), b))
+        except FusewrightError as error:
+            refusal = refusal or f"the replacement does not type: {error}"
+            continue
+        if not isinstance(new, Value) or refines(new.type, old.type):
+            return
+        given = ", ".join(f"{n}: {v.type}" for n, v in env.items())
+        refusal = refusal or f"for {given} the pattern has type {old.type}, the replacement {new.type}"
+    if refusal:
+        raise RewriteError(f"rule {rule.name!r}: {refusal}")
+
+
+def _probe_types(n: int) -> Iterable[tuple[tuple[str, tuple[int, ...]], ...]]:
+    for probe in _PROBES:
+        yield (probe,) * n
+    if 2 <= n <= 4:
+        yield from product(_PROBES[:4], repeat=n)
+
+
+def _attr_values(p: Placeholder) -> Iterable[Any]:
+    if isinstance(p, Apply):
+        yield from p.attrs.values()
+        for o in p.operands:
+            yield from _attr_values(o)
