@@ -136,7 +136,7 @@ def graph_pass(numerics: str, name: str | None = None) -> Callable[[Callable[[Gr
 
 
 def subgraphs(graph: Graph) -> list[Graph]:
-    """``graph`` and every graph nested in its regions, innermost first. Regions of ``fused`` are left out: they are done."""
+    """``graph`` and every graph nested in its regions, innermost first. Regions of ``fused`` are done: left out."""
     found: list[Graph] = []
     stack = [graph]
     while stack:
@@ -147,8 +147,9 @@ def subgraphs(graph: Graph) -> list[Graph]:
 
 
 def erase_dead(node: Node) -> list[Value]:
-    """Erase ``node`` if nothing uses it, then operands that only it used. Gives the values that lost a use and live on."""
-    stack, touched = [node], []
+    """Erase ``node`` if nothing uses it, then operands that only it used. Gives the values that lost a use."""
+    stack = [node]
+    touched: list[Value] = []
     while stack:
         n = stack.pop()
         if n.graph is None or n.op.name in ("input", "return") or n.op.effects or any(v.uses for v in n.results):

@@ -72,7 +72,7 @@ def _identity_order(node: Node, b: Any) -> Value | None:
     return x if len(node.operands) == 1 else None
 
 
-@rule("reduce nothing", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod", "reduce_any", "reduce_all")
+@rule("reduce nothing", *(f"reduce_{how}" for how in ("sum", "mean", "max", "min", "prod", "any", "all")))
 def _reduce_nothing(node: Node, b: Any) -> Value | None:
     return node.operands[0] if not node.attrs["axes"] else None
 

@@ -15,6 +15,7 @@ def dce(graph: Graph, ctx: PassContext) -> None:
     # Outermost first: a region that goes away with its owner needs no cleaning.
     for g in reversed(subgraphs(graph)):
         for node in reversed(g.nodes):
-            if node.op.name not in ("input", "return") and not node.op.effects and not any(v.uses for v in node.results):
+            keep = node.op.name in ("input", "return") or node.op.effects
+            if not keep and not any(v.uses for v in node.results):
                 g.erase(node)
                 ctx.rewrote("dead " + node.op.name)

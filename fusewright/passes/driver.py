@@ -44,7 +44,7 @@ def made_before(node: Node, mark: Node | None) -> list[Node]:
 
 
 def drive(graph: Graph, rules: Sequence[LocalRule], ctx: PassContext) -> None:
-    """Apply ``rules`` to ``graph`` and its regions up to a fixpoint. Raises RewriteError when there is none in sight."""
+    """Apply ``rules`` to ``graph`` and its regions up to a fixpoint. Raises RewriteError if none is in sight."""
     by_op: dict[str, list[LocalRule]] = {}
     anywhere = [r for r in rules if not r.roots]
     for op in {root for r in rules for root in r.roots}:

@@ -24,7 +24,9 @@ MAX_GROWTH = 16
 # Small results may outgrow their operands: an iota has none.
 FREE_BYTES = 4096
 
-MOVES = frozenset("reshape broadcast_to transpose slice reverse pad concat gather gather_nd iota to_blocked from_blocked".split())
+MOVES = frozenset(
+    "reshape broadcast_to transpose slice reverse pad concat gather gather_nd iota to_blocked from_blocked".split()
+)
 # Correctly rounded by IEEE 754, or exact. rsqrt is 1 / sqrt, each rounded, as the interpreter has it.
 ROUNDED = frozenset(
     "add sub mul div sqrt rsqrt reciprocal square neg abs sign floor ceil round trunc maximum minimum relu clip where "
@@ -45,7 +47,9 @@ def foldable(node: Node) -> bool:
     known = name in MOVES or name in ROUNDED or name in ORDER_FREE
     known = known and (name not in ORDER_FREE or not node.operands[0].dtype.is_float)
     known = known or (name in INTEGER and all(not v.dtype.is_float for v in node.operands))
-    return known and len(node.results) == 1 and node.results[0].type.is_static and not any(map(_symbolic, node.attrs.values()))
+    if not known or len(node.results) != 1 or not node.results[0].type.is_static:
+        return False
+    return not any(map(_symbolic, node.attrs.values()))
 
 
 def _symbolic(value: Any) -> bool:

@@ -20,8 +20,8 @@ MAX_GROUP = 64
 MAX_OPERANDS = 16
 # Cheap enough to be computed again for every element that a smaller operand is spread over.
 CHEAP = frozenset(
-    "add sub mul neg abs maximum minimum relu cast eq ne lt le gt ge logical_not logical_and logical_or logical_xor where "
-    "clip broadcast_to".split()
+    "add sub mul neg abs maximum minimum relu cast eq ne lt le gt ge logical_not logical_and logical_or logical_xor "
+    "where clip broadcast_to".split()
 )
 
 
@@ -170,7 +170,9 @@ class _Fuser:
             return None
         return bool(outside)
 
-    def _replace(self, nodes: Sequence[Node], outputs: Sequence[Value], kind: str, region: Graph, outer: list[Value]) -> None:
+    def _replace(
+        self, nodes: Sequence[Node], outputs: Sequence[Value], kind: str, region: Graph, outer: list[Value]
+    ) -> None:
         place = self.at[nodes[-1]]
         fused = fuse_nodes(nodes, outputs, kind, region, outer)
         self.at[fused] = place

@@ -58,7 +58,7 @@ class _Layout:
         return Builder(self.graph, node, Origin.merge([node.origin], "layout"))
 
     def adopt(self, node: Node, twin: Twin) -> None:
-        """``twin`` is the blocked form of the node's result: plain readers get a reorder of it, or none if a view does."""
+        """``twin`` is the blocked form of the node's result: plain readers get a reorder or view of it."""
         old = node.results[0]
         plain = self.unblock(self.builder(node), twin, old)
         self.twins[plain] = twin
@@ -100,13 +100,15 @@ class _Layout:
                 return v if v.rank == 0 else b.constant(Const(v.const.array.reshape(()), v.dtype))
             return v if v.rank == 0 else b.reshape(v, shape=())
         full = (*(1,) * (rank - v.rank), *v.shape)
+        lead = (1,) * (rank - v.rank)
         if full[-1] == 1 and channels != 1:
-            spread = (full[0], 1, *full[1:-1], 1)
             if v.const is not None:
-                return b.constant(Const(v.const.array.reshape([int(d) for d in spread]), v.dtype))
-            return b.reshape(v, shape=spread)
+                array = v.const.array.reshape(lead + v.const.array.shape)
+                return b.constant(Const(np.expand_dims(array, 1), v.dtype))
+            return b.reshape(v, shape=(full[0], 1, *full[1:-1], 1))
         if v.const is not None:
-            return b.constant(blocked_const(Const(v.const.array.reshape(full), v.dtype), self.block))
+            array = v.const.array.reshape(lead + v.const.array.shape)
+            return b.constant(blocked_const(Const(array, v.dtype), self.block))
         if v.rank == rank:
             return self.blocked(v, b)
         return self.blocked(b.reshape(v, shape=full), b)

@@ -45,7 +45,9 @@ def build_region(nodes: Sequence[Node], outputs: Sequence[Value]) -> tuple[Graph
     return b.build(*(mapping[v] for v in outputs), names=names), outer
 
 
-def fuse_nodes(nodes: Sequence[Node], outputs: Sequence[Value], kind: str, region: Graph, outer: Sequence[Value]) -> Node:
+def fuse_nodes(
+    nodes: Sequence[Node], outputs: Sequence[Value], kind: str, region: Graph, outer: Sequence[Value]
+) -> Node:
     """Put ``fused`` where the last of ``nodes`` stands, in place of all of them."""
     last = nodes[-1]
     graph = last.graph

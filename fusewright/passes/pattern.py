@@ -19,8 +19,7 @@ from ..ir.graph import Node, Value
 from ..ir.opdef import REQUIRED, OpDef, fill_attrs, get_op
 from .values import attr_key, same_scalar, splat_scalar
 
-_BINARY = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "floordiv": "floordiv", "mod": "mod", "pow": "pow",
-           "matmul": "matmul"}  # fmt: skip
+_BINARY = {name: name for name in ("add", "sub", "mul", "floordiv", "mod", "pow", "matmul")} | {"truediv": "div"}
 _COMPARE = ("lt", "le", "gt", "ge")
 
 
@@ -190,7 +189,9 @@ def match(p: Placeholder, v: Value, env: Env, nodes: tuple[Node, ...] = ()) -> I
             yield env, nodes
     elif isinstance(p, Apply):
         node = v.producer
-        if node.op is not p.op or v.index != p.index or len(node.operands) != len(p.operands) or not _attrs_fit(p, node):
+        if node.op is not p.op or v.index != p.index or len(node.operands) != len(p.operands):
+            return
+        if not _attrs_fit(p, node):
             return
         covered = nodes if node in nodes else (*nodes, node)
         orders = [p.operands]

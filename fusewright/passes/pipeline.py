@@ -162,7 +162,8 @@ class Pipeline:
         probes = probe.Probes(current) if verify >= 3 else None
         for name, p in self._entries[first:last]:
             if p.numerics == "approx" and self.numerics == "strict":
-                stats.passes.append(PassStats(name, p.numerics, declined=[("pipeline", "numerics='strict' admits no approx")]))
+                why = ("pipeline", "numerics='strict' admits no approx")
+                stats.passes.append(PassStats(name, p.numerics, declined=[why]))
                 continue
             one = self._run_one(name, p, current, verify)
             stats.passes.append(one)

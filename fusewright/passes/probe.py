@@ -69,7 +69,8 @@ class Probes:
                     value, err = bounded[output]
                     problem = difference(value, want, err + want_err)
                     if problem:
-                        raise VerifyError(f"pass {name!r} changed what the graph computes: output {output!r} {problem}", name)
+                        message = f"pass {name!r} changed what the graph computes: output {output!r} {problem}"
+                        raise VerifyError(message, name)
             self.exact[i], self.bounded[i] = got, bounded
 
 

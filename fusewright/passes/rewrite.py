@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -142,9 +142,25 @@ class RuleSet(Pass):
         drive(graph, self.rules, ctx)
 
 
+@overload
 def rewrite(
-    pattern: Callable[..., Any], replacement: Callable[..., Any] | None = None, *, numerics: str, name: str | None = None
-) -> Any:
+    pattern: Callable[..., Any], replacement: Callable[..., Any], *, numerics: str, name: str | None = None
+) -> Rewrite: ...
+
+
+@overload
+def rewrite(
+    pattern: Callable[..., Any], replacement: None = None, *, numerics: str, name: str | None = None
+) -> Callable[[Callable[..., Any]], Rewrite]: ...
+
+
+def rewrite(
+    pattern: Callable[..., Any],
+    replacement: Callable[..., Any] | None = None,
+    *,
+    numerics: str,
+    name: str | None = None,
+) -> Rewrite | Callable[[Callable[..., Any]], Rewrite]:
     """A rule from two functions, or a decorator for ``f(m, x, ...)`` when ``replacement`` is left out.
 
     ``pattern`` is traced: ``fw.op``, operators and Python scalars, which match constants of any broadcastable shape.

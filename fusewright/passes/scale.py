@@ -128,7 +128,9 @@ def _fold_behind(anchor: Node, ctx: PassContext) -> None:
     x, weights = anchor.operands[0], anchor.operands[-1]
     w, result = const_array(weights), anchor.results[0]
     channels = result.shape[-1] if result.rank else None
-    if w is None or len(anchor.operands) != 2 or not isinstance(channels, int) or not result.dtype.is_float or w.ndim < 2:
+    if w is None or len(anchor.operands) != 2 or w.ndim < 2 or not isinstance(channels, int):
+        return
+    if not result.dtype.is_float:
         return
     chain = _chain(result, result.rank - 1, channels)
     if not chain.scales and chain.shifts < 2:

@@ -15,9 +15,7 @@ from .rewrite import Match, Rewrite, RuleSet, rewrite
 
 
 def _rule(name: str, pattern: Any, replacement: Any, numerics: str = "exact") -> Rewrite:
-    rule = rewrite(pattern, replacement, numerics=numerics, name=name)
-    assert isinstance(rule, Rewrite)
-    return rule
+    return rewrite(pattern, replacement, numerics=numerics, name=name)
 
 
 RULES: list[Rewrite] = [
@@ -28,7 +26,7 @@ RULES: list[Rewrite] = [
     # -0.0 + 0.0 is 0.0, so only up to the sign of zero.
     _rule("x + 0", lambda x: x + 0, lambda x: x, "nsz"),
     _rule("x * -1", lambda x: x * -1, lambda x: -x),
-    _rule("--x", lambda x: -(-x), lambda x: x),
+    _rule("neg of neg", lambda x: op.neg(op.neg(x)), lambda x: x),
     _rule("x + -y", lambda x, y: x + -y, lambda x, y: x - y),
     _rule("x - -y", lambda x, y: x - -y, lambda x, y: x + y),
     _rule("x ** 1", lambda x: x**1, lambda x: x, "ulp(4)"),
