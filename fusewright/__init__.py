@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "compile": ("compiler", "compile"),
     "plan": ("compiler", "plan"),
-    "check": ("compiler", "check"),
+    "check": ("checker", "check"),
     "import_model": ("compiler", "import_model"),
     "default_pipeline": ("compiler", "default_pipeline"),
     "load": ("loader", "load"),
@@ -51,7 +51,7 @@ _EXTRAS = {
 if TYPE_CHECKING:
     from . import testing as testing
     from .backends.registry import register_kernel as register_kernel
-    from .compiler import check as check
+    from .checker import check as check
     from .compiler import compile as compile
     from .compiler import default_pipeline as default_pipeline
     from .compiler import import_model as import_model

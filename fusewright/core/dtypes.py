@@ -40,6 +40,11 @@ class DType:
         return (dtype, (self.name,))
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy type of arrays that users pass and get; NumPy reads it, so ``np.empty(shape, port.dtype)`` works."""
+        return self.compute
+
+    @property
     def is_float(self) -> bool:
         return self.kind == "f"
 

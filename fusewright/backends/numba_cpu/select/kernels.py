@@ -12,8 +12,9 @@ from ....core.errors import CompileRefused
 from ....ir.graph import Const, Node
 from ....ir.opdef import Cost
 from ....ir.types import TensorType
+from ...registry import registered_kernel
 from .. import loops
-from ..templates.template import Arg
+from ..templates.template import Arg, Template
 from ..variants import Variant
 from . import contract
 from .words import Chosen, Word, bound
@@ -21,12 +22,13 @@ from .words import Chosen, Word, bound
 
 def choose(node: Node, variant: Variant, fixed: Mapping[int, Const]) -> list[Chosen]:
     """The kernel calls that compute ``node``; ``fixed`` holds its constant operands. Raises CompileRefused."""
-    if contract.contracts(node):
+    own = registered_kernel(node.op.name, "cpu")
+    if own is None and contract.contracts(node):
         return contract.choose(node, variant, fixed, cost_of(node))
-    if not loops.supports(node):
+    if own is None and not loops.supports(node):
         raise CompileRefused(f"there is no CPU kernel for {node.where}")
     cost, out, written = cost_of(node), [], set[int]()
-    for template in loops.generate(node, variant):
+    for template in _templates(own(node, variant)) if own else loops.generate(node, variant):
         # The first kernel that names a workspace fills it, later ones read it.
         fills = {a.index for a in template.args if a.kind == "temp"} - written
         written |= fills
@@ -42,16 +44,22 @@ def copy_kernel(t: TensorType, variant: Variant) -> Chosen:
 
 def supports(node: Node) -> bool:
     """There is a kernel for ``node`` as it stands."""
+    if registered_kernel(node.op.name, "cpu") is not None:
+        return True
     return contract.supports(node) if contract.contracts(node) else loops.supports(node)
 
 
 def workspace(node: Node) -> tuple[Extent, ...]:
     """Bytes of the buffers that all threads share while ``node`` runs."""
+    if registered_kernel(node.op.name, "cpu") is not None:
+        return ()
     return contract.workspace(node) if contract.contracts(node) else tuple(loops.temps(node))
 
 
 def may_overwrite(node: Node, operand: int) -> bool:
     """Every variant's kernel reads each element of ``operand`` before its only write to that place."""
+    if registered_kernel(node.op.name, "cpu") is not None:
+        return False
     if contract.contracts(node):
         return contract.may_overwrite(node, operand)
     if not loops.supports(node):
@@ -69,6 +77,10 @@ def cost_of(node: Node) -> Cost:
         moved: Extent = sum((v.type.nbytes for v in (*node.operands, *node.results)), 0)
         return Cost(cost.flops, moved)
     return cost
+
+
+def _templates(found: Template | list[Template]) -> list[Template]:
+    return [found] if isinstance(found, Template) else list(found)
 
 
 def _word(arg: Arg, fills: set[int] = frozenset()) -> Word:  # type: ignore[assignment]

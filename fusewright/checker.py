@@ -1,0 +1,194 @@
+"""``fw.check``: can this model be compiled, and does it compute what it should?
+
+Owns the table of problems and the search for the first value that leaves its bound. Must not compile anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .backends.numba_cpu.bundle import cpu_target
+from .core.errors import FusewrightError, ImportRefused, InputRefused, TypeRefused
+from .frontends.source import import_model
+from .ir.graph import Graph, Node
+from .ir.interpreter import Interpreter
+from .passes.pipeline import default_pipeline
+
+RTOL, ATOL = 1e-4, 1e-5  # of the largest stored value: the conformance rule
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that keeps the model from compiling, and everywhere it occurs."""
+
+    code: str
+    what: str
+    count: int
+    where: tuple[str, ...]
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first value that differs from the stored one: largest error, and what was allowed there."""
+
+    where: str
+    name: str
+    error: float
+    allowed: float
+
+    def __str__(self) -> str:
+        return f"{self.where or self.name}: largest error {self.error:.3g}, allowed {self.allowed:.3g}"
+
+
+@dataclass(slots=True)
+class Check:
+    """``ok``: compiles, and agrees with the values if any were given."""
+
+    rows: list[Row] = field(default_factory=list)
+    first_divergence: Divergence | None = None
+    compared: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.rows and self.first_divergence is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        divergence = asdict(self.first_divergence) if self.first_divergence else None
+        return {
+            "ok": self.ok,
+            "rows": [asdict(r) | {"where": list(r.where)} for r in self.rows],
+            "first_divergence": divergence,
+            "compared": self.compared,
+        }
+
+
+def check(source: Any, against: Any = None, feeds: Mapping[str, Any] | None = None) -> Check:
+    """List everything in ``source`` that cannot be compiled, all at once; optionally compare values.
+
+    ``against`` is an ``.npz`` path or {name: array} with the model's inputs and any inner values or outputs (matched by
+    value name), or a live Keras model (called with ``feeds``). Raises InputRefused when ``against`` cannot be used.
+    """
+    try:
+        graph = source if isinstance(source, Graph) else import_model(source)
+    except ImportRefused as refusal:
+        return Check(_gather([(p.code, p.reason, p.where, p.hint) for p in refusal.problems]))
+    found = Check(_gather(_uncompilable(graph)))
+    if against is not None:
+        _compare(graph, _values(graph, against, feeds), found)
+    return found
+
+
+def _gather(problems: list[tuple[str, str, str, str]]) -> list[Row]:
+    """Problems that differ only in place become one row."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for code, what, where, hint in problems:
+        rows.setdefault((code, what, hint), []).append(where)
+    return [Row(code, what, len(where), tuple(where), hint) for (code, what, hint), where in rows.items()]
+
+
+def _uncompilable(graph: Graph) -> list[tuple[str, str, str, str]]:
+    target = cpu_target()
+    try:
+        final, _ = default_pipeline(target).run(graph)
+    except TypeRefused as error:
+        return [("passes", str(error), "", "")]
+    out = []
+    for node in _running(final):
+        if not target.supports(node):
+            out.append(("no-kernel", f"no CPU kernel for {node.op.name}", str(node.origin), "use fw.register_kernel"))
+    return out
+
+
+def _running(graph: Graph) -> Iterator[Node]:
+    """The nodes that need a kernel; a fused region is one of them, not what is inside."""
+    for node in graph.nodes:
+        if node.op.name in ("if", "while", "scan"):
+            for region in node.regions:
+                yield from _running(region)
+        elif node.op.name not in ("input", "constant", "return") and not node.op.views:
+            yield node
+
+
+def _values(graph: Graph, against: Any, feeds: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    if isinstance(against, Mapping):
+        return {**{k: np.asarray(v) for k, v in against.items()}, **dict(feeds or {})}
+    if isinstance(against, (str, os.PathLike)):
+        try:
+            with np.load(against, allow_pickle=False) as data:
+                return {**{k: data[k] for k in data.files}, **dict(feeds or {})}
+        except (OSError, ValueError, KeyError) as error:
+            raise InputRefused(f"--against {os.fspath(against)}: not a readable .npz: {error}") from None
+    if callable(against):
+        return _live_values(graph, against, feeds)
+    raise InputRefused(f"against={against!r} is neither an .npz path, a mapping nor a model")
+
+
+def _live_values(graph: Graph, model: Any, feeds: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    given = dict(feeds or {})
+    for v in graph.inputs:
+        if v.name not in given:
+            shape = v.type.concrete(dict.fromkeys(v.type.symbols, 2))
+            given[v.name] = (
+                rng.normal(size=shape).astype(v.dtype.np) if v.dtype.is_float else np.zeros(shape, v.dtype.np)
+            )
+    arrays = [given[v.name] for v in graph.inputs]
+    out = model(arrays[0] if len(arrays) == 1 else arrays)
+    outs = list(out) if isinstance(out, (list, tuple)) else list(out.values()) if isinstance(out, dict) else [out]
+    return {**given, **{n: np.asarray(o) for n, o in zip(graph.output_names, outs, strict=True)}}
+
+
+def _compare(graph: Graph, values: Mapping[str, np.ndarray], found: Check) -> None:
+    feeds = _match_inputs(graph, values)
+    names = dict(zip(graph.outputs, graph.output_names, strict=True))
+
+    def watch(node: Node, results: list[np.ndarray]) -> None:
+        for v, got in zip(node.results, results, strict=True):
+            keys = [k for k in (names.get(v), v.name, node.origin.layer) if k and k in values]
+            if keys and found.first_divergence is None and node.graph is graph:
+                if values[keys[0]].shape == got.shape or v in names:
+                    found.compared += 1
+                    found.first_divergence = _differs(node, keys[0], got, values[keys[0]])
+
+    try:
+        Interpreter(graph, watch=watch).run(feeds)
+    except FusewrightError as error:
+        raise InputRefused(f"the model does not run on these values: {error}") from error
+    if not found.compared:
+        raise InputRefused(f"no value of the model is among {sorted(values)}; outputs are {graph.output_names}")
+
+
+def _match_inputs(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By name, or ``x0, x1...`` by position."""
+    feeds = {}
+    for i, v in enumerate(graph.inputs):
+        name = next((n for n in (v.name, f"x{i}") if n in values), None)
+        if name is None:
+            raise InputRefused(f"there is no value for input {v.name!r}; given are {', '.join(sorted(values))}")
+        feeds[v.name] = values[name]
+    return feeds
+
+
+def _differs(node: Node, name: str, got: np.ndarray, want: np.ndarray) -> Divergence | None:
+    if got.shape != want.shape:
+        return Divergence(str(node.origin), f"{name} has shape {got.shape}, stored is {want.shape}", np.inf, 0.0)
+    a, b = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(np.isnan(a), np.isnan(b)) or not np.array_equal(
+        a[~finite & ~np.isnan(b)], b[~finite & ~np.isnan(b)]
+    ):
+        return Divergence(str(node.origin), f"{name} differs in NaN or infinity", np.inf, 0.0)
+    scale = float(np.max(np.abs(b[finite]), initial=0.0))
+    allowed = ATOL * scale + RTOL * np.abs(b)
+    error = np.where(finite, np.abs(a - np.where(finite, b, 0)), 0)
+    worst = float(np.max(error, initial=0.0))
+    if np.any(finite & (error > allowed)):
+        return Divergence(str(node.origin), name, worst, float(np.max(allowed[finite], initial=0.0)))
+    return None
