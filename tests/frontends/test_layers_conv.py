@@ -54,6 +54,9 @@ def conv_options(draw: Any, rank: int) -> dict[str, Any]:
 @quick
 def test_conv(against_keras: Any, rank: int, options: Any, groups: int, symbolic: bool, size: int) -> None:
     drawn = options.draw(conv_options(rank))
+    # As for pooling below: TensorFlow's two 3-D kernels disagree where SAME would crop.
+    skips = any(s > k for s, k in zip(drawn["strides"], drawn["kernel_size"], strict=True))
+    assume(not (rank == 3 and drawn["padding"] == "same" and skips))
     spatial = (size, size + 1, 6)[:rank]
     model = chain(
         ((None,) * rank if symbolic else spatial) + (4,), getattr(L, f"Conv{rank}D")(6, groups=groups, **drawn)
