@@ -35,13 +35,17 @@ def expand(node: Node, name: str = "decompose") -> list[Node]:
 
 @graph_pass(numerics="reassoc", name="decompose")
 def decompose(graph: Graph, ctx: PassContext) -> None:
-    """Expand every composite op that the target does not support, recursively."""
+    """Expand every composite op that the target does not support, recursively.
+
+    Elementwise ones are always expanded: fusion puts their pieces into whatever kernel stands next to them.
+    """
     target = ctx.target
     for g in subgraphs(graph):
         work = [(node, 0) for node in g.nodes if node.op.decompose is not None]
         while work:
             node, depth = work.pop()
-            if node.graph is None or (target is not None and target.supports(node)):
+            pointwise = node.op.kind == "elementwise" and node.op.scalar is None
+            if node.graph is None or (target is not None and not pointwise and target.supports(node)):
                 continue
             if depth > _DEEPEST:
                 raise RewriteError(f"the decomposition of {node.where} does not end")

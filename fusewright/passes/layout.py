@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dims import Extent
+from ..core.dims import Extent, compare_le
 from ..core.dtypes import decode, encode
 from ..ir.builder import Builder
 from ..ir.graph import Const, Graph, Node, Origin, Value
@@ -137,12 +137,16 @@ def _conv(s: _Layout, node: Node) -> Twin | None:
     if not s.target.prefers_blocked(node):
         return None
     b = s.builder(node)
-    x = s.blocked(node.operands[0], b)
+    x, weights = node.operands
     channels = node.results[0].shape[-1]
-    if x is None or not isinstance(channels, int):
+    # A first layer with few channels reads them as they lie: a reorder would move mostly padding.
+    plain = x not in s.twins and node.attrs["groups"] == 1 and compare_le(x.shape[-1], s.block - 1) is True
+    source = x if plain else s.blocked(x, b)
+    if source is None or not isinstance(channels, int):
         s.ctx.decline(node, "its channels are not fixed")
         return None
-    return Twin(b.apply("conv_blocked", [x, node.operands[1]], node.attrs)[0], channels)
+    attrs = {**node.attrs, "block": s.block, "x_blocked": not plain}
+    return Twin(b.apply("conv_blocked", [source, weights], attrs)[0], channels)
 
 
 @_handles("max_pool", "avg_pool")

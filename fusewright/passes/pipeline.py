@@ -26,6 +26,7 @@ from .scale import scale
 from .simplify import simplify
 
 MODES = ("strict", "fast")
+_ROUNDS = 6
 Trace = Callable[[str, Graph], Any]
 
 
@@ -199,8 +200,13 @@ def _signature(graph: Graph) -> tuple[Any, ...]:
 
 
 def _tidy(graph: Graph, ctx: PassContext) -> None:
-    for p in (canonicalise, fold, simplify, cse, dce):
-        p.run(graph, ctx)
+    # Each of them may uncover work for those before it; a handful of rounds is far more than models need.
+    for _ in range(_ROUNDS):
+        before = ctx.stats.rewritten
+        for p in (canonicalise, fold, simplify, cse, dce):
+            p.run(graph, ctx)
+        if ctx.stats.rewritten == before:
+            break
 
 
 tidy = GraphPass(_tidy, "tidy", simplify.numerics)

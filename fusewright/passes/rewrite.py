@@ -16,7 +16,7 @@ from ..core.errors import FusewrightError, RewriteError, TypeRefused
 from ..ir.builder import Builder
 from ..ir.graph import Graph, Node, Origin, Value, refines
 from .base import Pass, PassContext, check_numerics, loosest
-from .driver import drive, made_before
+from .driver import LocalRule, drive, made_before
 from .pattern import Apply, Env, Pattern, Placeholder, Scalar, Var, describe, match, parameters, trace
 from .values import const_array, splat_scalar
 
@@ -132,14 +132,18 @@ class Rewrite(Pass):
 
 
 class RuleSet(Pass):
-    """Several rules applied together up to one fixpoint. Its numerics are the loosest of theirs."""
+    """Several rules applied together up to one fixpoint. Its numerics are the loosest of theirs.
 
-    def __init__(self, name: str, rules: Iterable[Rewrite]) -> None:
+    ``exact`` adds local rules that are no patterns; they must be bit exact.
+    """
+
+    def __init__(self, name: str, rules: Iterable[Rewrite], exact: Iterable[LocalRule] = ()) -> None:
         self.rules = list(rules)
+        self.all: list[LocalRule] = [*self.rules, *exact]
         super().__init__(name, loosest(r.numerics for r in self.rules))
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
-        drive(graph, self.rules, ctx)
+        drive(graph, self.all, ctx)
 
 
 @overload

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from ..ir.graph import Value
+from .canonicalise import RULES as FORMS
 from .pattern import op
 from .rewrite import Match, Rewrite, RuleSet, rewrite
 
@@ -92,4 +93,4 @@ def division_by_power_of_two(m: Match, x: Value, c: Value) -> Any:
 
 
 RULES += [relu_of_clip, clip_of_relu, division_by_power_of_two]
-simplify = RuleSet("simplify", RULES)
+simplify = RuleSet("simplify", RULES, FORMS)
