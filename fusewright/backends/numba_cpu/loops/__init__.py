@@ -13,21 +13,40 @@ from ....core.dims import Extent
 from ....ir.graph import Node
 from ....ir.types import TensorType
 from ..templates.template import Template
-from . import elementwise, movement
+from . import elementwise, gathering, movement, norm, pool, reduce, scan, sorting
 from .copying import copy_of
 
 _BY_NAME: dict[str, Callable[[Node], list[Template]]] = {
     "broadcast_to": movement.broadcast_to, "transpose": movement.transpose, "slice": movement.slice_,
     "reverse": movement.reverse, "pad": movement.pad, "concat": movement.concat, "iota": movement.iota,
     "dynamic_slice": movement.dynamic_slice, "dynamic_update_slice": movement.dynamic_update_slice,
+    "gather": gathering.gather, "gather_nd": gathering.gather_nd, "argmax": reduce.extreme_position,
+    "argmin": reduce.extreme_position, "cumsum": scan.cumulative, "cumprod": scan.cumulative, "sort": sorting.sort,
+    "top_k": sorting.top_k, "max_pool": pool.pool, "avg_pool": pool.pool, "max_pool_blocked": pool.pool,
+    "avg_pool_blocked": pool.pool, "to_blocked": pool.to_blocked, "from_blocked": pool.from_blocked,
 }  # fmt: skip
+_NORMS = ("softmax", "log_softmax", "layer_norm", "rms_norm")
+
+
+def _generator(node: Node) -> Callable[[Node], list[Template]] | None:
+    name, kind = node.op.name, node.attrs.get("kind")
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if name == "scatter_nd":
+        usable = node.operands[0].dtype.kind != "b" or node.attrs["reduction"] == "set"
+        return gathering.scatter_nd if usable else None
+    if name in _NORMS:
+        return norm.generate if norm.can(node) else None
+    if name.startswith("reduce_") or (name == "fused" and kind == "reduce"):
+        return reduce.reduce if reduce.can(node) else None
+    if node.op.kind in ("elementwise", "broadcast") or (name == "fused" and kind == "elementwise"):
+        return elementwise.elementwise if elementwise.can(node) else None
+    return None
 
 
 def supports(node: Node) -> bool:
     """Whether ``generate`` has kernels for ``node``."""
-    if node.op.name in _BY_NAME:
-        return True
-    return node.op.kind in ("elementwise", "broadcast", "fused") and elementwise.can(node)
+    return _generator(node) is not None
 
 
 def generate(node: Node, variant: Any = None) -> list[Template]:
@@ -35,7 +54,10 @@ def generate(node: Node, variant: Any = None) -> list[Template]:
 
     Raises NotImplementedError where ``supports`` is False.
     """
-    return _BY_NAME.get(node.op.name, elementwise.elementwise)(node)
+    generator = _generator(node)
+    if generator is None:
+        raise NotImplementedError(f"no loop kernel for {node.where}")
+    return generator(node)
 
 
 def temps(node: Node) -> list[Extent]:

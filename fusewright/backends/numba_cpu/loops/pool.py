@@ -1,0 +1,166 @@
+"""Max and mean pooling over 1 to 3 spatial axes, channels last or in blocks, and the change between the two layouts.
+
+Owns their loops: a unit is one line of windows; windows that lie inside the input take their taps in one pass.
+"""
+
+from __future__ import annotations
+
+from itertools import product as cartesian
+
+import numpy as np
+
+from ....core.dims import Extent, ceildiv, product
+from ....core.dtypes import BOOL, F64
+from ....ir.graph import Node
+from ..templates.template import Template, TextBuilder
+from .nest import digits, grain, guess, strides
+from .scalar import BIT_ZERO, BITS, load, lowest, pointer, register, store
+
+UNROLLED = 32  # taps of a window that are written out
+RUN = 64  # positions of one unit of a layout change
+
+
+def pool(node: Node) -> list[Template]:
+    blocked = node.op.name.endswith("_blocked")
+    x, y, attrs = node.operands[0], node.results[0], node.attrs
+    first = 2 if blocked else 1
+    lead, channels = product(x.shape[:first]), x.shape[-1]
+    sizes, outs = x.shape[first:-1], y.shape[first:-1]
+    rank, dt, mean = len(sizes), x.dtype, node.op.name.startswith("avg")
+    window, dilations = attrs["window"], attrs["dilations"]
+    taps = int(np.prod(window, dtype=int))
+    acc = "f64" if dt is F64 else "f32" if mean else "u8" if dt is BOOL else register(dt)
+    init = f"{acc}(0.0)" if mean else "u8(0)" if dt is BOOL else lowest(dt)
+
+    def take(text: str) -> str:
+        return text if dt is BOOL else load(dt, text)
+
+    def combine(a: str, b: str) -> str:
+        if mean:
+            return f"({a} + {b})"
+        return f"u8({a} | {b})" if dt is BOOL else f"maximum({a}, {b})"
+
+    def give(a: str, count: str) -> str:
+        if mean:
+            return store(dt, f"({a} / {acc}({count}))")
+        return a if dt is BOOL else store(dt, a)
+
+    t = TextBuilder(node.op.name)
+    t.pointer("x", "operand", 0)
+    t.pointer("out", "output")
+    ptr, size, c = pointer(dt), dt.size, t.dim(channels)
+    steps = [s * channels for s in strides(sizes)]
+    t.add(0, "for u in range(start, stop):")
+    names = ["b", *(f"o{a}" for a in range(rank - 1))]
+    digits(t, 1, "u", list(zip(names, [lead, *outs[:-1]], strict=True)), set(names))
+    for a in range(rank - 1):
+        _span(t, 1, a, window[a], attrs["strides"][a], dilations[a], sizes[a], attrs["pads"][a][0])
+    t.add(1, f"for o{rank - 1} in range({t.dim(outs[-1])}):")
+    last = rank - 1
+    _span(t, 2, last, window[last], attrs["strides"][last], dilations[last], sizes[last], attrs["pads"][last][0])
+    t.add(2, f"r = {ptr}(out + (u * {t.dim(outs[-1])} + o{last}) * {c} * {size})")
+    origin = " + ".join([f"b * {t.dim(product(sizes))} * {c}", *(f"h{a} * {t.dim(steps[a])}" for a in range(rank))])
+    general = 2
+    padded = any(p != 0 for pair in attrs["pads"] for p in pair)
+    if taps <= UNROLLED:
+        depth = 2
+        if padded:
+            whole = " and ".join(f"f{a} == 0 and e{a} == {window[a]}" for a in range(rank))
+            t.add(2, f"if {whole}:")
+            depth = 3
+        t.add(depth, f"q = {ptr}(x + ({origin}) * {size})")
+        offsets = []
+        for tap in cartesian(*(range(k) for k in window)):
+            place: Extent = 0
+            for a in range(rank):
+                place = place + tap[a] * dilations[a] * steps[a]
+            offsets.append(t.dim(place))
+        t.add(depth, f"for j in range({c}):\n    acc = {take('get(q, j)')}")
+        if mean and acc != register(dt):
+            raise NotImplementedError(f"the mean of {dt}")
+        for place_text in offsets[1:]:
+            t.add(depth + 1, f"acc = {combine('acc', take(f'get(q, {place_text} + j)'))}")
+        t.add(depth + 1, f"put(r, j, {give('acc', str(taps))})")
+        if padded:
+            t.add(2, "else:")
+            general = 3
+    if taps > UNROLLED or padded:
+        _general(t, general, rank, dilations, steps, c, f"{ptr}(x + ({origin}", size, acc, init, take, combine)
+        count = str(taps)
+        if mean and not attrs["count_include_pad"]:
+            count = " * ".join(f"(e{a} - f{a})" for a in range(rank))
+        t.add(general, f"for j in range({c}):\n    put(r, j, {give('sums[j]', count)})")
+    units = lead * product(outs[:-1])
+    flops = node.op.cost(node).flops if node.op.cost is not None else 0
+    work = guess(outs[-1], 16) * guess(channels, 16)
+    return [Template(t.source(), t.entry, tuple(t.args), units, grain(work, taps), 8 * channels, flops)]
+
+
+def _span(t: TextBuilder, indent: int, a: int, k: int, stride: int, dilation: int, n: Extent, low: Extent) -> None:
+    """``h``: where the window of output ``o`` begins; ``[f, e)``: its taps inside the input."""
+    t.add(indent, f"h{a} = o{a} * {stride} - {t.dim(low)}")
+    up = "" if dilation == 1 else f" + {dilation - 1}"
+    over = "" if dilation == 1 else f" // {dilation}"
+    t.add(indent, f"f{a} = (max(-h{a}, 0){up}){over}")
+    t.add(indent, f"e{a} = max(min({k}, ({t.dim(n)} - h{a}{up}){over}), f{a})")
+
+
+def _general(t, indent, rank, dilations, steps, c, base, size, acc, init, take, combine) -> None:  # type: ignore[no-untyped-def]
+    """Taps one after the other into accumulators of all channels."""
+    t.add(indent, f"sums = p{acc}(scratch)\nfor j in range({c}):\n    put(sums, j, {init})")
+    shifts = []
+    for a in range(rank):
+        t.add(indent, f"for t{a} in range(f{a}, e{a}):")
+        indent += 1
+        shifts.append(f"t{a} * {t.dim(dilations[a] * steps[a])}")
+    t.add(indent, f"q = {base} + {' + '.join(shifts)}) * {size})")
+    t.add(indent, f"for j in range({c}):\n    put(sums, j, {combine('sums[j]', take('get(q, j)'))})")
+
+
+def to_blocked(node: Node) -> list[Template]:
+    """[N, S, C] to [N, C/block, S, block]: a unit is a run of positions of one sample."""
+    x, block = node.operands[0], node.attrs["block"]
+    channels, points = x.shape[-1], product(x.shape[1:-1])
+    t, kind, q, r = _layout(node, channels, points, block)
+    blocks, rest = -(-channels // block), channels % block
+    whole = channels // block
+    if whole:
+        t.add(1, f"for k in range({whole}):\n    for s in range(s0, s1):\n        for j in range({block}):")
+        t.add(4, f"put(r, ((n * {blocks} + k) * {t.dim(points)} + s) * {block} + j, get(q, (n * {t.dim(points)} + s) * {channels} + k * {block} + j))")
+    if rest:
+        t.add(1, f"for s in range(s0, s1):\n    at = ((n * {blocks} + {whole}) * {t.dim(points)} + s) * {block}")
+        t.add(2, f"for j in range({rest}):\n    put(r, at + j, get(q, (n * {t.dim(points)} + s) * {channels} + {whole * block} + j))")
+        t.add(2, f"for j in range({rest}, {block}):\n    put(r, at + j, {BIT_ZERO[x.dtype.size]})")
+    return [_finish(t, x.shape[0], points, blocks * block)]
+
+
+def from_blocked(node: Node) -> list[Template]:
+    """The way back; padding lanes are dropped."""
+    x, y = node.operands[0], node.results[0]
+    channels, block, points = y.shape[-1], x.shape[-1], product(y.shape[1:-1])
+    assert isinstance(channels, int) and isinstance(block, int)
+    t, kind, q, r = _layout(node, channels, points, block)
+    blocks, rest, whole = -(-channels // block), channels % block, channels // block
+    if whole:
+        t.add(1, f"for k in range({whole}):\n    for s in range(s0, s1):\n        for j in range({block}):")
+        t.add(4, f"put(r, (n * {t.dim(points)} + s) * {channels} + k * {block} + j, get(q, ((n * {blocks} + k) * {t.dim(points)} + s) * {block} + j))")
+    if rest:
+        t.add(1, f"for s in range(s0, s1):\n    at = ((n * {blocks} + {whole}) * {t.dim(points)} + s) * {block}")
+        t.add(2, f"for j in range({rest}):\n    put(r, (n * {t.dim(points)} + s) * {channels} + {whole * block} + j, get(q, at + j))")
+    return [_finish(t, x.shape[0], points, channels)]
+
+
+def _layout(node: Node, channels: int, points: Extent, block: int) -> tuple[TextBuilder, str, str, str]:
+    kind = BITS[node.operands[0].dtype.size]
+    t = TextBuilder(node.op.name)
+    t.pointer("x", "operand", 0)
+    t.pointer("out", "output")
+    t.add(0, f"q = {kind}(x)\nr = {kind}(out)\nfor u in range(start, stop):")
+    runs = t.dim(ceildiv(points, RUN))
+    t.add(1, f"n = u // {runs}\ns0 = u % {runs} * {RUN}\ns1 = min(s0 + {RUN}, {t.dim(points)})")
+    return t, kind, "q", "r"
+
+
+def _finish(t: TextBuilder, samples: Extent, points: Extent, channels: int) -> Template:
+    units = samples * ceildiv(points, RUN)
+    return Template(t.source(), t.entry, tuple(t.args), units, grain(min(guess(points), RUN) * channels, 2))
