@@ -10,18 +10,22 @@ from collections.abc import Callable, Mapping
 from ....core.dims import Extent, maximum
 from ....core.dtypes import F32, F64
 from ....core.errors import CompileRefused
+from ....core.layout import Layout
 from ....ir.graph import Const, Graph, Node
 from ....ir.opdef import Cost
 from ..templates.conv import conv
+from ..templates.conv_any import conv_any
 from ..templates.conv_plan import ConvPlan, plan_conv
+from ..templates.depthwise import DepthwisePlan, depthwise, plan_depthwise
 from ..templates.matmul import MatmulPlan, matmul, matmul_scalar, pack_rhs_kernel, plan_matmul
 from ..templates.template import Arg, Template
 from ..variants import VARIANTS, Variant
 from .epilogue import ANCHORS, Contraction, read, read_region
-from .layouts import conv_layout, rhs_layout
+from .layouts import conv_layout, depthwise_layout, rhs_layout
 from .words import Chosen, Word, bound
 
 _TILED = (F32, F64)
+_WIDEST = VARIANTS["cpu-avx512"]  # what the tiles cover does not depend on the variant
 
 
 def contracts(node: Node) -> bool:
@@ -32,13 +36,19 @@ def contracts(node: Node) -> bool:
 def can_fuse(region: Graph) -> bool:
     """One kernel computes the region: a tiled anchor and a tail that its epilogue can hold."""
     found = read_region(region)
-    return found is not None and found.anchor.results[0].dtype in _TILED
+    if found is None or found.anchor.results[0].dtype not in _TILED:
+        return False
+    return found.anchor.op.name == "matmul" or _tiles(found)
 
 
 def supports(node: Node) -> bool:
     """There is a kernel for this contraction."""
     found = read(node)
-    return found is not None and (found.anchor is node or found.anchor.results[0].dtype in _TILED)
+    if found is None:
+        return False
+    if found.anchor is node and node.op.name != "conv_blocked":
+        return True
+    return found.anchor.results[0].dtype in _TILED and (found.anchor.op.name == "matmul" or _tiles(found))
 
 
 def choose(node: Node, variant: Variant, fixed: Mapping[int, Const], cost: Cost) -> list[Chosen]:
@@ -81,7 +91,7 @@ def _template(found: Contraction, variant: Variant) -> Template:
     dtype = found.anchor.results[0].dtype
     if found.anchor.op.name == "matmul":
         return matmul(variant, dtype, _matmul_plan(found, variant, True), found.epilogue)
-    return conv(_conv_plan(found, variant), found.epilogue)
+    return _conv_template(found, variant, tuple(int(d) for d in found.anchor.operands[1].shape))[0]
 
 
 def _words(found: Contraction, weights: Word) -> Callable[[Arg], Word]:
@@ -131,26 +141,82 @@ def _matmul(found: Contraction, variant: Variant, fixed: Mapping[int, Const], co
 
 
 # -- convolution ------------------------------------------------------------------------------------------------------
+def _logical_shape(found: Contraction) -> tuple[Extent, ...]:
+    """The shape of x as [N, spatial..., C]."""
+    node = found.anchor
+    x, w = node.operands
+    if node.op.name == "conv_blocked" and node.attrs["x_blocked"]:
+        return (x.shape[0], *x.shape[2:-1], w.shape[-2] * node.attrs["groups"])
+    return x.shape
+
+
+def _depthwise_plan(found: Contraction, variant: Variant) -> DepthwisePlan | None:
+    """The plan of a convolution with one filter per channel, or None when it is not one."""
+    node, shape = found.anchor, _logical_shape(found)
+    w, attrs = node.operands[1], node.attrs
+    channels, rank = shape[-1], len(shape) - 2
+    blocked = node.op.name == "conv_blocked"
+    if node.op.name == "conv_transpose" or not isinstance(channels, int) or channels == 1:
+        return None
+    if attrs["groups"] != channels or w.shape[-2:] != (1, channels) or (blocked and not attrs["x_blocked"]):
+        return None
+    if rank > (2 if blocked else 3):
+        return None
+    taps = tuple(int(d) for d in w.shape)
+    return plan_depthwise(variant, w.dtype, shape, taps, attrs["strides"], attrs["pads"], attrs["dilations"], blocked)
+
+
 def _conv_plan(found: Contraction, variant: Variant) -> ConvPlan:
+    node = found.anchor
+    w, attrs = node.operands[1], node.attrs
+    blocked = node.op.name == "conv_blocked"
+    taps = tuple(int(d) for d in w.shape)
+    return plan_conv(
+        variant, w.dtype, _logical_shape(found), taps, attrs["strides"], attrs["pads"], attrs["dilations"],
+        attrs["groups"], blocked and attrs["x_blocked"], blocked, node.op.name == "conv_transpose",
+        attrs.get("output_padding"),
+    )  # fmt: skip
+
+
+def _conv_template(found: Contraction, variant: Variant, shape: tuple[int, ...]) -> tuple[Template, Layout]:
+    """The kernel of a convolution with constant weights of ``shape``, and how it wants them."""
+    depthwise_plan = _depthwise_plan(found, variant)
+    if depthwise_plan is not None:
+        return depthwise(depthwise_plan, found.epilogue), depthwise_layout(shape, depthwise_plan.block)
+    plan = _conv_plan(found, variant)
+    return conv(plan, found.epilogue), conv_layout(shape, plan.layout)
+
+
+def _plain_conv(found: Contraction) -> Template:
+    """Any dtype, weights made at run time, symbolic channels."""
     node = found.anchor
     x, w = node.operands
     attrs = node.attrs
-    blocked = node.op.name == "conv_blocked"
-    in_blocked = blocked and attrs["x_blocked"]
-    shape = x.shape
-    if in_blocked:
-        shape = (x.shape[0], *x.shape[2:-1], w.shape[-2] * attrs["groups"])
-    return plan_conv(
-        variant, x.dtype, shape, tuple(int(d) for d in w.shape), attrs["strides"], attrs["pads"], attrs["dilations"],
-        attrs["groups"], in_blocked, blocked, node.op.name == "conv_transpose", attrs.get("output_padding"),
+    return conv_any(
+        x.dtype, x.shape, w.shape, attrs["strides"], attrs["pads"], attrs["dilations"], attrs["groups"],
+        node.op.name == "conv_transpose", attrs.get("output_padding"),
     )  # fmt: skip
 
 
 def _conv(found: Contraction, variant: Variant, fixed: Mapping[int, Const], cost: Cost) -> list[Chosen]:
-    const = fixed.get(found.operands[1])
-    if const is None:
-        raise CompileRefused(f"the kernel of {found.anchor.where} must be a constant")
-    plan = _conv_plan(found, variant)
-    weights = Word("packed", found.operands[1], layout=conv_layout(const.array.shape, plan.layout))
-    template = conv(plan, found.epilogue)
-    return [bound(_name(found.anchor.op.name, found), template, _words(found, weights), cost.flops, cost.bytes)]
+    at = found.operands[1]
+    const, name = fixed.get(at), found.anchor.op.name
+    if const is None or not _tiles(found):
+        if found.epilogue.stages or name == "conv_blocked":
+            raise CompileRefused(f"{found.anchor.where} needs constant float32 or float64 weights to be fused")
+        words = _words(found, Word("operand", at))
+        return [bound(f"{name}_plain", _plain_conv(found), words, cost.flops, cost.bytes)]
+    template, layout = _conv_template(found, variant, tuple(const.array.shape))
+    words = _words(found, Word("packed", at, layout=layout))
+    return [bound(_name(name, found), template, words, cost.flops, cost.bytes)]
+
+
+def _tiles(found: Contraction) -> bool:
+    """The direct templates cover this convolution, given constant weights."""
+    if found.anchor.results[0].dtype not in _TILED or not isinstance(_logical_shape(found)[-1], int):
+        return False
+    try:
+        _conv_template(found, _WIDEST, tuple(int(d) for d in found.anchor.operands[1].shape))
+    except ValueError:
+        return False
+    return True
