@@ -79,7 +79,7 @@ class _Rows:
                 return [FREE] * len(node.results)
         if name == "fused":
             return self.graph(node.regions[0], given)
-        if node.op.eval is None and node.op.decompose is not None:
+        if node.op.decompose is not None:
             return self.graph(decomposition(node), given)
         raise _Mixed
 

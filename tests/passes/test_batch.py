@@ -87,3 +87,11 @@ def test_convolution_is_proved():
 def test_batch_elsewhere_in_the_shape_is_not_claimed():
     assert batch_symbol(build(lambda b, x: x, ("N", "N"))) is None
     assert batch_symbol(build(lambda b, x: x, (3, "N"))) is None
+
+
+def test_composites_are_read_through_their_decomposition():
+    def body(b, x):
+        heads = b.reshape(x, shape=(x.shape[0], "T", 2, 3))
+        return b.einsum(heads, b.constant(np.ones((2, 3, 5), np.float32)), equation="nthd,hdo->nto")
+
+    assert batch_symbol(build(body, ("N", "T", 6))) == "N"
