@@ -8,6 +8,10 @@ import keras
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+
+from fusewright.frontends.keras import import_keras
 
 L = keras.layers
 quick = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -242,3 +246,20 @@ def test_dtype_policies(against_keras: Any, policy: str) -> None:
     arrays = data(4, 6).astype(np.float64 if policy == "float64" else np.float32)
     loose = 1e-9 if policy == "float64" else 4e-3
     against_keras(model, arrays, rtol=loose, atol=loose, save=(".keras",))
+
+
+def test_bfloat16_policy() -> None:
+    """bf16 rounds at other places in NumPy than in TensorFlow: only the types and a coarse agreement are promised."""
+    inp = keras.Input((6,))
+    model = keras.Model(inp, L.Dense(3, dtype="float32")(L.Dense(8, activation="relu", dtype="mixed_bfloat16")(inp)))
+    x = data(4, 6)
+    graph = import_keras(model)
+    got = graph.run({graph.inputs[0].name: x})[graph.output_names[0]]
+    assert {"bf16", "f32"} <= {v.dtype.name for n in graph.nodes for v in n.results}
+    np.testing.assert_allclose(got, np.asarray(model(x)), atol=0.05)
+
+
+def test_layers_of_keras_applications(against_keras: Any) -> None:
+    inp = keras.Input((4, 6))
+    x = LayerScale(1e-2, 6)(StochasticDepth(0.2)(inp))
+    against_keras(keras.Model(inp, CustomScaleLayer(0.17)([inp, x])), data(2, 4, 6), save=(".keras", ".h5"))

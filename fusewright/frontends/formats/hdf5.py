@@ -6,6 +6,7 @@ Must not know what the groups mean.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -241,6 +242,11 @@ class H5File:
                 raise ImportRefused(
                     "limit", at, "a chunk inflates past the limit hdf5_ratio", "raise ImportLimits.hdf5_ratio"
                 )
+            if any(f["filter_id"] == 1 for f in found.id.filter_pipeline or ()):
+                packed = self._data[info.byte_offset : info.byte_offset + info.size]
+                # pyfive inflates without a bound; a stream that holds more than its chunk is stopped here.
+                if len(zlib.decompressobj().decompress(packed, chunk + 16)) > chunk + 8:
+                    raise ImportRefused("malformed", at, "a chunk inflates to more than its declared size")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -64,6 +64,8 @@ def names_of(spec: LayerSpec) -> Names | None:
         return [*_scale_center(config), ("moving_mean", False), ("moving_variance", False)]
     if kind in ("LayerNormalization", "GroupNormalization"):
         return [("gamma", True)] * _flag(config, "rms_scaling", False) or _scale_center(config)
+    if kind == "LayerScale":
+        return [("gamma", True)]
     if kind == "RMSNormalization":
         return [("scale", True)]
     if kind in ("Embedding", "ReversibleEmbedding"):

@@ -97,6 +97,26 @@ def _identity(c: Call, x: Any) -> Any:
     return x
 
 
+@layer("StochasticDepth", mask="pass")
+def _stochastic_depth(c: Call, x: Value) -> Value:
+    """From keras.applications.convnext: drops paths in training only."""
+    c.number("drop_path_rate")
+    return x
+
+
+@layer("LayerScale", mask="pass")
+def _layer_scale(c: Call, x: Value) -> Value:
+    """From keras.applications.convnext: a learned factor per channel."""
+    return c.b.mul(x, c.w("gamma", (c.integer("projection_dim"),)))
+
+
+@layer("CustomScaleLayer")
+def _custom_scale(c: Call, xs: Any) -> Value:
+    """From keras.applications.inception_resnet_v2: x + residual * scale."""
+    first, second = xs
+    return c.b.add(first, c.b.mul(second, c.number("scale")))
+
+
 @layer("InputLayer", autocast=False, mask="pass")
 def _input(c: Call, x: Value) -> Value:
     return x
