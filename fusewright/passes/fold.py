@@ -17,6 +17,7 @@ from ..ir.builder import Builder
 from ..ir.graph import Const, Graph, Node, Value
 from ..ir.opdef import EvalContext
 from .base import PassContext, erase_dead, graph_pass, subgraphs
+from .driver import made_before
 from .values import make_splat, splat_scalar
 
 MAX_BYTES = 64 << 20
@@ -125,24 +126,34 @@ def fold(graph: Graph, ctx: PassContext) -> None:
     """Replace nodes on constants by their result, within 64 MiB and 16 times the operands."""
     for g in subgraphs(graph):
         for node in g.nodes:
-            if node.op.name == "if":
-                taken = _branch(node)
-                if taken is not None:
-                    for old, new in zip(node.results, taken):
-                        g.replace(old, new)
-                    erase_dead(node)
-                    ctx.rewrote("if")
-                continue
-            if not foldable(node) or not (node.operands or node.op.name == "iota"):
-                continue
-            try:
-                const = evaluate(node)
-            except (FusewrightError, MemoryError) as error:
-                ctx.decline(node, f"{type(error).__name__}: {error}")
-                continue
-            if const is None:
-                continue
-            new = Builder(g, node, node.origin).constant(const)
-            g.replace(node.results[0], new)
-            erase_dead(node)
-            ctx.rewrote(node.op.name)
+            _fold_node(node, ctx)
+
+
+def _fold_node(node: Node, ctx: PassContext) -> None:
+    graph = node.graph
+    assert graph is not None
+    if node.op.name == "if":
+        mark = node._prev
+        taken = _branch(node)
+        if taken is None:
+            return
+        inlined = made_before(node, mark)[::-1]
+        for old, new in zip(node.results, taken):
+            graph.replace(old, new)
+        erase_dead(node)
+        ctx.rewrote("if")
+        for n in inlined:
+            if n.graph is graph:
+                _fold_node(n, ctx)
+        return
+    if not foldable(node) or not (node.operands or node.op.name == "iota"):
+        return
+    try:
+        const = evaluate(node)
+    except (FusewrightError, MemoryError) as error:
+        return ctx.decline(node, f"{type(error).__name__}: {error}")
+    if const is None:
+        return
+    graph.replace(node.results[0], Builder(graph, node, node.origin).constant(const))
+    erase_dead(node)
+    ctx.rewrote(node.op.name)
