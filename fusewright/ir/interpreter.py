@@ -21,7 +21,13 @@ from .ops.control import CONTROL, eval_control
 from .ops.elementwise import round_to
 from .types import TensorType
 
-UNIT = {"f16": (2.0**-11, 2.0**-25), "bf16": (2.0**-8, 2.0**-134), "f32": (2.0**-24, 2.0**-149), "f64": (2.0**-53, 0.0)}
+# Unit roundoff, least positive number, largest finite number, roundoff of sums (see BoundContext).
+UNIT = {
+    "f16": (2.0**-11, 2.0**-24, 65504.0, 2.0**-11),
+    "bf16": (2.0**-8, 2.0**-133, 3.3895313892515355e38, 2.0**-24),
+    "f32": (2.0**-24, 2.0**-149, 3.4028234663852886e38, 2.0**-24),
+    "f64": (2.0**-53, 2.0**-1074, 1.7976931348623157e308, 2.0**-53),
+}
 
 
 def bind_symbols(inputs: Sequence[tuple[str, TensorType]], shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
@@ -85,8 +91,9 @@ class Interpreter:
     def _feed(self, v: Value, given: Any) -> np.ndarray:
         array = np.asarray(given)
         if v.dtype is BF16:
-            array = np.asarray(array, np.float32)
-            return array.astype(np.float64) if self.wide else round_to(array, BF16)
+            # Also a wide run reads what a bf16 input can hold.
+            array = round_to(np.asarray(array, np.float32), BF16)
+            return array.astype(np.float64) if self.wide else array
         if array.dtype.newbyteorder("=") != v.dtype.np and not (self.wide and v.dtype.is_float and array.dtype == np.float64):
             if not (isinstance(given, (list, tuple, int, float, bool)) or array.dtype.kind == v.dtype.kind == "f" and self.wide):
                 raise InputRefused(f"input {v.name!r}: expected {v.dtype}, got {array.dtype}")
@@ -141,6 +148,7 @@ class Interpreter:
     def _settle(self, v: Value, array: np.ndarray, ctx: EvalContext) -> np.ndarray:
         """The array in the type that the graph states: a mismatch is a bug in an op's eval or infer."""
         want = v.type.concrete(ctx.env)
+        array = np.asarray(array)
         if array.shape != want:
             raise VerifyError(f"computed shape {array.shape}, its type says {want} ({v.type})", v.producer.where)
         target = ctx.np_dtype(v.dtype)
@@ -163,6 +171,7 @@ class BoundedInterpreter(Interpreter):
     """Runs in float64 and carries, beside each value, a bound on the error of any evaluation in the graph's own types.
 
     See Higham, Accuracy and Stability of Numerical Algorithms, ch. 3 (running error analysis). ``inf`` means undecided.
+    A finite bound beside NaN or an infinity means that this class is certain; such a bound is always 0.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -203,14 +212,17 @@ class BoundedInterpreter(Interpreter):
             return self._bounded(node.regions[0 if bool(arrays[0]) else 1], arrays[1:], errs[1:], ctx)
         if node.op.name == "scan":
             return self._bounded_scan(node, pairs, attrs, ctx)
+        if node.op.name == "while":
+            return self._bounded_while(node, pairs, attrs, ctx)
         if node.op.eval is None and node.op.name not in CONTROL:
             return self._bounded(self.decomposition(node), arrays, errs, ctx)
         out = self.evaluate(node, arrays, ctx)
+        if node.op.name in ("sort", "top_k"):
+            return self._bounded_order(attrs["axis"], out, errs[0], arrays[0].shape)
         if node.op.bound is None or len(out) != 1:
             dirty = any(np.any(e) for e in errs)
             return [(o, np.full(o.shape, np.inf) if dirty else np.zeros(o.shape)) for o in out]
-        u, eta = _unit(node.results[0].dtype)
-        bound = node.op.bound(arrays, errs, out[0], BoundContext(attrs, ctx, u, eta))
+        bound = node.op.bound(arrays, errs, out[0], BoundContext(attrs, ctx, *_unit(node.results[0].dtype)))
         err = np.broadcast_to(np.asarray(bound, np.float64), out[0].shape)
         return [(out[0], self._overflow(node.results[0].dtype, out[0], err))]
 
@@ -219,7 +231,8 @@ class BoundedInterpreter(Interpreter):
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         n, m, length = attrs["n_carry"], attrs["n_xs"], attrs["length"]
         state, xs, consts = list(pairs[:n]), pairs[n : n + m], list(pairs[n + m :])
-        stacked = [(np.zeros(v.type.concrete(ctx.env)), np.zeros(v.type.concrete(ctx.env))) for v in node.results[n:]]
+        shapes = [(v.type.concrete(ctx.env), ctx.np_dtype(v.dtype)) for v in node.results[n:]]
+        stacked = [(np.zeros(shape, dt), np.zeros(shape)) for shape, dt in shapes]
         for t in reversed(range(length)) if attrs["reverse"] else range(length):
             inputs = [*state, *((x[t], e[t]) for x, e in xs), *consts]
             out = self._bounded(node.regions[0], [p[0] for p in inputs], [p[1] for p in inputs], ctx)
@@ -228,18 +241,46 @@ class BoundedInterpreter(Interpreter):
                 values[t], errors[t] = y, e
         return [*state, *stacked]
 
+    def _bounded_while(
+        self, node: Node, pairs: Sequence[tuple[np.ndarray, np.ndarray]], attrs: Mapping[str, Any], ctx: EvalContext
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Nothing is decided from the first trip on whose condition is not."""
+        n = attrs["n_carry"]
+        state, consts = list(pairs[:n]), list(pairs[n:])
+        while True:
+            inputs = [*state, *consts]
+            arrays, errs = [p[0] for p in inputs], [p[1] for p in inputs]
+            ((go, err),) = self._bounded(node.regions[0], arrays, errs, ctx)
+            if np.any(err):
+                out = self.evaluate(node, [p[0] for p in pairs], ctx)
+                return [(o, np.full(o.shape, np.inf)) for o in out]
+            if not bool(go):
+                return state
+            state = self._bounded(node.regions[1], arrays, errs, ctx)
+
+    @staticmethod
+    def _bounded_order(
+        axis: int, out: Sequence[np.ndarray], err: np.ndarray, shape: Sequence[int]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Sorting moves no value further than the largest error of its line; positions need exact operands."""
+        err = np.broadcast_to(err, shape)
+        worst = np.max(err, axis=axis, keepdims=True, initial=0.0)
+        position = np.where(worst > 0, np.inf, 0.0)
+        return [(o, np.broadcast_to(e, o.shape)) for o, e in zip(out, (worst, position), strict=True)]
+
     @staticmethod
     def _overflow(dt: DType, value: np.ndarray, err: np.ndarray) -> np.ndarray:
         """A float64 value outside the narrow type's range is undecided there (it may be infinity or a number)."""
-        if dt.name not in ("f32", "f16", "bf16"):
+        if not dt.is_float:
             return err
-        top = 65504.0 if dt.name == "f16" else 3.3895e38
+        top = _unit(dt)[2]
+        err = np.where(np.isfinite(err) & ~np.isfinite(value), 0.0, err)
         with np.errstate(all="ignore"):
             return np.where(np.isfinite(value) & (np.abs(value) + np.where(np.isfinite(err), err, 0) >= top), np.inf, err)
 
 
-def _unit(dt: DType) -> tuple[float, float]:
-    return UNIT.get(dt.name, (0.0, 0.0))
+def _unit(dt: DType) -> tuple[float, float, float, float]:
+    return UNIT.get(dt.name, (0.0, 0.0, np.inf, 0.0))
 
 
 __all__ = ["BoundedInterpreter", "Interpreter", "bind_symbols", "decomposition"]

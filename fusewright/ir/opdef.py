@@ -39,12 +39,18 @@ class EvalContext:
 
 @dataclass(frozen=True, slots=True)
 class BoundContext:
-    """What an error bound may look at: attributes resolved, unit roundoff ``u`` and underflow unit ``eta`` of the dtype."""
+    """What an error bound may look at: attributes resolved, and the result's arithmetic.
+
+    ``u`` is the unit roundoff, ``eta`` the least positive number, ``top`` the largest finite one; ``acc`` the roundoff
+    of sums (bf16 sums in float32 and rounds once). Integers and bools round nothing: 0, 0, inf, 0.
+    """
 
     attrs: Attrs
     ctx: EvalContext
     u: float = 2.0**-24
     eta: float = 2.0**-149
+    top: float = 3.4028234663852886e38
+    acc: float = 2.0**-24
 
 
 @dataclass(frozen=True, slots=True)

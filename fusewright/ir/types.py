@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.dims import DimLike, Extent, evaluate, extent, product, substitute, symbols
 from ..core.dtypes import DType, dtype
+from ..core.errors import TypeRefused
 
 Shape = tuple[Extent, ...]
 
@@ -26,6 +27,8 @@ class TensorType:
     def __new__(cls, element: Any, shape: Iterable[DimLike] = ()) -> TensorType:
         dt = dtype(element)
         dims = tuple(extent(d) for d in shape)
+        if any(isinstance(d, int) and d < 0 for d in dims):
+            raise TypeRefused(f"an extent is negative: {dt}[{', '.join(map(str, dims))}]")
         key = (dt.name, tuple(map(str, dims)))
         found = cls._table.get(key)
         if found is None:

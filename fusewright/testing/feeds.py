@@ -24,6 +24,10 @@ EXTENTS = (2, 1, 3, 0, 5, 8)
 
 def contents(draw: Draw, element: DType, shape: tuple[int, ...]) -> np.ndarray:
     """An array of ``element`` (bf16 as float32) and ``shape``; one draw decides the kind, one the seed."""
+    return np.array(_contents(draw, element, shape))
+
+
+def _contents(draw: Draw, element: DType, shape: tuple[int, ...]) -> np.ndarray:
     kind = draw.pick(KINDS)
     rng = np.random.default_rng(draw.integer(0, 1 << 16))
     if element.kind == "b":

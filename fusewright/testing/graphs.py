@@ -222,6 +222,10 @@ class Maker:
         while len(outputs) < count:
             outputs.append(newest[min(self.draw.integer(0, len(newest) - 1), self.draw.integer(0, len(newest) - 1))])
         graph = self.b.build(*outputs, names=[f"y{i}" for i in range(len(outputs))])
+        # A symbol that only inner values have is bound by an input that nothing else reads.
+        inner = {s for node in graph.walk() for v in node.results for s in v.type.symbols}
+        for name in sorted(inner - set(graph.symbols)):
+            self.b.input(f"bind_{name}", F32, (name,))
         if not (self.options.dead_code and self.draw.chance(0.3)):
             for node in reversed(graph.nodes):
                 if node.op.name not in ("return", "input") and not any(v.uses for v in node.results):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,57 @@ def exact(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.n
     return np.zeros(out.shape)
 
 
-def gamma(k: int | np.ndarray, u: float) -> Any:
-    """Higham's gamma_k = k u / (1 - k u)."""
-    return k * u / (1.0 - k * u)
+def gamma(k: int, u: float) -> float:
+    """Higham's gamma_k = k u / (1 - k u); infinite where that says nothing any more."""
+    return k * u / (1.0 - k * u) if k * u < 0.5 else math.inf
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """|values| in float64 where finite, else 0: what a rounding error is proportional to."""
+    wide = np.abs(np.asarray(values, np.float64))
+    return np.where(np.isfinite(wide), wide, 0.0)
+
+
+def summed(k: int, magnitude: np.ndarray, spread: np.ndarray, out: np.ndarray, bc: BoundContext) -> np.ndarray:
+    """Bound of a sum of ``k`` roundings in any order: ``spread`` from the operands' errors, the rest from rounding.
+
+    ``magnitude`` is the sum of absolute values, errors included. Where it passes the type's range the order decides
+    between a number, an infinity and NaN; where an operand is undecided, so is the sum.
+    """
+    with np.errstate(all="ignore"):
+        total = spread + (gamma(k, bc.acc) * magnitude if bc.acc else 0.0)
+        if bc.acc != bc.u:
+            total = total * (1 + bc.u) + bc.u * finite(out)
+        return np.where(np.isnan(total) | ~(magnitude < bc.top), np.inf, total + k * bc.eta)
+
+
+def product_bound(
+    n: int, x: np.ndarray, err: np.ndarray, multiply: Callable[[np.ndarray], np.ndarray], out: np.ndarray, bc: BoundContext
+) -> np.ndarray:
+    """Bound of a product of ``n`` factors in any order; ``multiply`` multiplies float64 factors as the op does."""
+    with np.errstate(all="ignore"):
+        size = finite(x)
+        most = multiply(size + err)
+        total = (most - multiply(size) if np.any(err) else 0.0) + gamma(n + 1, bc.acc) * most
+        if bc.acc != bc.u:
+            total = total * (1 + bc.u) + bc.u * finite(out)
+        total = np.where(np.isfinite(out) & ~np.isnan(total), total + n * bc.eta, np.where(np.isnan(total), np.inf, 0.0))
+        # An inexact factor beside an infinity may be the 0 that makes it NaN.
+        special = multiply(np.where(np.isfinite(x), 1.0, 0.0)) == 0
+        dirty = multiply(np.where(err > 0, 0.0, 1.0)) == 0
+        risky = product_risk(x, err, multiply, bc) & ~np.isnan(out) | special & dirty
+        return np.where(risky, np.inf, total)
+
+
+def product_risk(
+    values: np.ndarray, errors: np.ndarray, multiply: Callable[[np.ndarray], np.ndarray], bc: BoundContext
+) -> np.ndarray:
+    """Where some order of a product leaves the type's range, at the top or at the bottom, though the whole does not."""
+    with np.errstate(all="ignore"):
+        size = finite(values)
+        wide = multiply(np.maximum(size + errors, 1.0))
+        small = np.where(size == 0, np.where(errors > 0, 0.0, 1.0), np.maximum(size - errors, 0.0))
+        small = np.where(np.isfinite(np.asarray(values, np.float64)), small, 1.0)
+        tiny = multiply(np.minimum(small, 1.0))
+        zero = multiply(np.where((size == 0) & (errors == 0) & np.isfinite(np.asarray(values, np.float64)), 0.0, 1.0)) == 0
+        return ~(wide < bc.top) | (tiny < (bc.eta / bc.u if bc.u else 0.0)) & ~zero

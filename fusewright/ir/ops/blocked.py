@@ -20,7 +20,13 @@ from .contract import dot_bound
 from .elementwise import NUMERIC
 from .shape import moved_cost
 from .window import (
-    conv_arrays, window_attrs, window_extent, _eval_avg_pool, _eval_max_pool, _bound_avg_pool, _bound_max_pool,
+    _bound_avg_pool,
+    _bound_max_pool,
+    _eval_avg_pool,
+    _eval_max_pool,
+    conv_arrays,
+    window_attrs,
+    window_extent,
 )  # fmt: skip
 
 Types = Sequence[TensorType]
@@ -113,7 +119,7 @@ def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.nda
     plain = _plain(a, bc.attrs)
     ex = _plain([np.broadcast_to(e[0], a[0].shape), a[1]], bc.attrs)
     k = int(np.prod(a[1].shape[:-1], dtype=int))
-    total = dot_bound(plain, a[1], ex, e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, bc)
+    total = dot_bound(plain, a[1], ex, e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, from_blocked_array(o, a[1].shape[-1]), bc)
     return to_blocked_array(total, bc.attrs["block"])
 
 

@@ -16,22 +16,30 @@ from ...core.errors import TypeRefused
 from ..graph import Graph, Node
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
-from ._common import Arrays, broadcast, gamma, one_dtype, same
+from ._common import Arrays, broadcast, finite, one_dtype, same, summed
 
 Types = Sequence[TensorType]
 
 
-def dot_bound(a: np.ndarray, b: np.ndarray, ea: np.ndarray, eb: np.ndarray, dot: Any, k: int, bc: BoundContext) -> np.ndarray:
+def dot_bound(
+    a: np.ndarray, b: np.ndarray, ea: np.ndarray, eb: np.ndarray, dot: Any, k: int, out: np.ndarray, bc: BoundContext
+) -> np.ndarray:
     """Error of a k-term dot product in any order (facts: running error analysis); ``dot`` contracts float64 arrays."""
     with np.errstate(all="ignore"):
-        absa, absb = np.abs(np.asarray(a, np.float64)), np.abs(np.asarray(b, np.float64))
-        fina, finb = np.where(np.isfinite(absa), absa, 0), np.where(np.isfinite(absb), absb, 0)
+        fina, finb = finite(a), finite(b)
         ea, eb = np.broadcast_to(ea, a.shape), np.broadcast_to(eb, b.shape)
-        plain = dot(fina, finb)
-        spread = dot(fina + ea, finb + eb) if np.any(ea) or np.any(eb) else plain
-        total = np.maximum(spread - plain, 0) + gamma(k + 1, bc.u) * spread + k * bc.eta
-        # Past float32's range order decides between a number, an infinity and NaN.
-        return np.where(spread >= 3.4028234e38, np.inf, total)
+        plain = magnitude = dot(fina, finb)
+        spread = np.zeros(plain.shape)
+        if np.any(ea) or np.any(eb):
+            magnitude = dot(fina + ea, finb + eb)
+            spread = np.maximum(magnitude - plain, 0)
+            # An inexact factor beside an infinity may be the 0 that makes it NaN.
+            infa, infb = np.isinf(a) & np.ones(a.shape, bool), np.isinf(b) & np.ones(b.shape, bool)
+            if np.any(infa) or np.any(infb):
+                meets = dot(infa.astype(np.float64), (eb > 0).astype(np.float64))
+                meets = meets + dot((ea > 0).astype(np.float64), infb.astype(np.float64))
+                spread = np.where(meets > 0, np.inf, spread)
+        return summed(k + 1, magnitude, spread, out, bc)
 
 
 def _swap(t: tuple[Extent, ...], flag: bool) -> tuple[Extent, ...]:
@@ -64,7 +72,7 @@ def _eval_matmul(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
 def _bound_matmul(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     x, y = _sides(a, bc.attrs)
     ex, ey = _sides([np.broadcast_to(e[0], a[0].shape), np.broadcast_to(e[1], a[1].shape)], bc.attrs)
-    return dot_bound(x, y, ex, ey, np.matmul, x.shape[-1], bc)
+    return dot_bound(x, y, ex, ey, np.matmul, x.shape[-1], o, bc)
 
 
 def _cost_matmul(node: Node) -> Cost:
@@ -137,8 +145,8 @@ def _bound_einsum(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.n
     k = int(np.prod([sizes[c] for c in sizes if c not in out], dtype=int))
     if len(a) == 1:
         ones = np.ones(())
-        return dot_bound(a[0], ones, e[0], np.zeros(()), lambda x, y: np.einsum(equation, x) * y, k, bc)
-    return dot_bound(a[0], a[1], e[0], e[1], lambda x, y: np.einsum(equation, x, y, optimize=True), k, bc)
+        return dot_bound(a[0], ones, e[0], np.zeros(()), lambda x, y: np.einsum(equation, x) * y, k, o, bc)
+    return dot_bound(a[0], a[1], e[0], e[1], lambda x, y: np.einsum(equation, x, y, optimize=True), k, o, bc)
 
 
 def _decompose_einsum(b: Any, operands: Sequence[Any], attrs: Attrs) -> Any:

@@ -16,7 +16,7 @@ from ...core.errors import TypeRefused
 from ..graph import Graph, Node
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op, extents
 from ..types import TensorType
-from ._common import Arrays, axis_of, gamma, one_dtype, same
+from ._common import Arrays, axis_of, finite, one_dtype, product_bound, same, summed
 from .elementwise import NUMERIC
 from .shape import moved_cost
 
@@ -50,7 +50,8 @@ def _eval_iota(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
 define_op(
     OpDef(
         "iota", (), "source", _infer_iota, _eval_iota, attrs={"shape": REQUIRED, "axis": 0, "dtype": I64},
-        bound=lambda a, e, o, bc: np.zeros(o.shape), cost=lambda n: Cost(0, n.results[0].type.nbytes),
+        bound=lambda a, e, o, bc: np.where(finite(o) * bc.u > 0.5, bc.u * finite(o), 0.0),
+        cost=lambda n: Cost(0, n.results[0].type.nbytes),
         doc="0, 1, 2... along ``axis``.",
     )
 )  # fmt: skip
@@ -82,11 +83,11 @@ def _gather(x: np.ndarray, i: np.ndarray, attrs: Attrs) -> np.ndarray:
     i = np.clip(i.astype(np.int64) if i.dtype != np.uint64 else np.minimum(i, 2**62).astype(np.int64), 0, n - 1)
     if batch == 0:
         return np.take(x, i, axis)
-    lead = x.shape[:batch]
-    flat = x.reshape((-1, *x.shape[batch:])) if np.prod(lead, dtype=int) else None
-    if flat is None:
+    count = int(np.prod(x.shape[:batch], dtype=int))
+    if not count:
         return np.zeros(shape, x.dtype)
-    rows = i.reshape((-1, *i.shape[batch:]))
+    flat = x.reshape((count, *x.shape[batch:]))
+    rows = i.reshape((count, *i.shape[batch:]))
     return np.stack([np.take(r, k, axis - batch) for r, k in zip(flat, rows, strict=True)]).reshape(shape)
 
 
@@ -188,12 +189,21 @@ def _bound_scatter(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.
     if mode in ("max", "min"):
         worst = _eval_scatter(errs, {**bc.attrs, "reduction": "max"}, bc.ctx)
         return worst
-    n = a[1].size + 1
-    total = _eval_scatter([np.abs(a[0]).astype(np.float64), a[1], np.abs(a[2]).astype(np.float64)], bc.attrs, bc.ctx)
-    if mode == "mul":
-        clean = not (np.any(e[0]) or np.any(e[2]))
-        return gamma(n, bc.u) * total + bc.eta if clean else np.full(o.shape, np.inf)
-    return _eval_scatter(errs, bc.attrs, bc.ctx) + gamma(n, bc.u) * total
+    n = a[2].size // max(int(np.prod(o.shape[a[1].shape[-1] :], dtype=int)), 1) + 1
+    if mode == "add":
+        magnitude = _eval_scatter([finite(a[0]) + errs[0], a[1], finite(a[2]) + errs[2]], bc.attrs, bc.ctx)
+        return summed(n, magnitude, _eval_scatter(errs, bc.attrs, bc.ctx), o, bc)
+    # x and the updates as one array, so that both are factors of one product.
+    joined = np.concatenate([a[0].ravel(), a[2].ravel()]).astype(np.float64)
+    errors = np.concatenate([errs[0].ravel(), errs[2].ravel()])
+
+    def multiply(values: np.ndarray) -> np.ndarray:
+        x, u = values[: o.size].reshape(o.shape), values[o.size :].reshape(a[2].shape)
+        return _eval_scatter([x, a[1], u], bc.attrs, bc.ctx)
+
+    if not bc.u:
+        return np.where(multiply(np.where(errors > 0, 0.0, 1.0)) == 0, np.inf, 0.0)
+    return product_bound(n, joined, errors, multiply, o, bc)
 
 
 define_op(
@@ -215,8 +225,8 @@ def _infer_dynamic_slice(types: Types, attrs: dict[str, Any], regions: Regions) 
         if s.rank:
             raise TypeRefused("starts must be scalars")
     for n, k in zip(x.shape, sizes, strict=True):
-        if compare_le(k, n) is False:
-            raise TypeRefused(f"size {k} is larger than the extent {n}")
+        if compare_le(k, n) is False or compare_le(0, k) is False:
+            raise TypeRefused(f"size {k} is outside the extent {n}")
     return [x.with_shape(sizes)]
 
 
@@ -240,6 +250,8 @@ def _infer_dynamic_update(types: Types, attrs: dict[str, Any], regions: Regions)
     one_dtype([x, u])
     if u.rank != x.rank or len(starts) != x.rank:
         raise TypeRefused(f"needs an update of rank {x.rank} and one start per axis")
+    if any(compare_le(k, n) is False for k, n in zip(u.shape, x.shape, strict=True)):
+        raise TypeRefused(f"an update of {u} is larger than {x}")
     for s in starts:
         _index_type(s)
         if s.rank:
@@ -248,7 +260,7 @@ def _infer_dynamic_update(types: Types, attrs: dict[str, Any], regions: Regions)
 
 
 def _eval_dynamic_update(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
-    out = a[0].copy()
+    out = np.array(a[0])
     out[_window(a[0], a[2:], a[1].shape)] = a[1]
     return out
 
@@ -284,18 +296,22 @@ def _cumulative(ufunc: np.ufunc, x: np.ndarray, attrs: Attrs, unit: float) -> np
 
 def _bound_cumsum(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     err = np.broadcast_to(e[0], o.shape).astype(np.float64)
-    n = max(o.shape[bc.attrs["axis"]], 1) if o.ndim else 1
+    n = max(o.shape[bc.attrs["axis"]], 1)
     with np.errstate(all="ignore"):
-        total = _cumulative(np.add, np.abs(np.asarray(a[0], np.float64)) + err, bc.attrs, 0)
-        out = _cumulative(np.add, err, bc.attrs, 0) + gamma(n, bc.u) * total
-    return np.where(np.isnan(out) | np.isinf(out), np.where(np.isfinite(o), np.inf, 0), out)
+        magnitude = _cumulative(np.add, finite(a[0]) + err, bc.attrs, 0)
+        return summed(n, magnitude, _cumulative(np.add, err, bc.attrs, 0), o, bc)
 
 
 def _bound_cumprod(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
-    if np.any(e[0]):
-        return np.full(o.shape, np.inf)
-    n = max(o.shape[bc.attrs["axis"]], 1) if o.ndim else 1
-    return np.where(np.isfinite(o), gamma(n, bc.u) * np.abs(o) + n * bc.eta, 0)
+    err = np.broadcast_to(e[0], o.shape).astype(np.float64)
+
+    def multiply(values: np.ndarray) -> np.ndarray:
+        return _cumulative(np.multiply, values, bc.attrs, 1)
+
+    if not bc.u:
+        return np.where(multiply(np.where(err > 0, 0.0, 1.0)) == 0, np.inf, 0.0)
+    x = np.asarray(a[0], np.float64)
+    return product_bound(max(o.shape[bc.attrs["axis"]], 1), x, err, multiply, o, bc)
 
 
 for _name, _ufunc, _unit, _bound in (("cumsum", np.add, 0, _bound_cumsum), ("cumprod", np.multiply, 1, _bound_cumprod)):

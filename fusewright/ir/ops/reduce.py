@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from ...core.dtypes import BOOL, FLOATS, I64, INTS, DType
-from ...core.errors import TypeRefused
+from ...core.errors import InputRefused, TypeRefused
 from ..graph import Graph, Node
 from ..opdef import Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
-from ._common import Arrays, axes_of, axis_of, gamma
+from ._common import Arrays, axes_of, axis_of, finite, product_bound, summed
 from .elementwise import NUMERIC
 
 Types = Sequence[TensorType]
@@ -76,11 +76,7 @@ def _bound_sum(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndar
     x, err = np.asarray(a[0], np.float64), np.broadcast_to(e[0], a[0].shape)
     n = int(np.prod([x.shape[i] for i in bc.attrs["axes"]], dtype=int))
     with np.errstate(all="ignore"):
-        finite = np.where(np.isfinite(x), np.abs(x), 0)
-        magnitude = _sum(finite + err, bc)
-        total = _sum(err, bc) + gamma(n, bc.u) * magnitude
-        # Partial overflow: where the magnitudes pass float32's range the order decides.
-        return np.where(magnitude >= 3.4028234e38, np.inf, total)
+        return summed(n, _sum(finite(x) + err, bc), _sum(err, bc), o, bc)
 
 
 def _bound_mean(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
@@ -88,7 +84,8 @@ def _bound_mean(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.nda
     if n == 0:
         return np.zeros(o.shape)
     with np.errstate(all="ignore"):
-        return _bound_sum(a, e, o, bc) / n + 2 * bc.u * np.where(np.isfinite(o), np.abs(o), 0) + bc.eta
+        total = _bound_sum(a, e, o * n, bc) / n
+        return total + 2 * bc.u * (finite(o) + np.where(np.isfinite(total), total, 0)) + bc.eta
 
 
 def _bound_max(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
@@ -97,20 +94,20 @@ def _bound_max(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndar
 
 
 def _bound_prod(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
-    if np.any(e[0]):
-        return np.full(o.shape, np.inf)
-    x = np.asarray(a[0], np.float64)
+    x, err = np.asarray(a[0], np.float64), np.broadcast_to(e[0], a[0].shape)
     n = int(np.prod([x.shape[i] for i in bc.attrs["axes"]], dtype=int))
-    with np.errstate(all="ignore"):
-        # A partial product may leave float32's range in another order although the whole does not.
-        wide = np.prod(np.maximum(np.abs(x), 1), axis=bc.attrs["axes"], keepdims=bc.attrs["keepdims"])
-        tiny = np.prod(np.minimum(np.abs(x), 1), axis=bc.attrs["axes"], keepdims=bc.attrs["keepdims"])
-        risky = np.isfinite(wide) & ((wide >= 3.4028234e38) | (tiny < 2.0**-126)) | ~np.isfinite(wide) & np.isfinite(o)
-        return np.where(risky, np.inf, np.where(np.isfinite(o), gamma(n, bc.u) * np.abs(o) + bc.eta, 0))
+
+    def multiply(values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.prod(values, axis=bc.attrs["axes"], keepdims=bc.attrs["keepdims"], dtype=np.float64))
+
+    if not bc.u:
+        return _bound_bool(a, e, o, bc)
+    return product_bound(n, x, err, multiply, o, bc)
 
 
 def _bound_bool(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
-    return np.where(np.any(e[0]), np.inf, np.zeros(o.shape))
+    dirty = np.broadcast_to(e[0], a[0].shape) > 0
+    return np.where(np.any(dirty, axis=bc.attrs["axes"], keepdims=bc.attrs["keepdims"]), np.inf, 0.0)
 
 
 def _cost(node: Node) -> Cost:
@@ -143,19 +140,36 @@ def _infer_arg(types: Types, attrs: dict[str, Any], regions: Sequence[Graph]) ->
 
 def _eval_arg(pick: Callable[..., Any]) -> Callable[[Arrays, Attrs, EvalContext], np.ndarray]:
     def evaluate(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
+        if a[0].shape[attrs["axis"]] == 0:
+            raise InputRefused("the position of the extreme of an empty axis is not defined")
         return np.asarray(pick(a[0], axis=attrs["axis"], keepdims=attrs["keepdims"]), np.int64)
 
     return evaluate
 
 
-def _bound_arg(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
-    return np.where(np.any(e[0]), np.inf, np.zeros(o.shape))
+def _bound_arg(sign: float) -> Callable[..., np.ndarray]:
+    """Decided where the line is exact, or where the extreme leads by more than the errors."""
+
+    def bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
+        axis = bc.attrs["axis"]
+        err = np.broadcast_to(e[0], a[0].shape)
+        dirty = np.any(err > 0, axis=axis, keepdims=True)
+        x = np.asarray(a[0], np.float64) * sign
+        with np.errstate(all="ignore"):
+            best = np.argmax(x, axis=axis, keepdims=True)
+            least = np.take_along_axis(x - err, best, axis)
+            rivals = x + err
+            np.put_along_axis(rivals, best, -np.inf, axis)
+            leads = least > np.max(rivals, axis=axis, keepdims=True)
+        return np.where(dirty & ~leads, np.inf, 0.0).reshape(o.shape)
+
+    return bound
 
 
-for _name, _pick in (("argmax", np.argmax), ("argmin", np.argmin)):
+for _name, _pick, _sign in (("argmax", np.argmax, 1.0), ("argmin", np.argmin, -1.0)):
     define_op(
         OpDef(
             _name, ("x",), "reduce", _infer_arg, _eval_arg(_pick), attrs={"axis": -1, "keepdims": False},
-            bound=_bound_arg, cost=_cost, doc="i64 position of the first extreme along ``axis``; NaN wins.",
+            bound=_bound_arg(_sign), cost=_cost, doc="i64 position of the first extreme along ``axis``; NaN wins.",
         )
     )  # fmt: skip

@@ -16,7 +16,7 @@ from ...core.errors import TypeRefused
 from ..graph import Graph, Node, Value
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
-from ._common import Arrays, gamma
+from ._common import Arrays, finite, summed
 from .shape import moved_cost
 
 METHODS = ("nearest", "linear", "cubic", "lanczos3", "lanczos5")
@@ -120,10 +120,9 @@ def _eval(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
 
 
 def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
-    err, x = np.broadcast_to(e[0], a[0].shape), np.abs(np.asarray(a[0], np.float64))
+    err, x = np.broadcast_to(e[0], a[0].shape), finite(a[0])
     if bc.attrs["method"] == "nearest":
         return _eval([err], bc.attrs, bc.ctx)
-    x = np.where(np.isfinite(x), x, 0)
     taps = 0
     for axis, n in enumerate(bc.attrs["sizes"], 1):
         if x.shape[axis] != n:
@@ -131,7 +130,9 @@ def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
             taps += int(np.max(np.count_nonzero(m, axis=1), initial=0)) + 2
             x, err = _along(x, m, axis), _along(err.astype(np.float64), m, axis)
     # The weights themselves are rounded to float32; coordinates near a sample lose a few units more.
-    return np.asarray(err + gamma(taps + 16, bc.u) * (x + err))
+    taps = max(taps, 1)
+    with np.errstate(all="ignore"):
+        return summed(taps + 16, x + err, np.where(np.isnan(err), np.inf, err), o, bc)
 
 
 def decompose(b: Any, operands: Sequence[Value], attrs: Attrs) -> Value:

@@ -177,6 +177,8 @@ def _infer_pad(types: Types, attrs: dict[str, Any], regions: Regions) -> list[Te
 
 def _eval_pad(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
     widths = list(zip(attrs["low"], attrs["high"], strict=True))
+    if not widths:
+        return a[0]
     if attrs["mode"] == "constant":
         return np.pad(a[0], widths, constant_values=a[1] if len(a) > 1 else 0)
     return np.pad(a[0], widths, mode=attrs["mode"])

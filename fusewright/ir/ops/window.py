@@ -17,7 +17,7 @@ from ...core.errors import TypeRefused
 from ..graph import Graph, Node
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op, extents
 from ..types import TensorType
-from ._common import Arrays, gamma, one_dtype, same
+from ._common import Arrays, finite, one_dtype, same, summed
 from .contract import dot_bound
 from .elementwise import NUMERIC
 
@@ -134,7 +134,7 @@ def _eval_conv(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
 
 def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     k = int(np.prod(a[1].shape[:-1], dtype=int))
-    return dot_bound(a[0], a[1], e[0], e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, bc)
+    return dot_bound(a[0], a[1], e[0], e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, o, bc)
 
 
 def _cost_conv(node: Node) -> Cost:
@@ -203,7 +203,7 @@ def _eval_conv_transpose(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarra
 
 def _bound_conv_transpose(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     k = int(np.prod(a[1].shape[:-2], dtype=int)) * a[1].shape[-1]
-    return dot_bound(a[0], a[1], e[0], e[1], lambda x, w: conv_transpose_arrays(x, np.asarray(w), bc.attrs), k, bc)
+    return dot_bound(a[0], a[1], e[0], e[1], lambda x, w: conv_transpose_arrays(x, np.asarray(w), bc.attrs), k, o, bc)
 
 
 def _cost_conv_transpose(node: Node) -> Cost:
@@ -280,10 +280,11 @@ def _bound_avg_pool(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np
     n = int(np.prod(bc.attrs["window"]))
     x, err = np.asarray(a[0], np.float64), np.broadcast_to(e[0], a[0].shape)
     with np.errstate(all="ignore"):
-        magnitude = _pooled(np.where(np.isfinite(x), np.abs(x), 0) + err, bc.attrs, 0, np.add)
-        total = _pooled(err, bc.attrs, 0, np.add) + gamma(n + 2, bc.u) * magnitude
         counts = _counts(a[0].shape, bc.attrs)
-        return np.where(magnitude >= 3.4028234e38, np.inf, np.where(counts > 0, total / np.maximum(counts, 1), 0) + bc.eta)
+        magnitude = _pooled(finite(x) + err, bc.attrs, 0, np.add)
+        total = summed(n + 1, magnitude, _pooled(err, bc.attrs, 0, np.add), o * counts, bc)
+        mean = total / np.maximum(counts, 1)
+        return np.where(counts > 0, mean + bc.u * (finite(o) + np.where(np.isfinite(mean), mean, 0)) + bc.eta, 0.0)
 
 
 def _cost_pool(node: Node) -> Cost:
