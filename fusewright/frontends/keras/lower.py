@@ -54,15 +54,16 @@ class Lowerer:
 
     def __init__(self, b: Builder, limits: ImportLimits = DEFAULT) -> None:
         self.b, self.limits = b, limits
-        self._weights: dict[tuple[int, str, str], Value] = {}
+        # The spec is kept with its constant: an id may be given again once its object is gone.
+        self._weights: dict[tuple[int, str, str], tuple[LayerSpec, Value]] = {}
 
     def weight(self, spec: LayerSpec, name: str, array: np.ndarray, to: DType) -> Value:
         """The constant for a weight, made once."""
         key = (id(spec), name, to.name)
         found = self._weights.get(key)
         if found is None:
-            found = self._weights[key] = self.b.constant(array, to)
-        return found
+            found = self._weights[key] = (spec, self.b.constant(array, to))
+        return found[1]
 
     # -- models -----------------------------------------------------------------------------------------------------
 

@@ -11,27 +11,27 @@ from ....ir.graph import Value
 from ..call import Call, layer, static
 from .activation import activate
 from .conv import spatial_pads
-from .rnn import Cell, cell, initial_states, outputs, recur, split
+from .rnn import Cell, cell, initial_states, outputs, recur, split, time_major
 
 
 def _maker(rank: int) -> None:
     @cell(f"ConvLSTM{rank}D", f"ConvLSTM{rank}DCell")
     def make(c: Call, x: Value) -> Cell:
-        """x is [T, N, spatial..., C]; time folds into the batch for the input convolution."""
+        """x is [T, N, spatial..., C]; the input convolution runs once for all steps."""
         b = c.b
         kernel, strides = c.ints("kernel_size", rank), c.ints("strides", rank)
         dilations, filters = c.ints("dilation_rate", rank), c.integer("filters")
         w = c.w("kernel", (*kernel, static(c, x.shape[-1], "the channel axis"), 4 * filters))
         bias = c.w("bias", (4 * filters,)) if c.has("bias") else None
-        folded_shape = (x.shape[0] * x.shape[1], *x.shape[2:])
-        folded = b.reshape(x, shape=folded_shape)
-        y = b.conv(
-            folded, w, strides=strides, pads=spatial_pads(c, folded, kernel, strides, dilations), dilations=dilations
-        )
+        # Time folds into the batch with the batch outermost, so that every row still belongs to one sample.
+        rows = time_major(b, x)
+        folded = b.reshape(rows, shape=(x.shape[1] * x.shape[0], *x.shape[2:]))
+        pads = spatial_pads(c, folded, kernel, strides, dilations)
+        y = b.conv(folded, w, strides=strides, pads=pads, dilations=dilations)
         if bias is not None:
             y = b.add(y, bias)
         space = y.shape[1:-1]
-        sequence = b.reshape(y, shape=(x.shape[0], x.shape[1], *y.shape[1:]))
+        sequence = time_major(b, b.reshape(y, shape=(x.shape[1], x.shape[0], *y.shape[1:])))
         recurrent = c.w("recurrent_kernel", (*kernel, filters, 4 * filters))
 
         def step(i: Call, v: Value, states: list[Value], consts: list[Value]) -> tuple[Value, list[Value]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ....ir.graph import Value
+from ...registry import registered_layer
 from ..call import LAYERS, Call, Tensor, layer
 from ..model import LayerSpec, leaves
 from .rnn import initial_states, recur, time_major
@@ -56,6 +57,19 @@ def _bidirectional(c: Call, x: Any, initial_state: Any = None, **ignored: Any) -
     return merged if len(merged) > 1 else merged[0]
 
 
+_PER_FEATURE = frozenset({"Dense", "Activation", "Dropout", "ReLU", "LeakyReLU", "ELU", "Identity", "Rescaling"})
+_LAST_AXIS = frozenset({"BatchNormalization", "LayerNormalization", "UnitNormalization", "RMSNormalization"})
+
+
+def _needs_no_folding(spec: LayerSpec, rank: int) -> bool:
+    """Does the layer only look at the last axis, so that it may take [N, T, ...] as it is?"""
+    if spec.custom or registered_layer(spec.class_name) is not None:
+        return False
+    if spec.class_name in _PER_FEATURE:
+        return True
+    return spec.class_name in _LAST_AXIS and spec.config.get("axis", -1) in (-1, [-1], rank - 2, [rank - 2])
+
+
 def _couples_steps(spec: LayerSpec) -> bool:
     """Would folding time into the batch mix samples? Only user code could; built-in layers work row by row."""
     return spec.custom or spec.class_name not in LAYERS and spec.model is None
@@ -70,6 +84,11 @@ def _time_distributed(c: Call, x: Value, **ignored: Any) -> Any:
         raise c.refuse("takes one input of rank 2 or more")
     if _couples_steps(spec):
         raise c.refuse("folding time into the batch is only known to be right for built-in layers")
+    if x.rank > 2 and _needs_no_folding(spec, x.rank):
+        if spec.config.get("axis") not in (None, -1, [-1]):
+            config = {**spec.config, "axis": -1}
+            spec = LayerSpec(spec.class_name, spec.name, spec.path, config, spec.version, weights=spec.weights)
+        return c.lowerer.call(spec, [Tensor(x, c.mask)], {}, c.b)
     batch, steps = x.shape[0], x.shape[1]
     b = c.b
     flat = b.reshape(x, shape=(batch * steps, *x.shape[2:]))
