@@ -1,4 +1,4 @@
-"""Convolution templates against float64 NumPy with the running error bound, over layouts, borders and symbolic sizes."""
+"""Convolution templates against float64 NumPy with the running error bound: layouts, borders, symbolic sizes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fusewright.backends.numba_cpu.templates.conv import conv
+from fusewright.backends.numba_cpu.templates.conv_any import conv_any
 from fusewright.backends.numba_cpu.templates.conv_plan import plan_conv
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.packing import ConvLayout, pack_conv, pad_channels, unpack_conv
@@ -17,7 +18,7 @@ from fusewright.backends.numba_cpu.templates.template import Template
 from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate, symbol
-from fusewright.core.dtypes import F32, F64, DType
+from fusewright.core.dtypes import F32, F64, I32, U8, DType
 
 AVX512, AVX2 = VARIANTS["cpu-avx512"], VARIANTS["cpu-avx2"]
 CACHE: dict[str, Any] = {}
@@ -271,6 +272,37 @@ def test_transposed_blocked(channels: int, symbolic: bool) -> None:
     check(got, x, kernel, reference_transposed, *attrs, (0, 0))
 
 
+def run_any(
+    x: np.ndarray, w: np.ndarray, dtype: DType, *attrs: Any, transposed: bool = False, extra: Any = None
+) -> Any:
+    rank = x.ndim - 2
+    env = dict(zip("NXYZC", x.shape, strict=False)) | {"C": x.shape[-1]}
+    shape = [*(symbol(s) for s in "NXYZ"[: rank + 1]), symbol("C") if attrs[3] == 1 else x.shape[-1]]
+    template = conv_any(dtype, shape, w.shape, *attrs, transposed=transposed, output_padding=extra)
+    fn, more = (reference_transposed, (extra,)) if transposed else (reference, ())
+    want = fn(x, w, *attrs, *more)
+    out = np.zeros(want.shape, x.dtype)
+    call(template, {("operand", 0): x, ("operand", 1): w, ("output", 0): out}, env, 2)
+    return out, want
+
+
+@pytest.mark.parametrize("dtype", [F32, F64, I32, U8], ids=str)
+def test_plain_loops(dtype: DType) -> None:
+    rng = np.random.default_rng(11)
+    for case in (1, 3, 6):
+        spatial, c, k, taps, *attrs = GENERAL[case]
+        x = rng.integers(0, 9, (2, *spatial, c)).astype(dtype.np)
+        w = rng.integers(0, 9, (*taps, c // attrs[-1], k)).astype(dtype.np)
+        got, want = run_any(x, w, dtype, *attrs)
+        assert np.array_equal(got, want)
+    for case in (1, 3, 5, 6):
+        spatial, c, k, taps, *attrs, extra = TRANSPOSED[case]
+        x = rng.integers(0, 9, (2, *spatial, c)).astype(dtype.np)
+        w = rng.integers(0, 9, (*taps, k, c)).astype(dtype.np)
+        got, want = run_any(x, w, dtype, *attrs, transposed=True, extra=extra)
+        assert np.array_equal(got, want)
+
+
 def test_float64() -> None:
     rng = np.random.default_rng(1)
     x, kernel = draw(rng, 1, 6, 7, 16, dtype=np.float64), draw(rng, 3, 3, 16, 32, dtype=np.float64)
@@ -286,7 +318,9 @@ def test_images_do_not_depend_on_the_batch() -> None:
     attrs = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
     whole = run_conv(x, kernel, *attrs, blocked=(True, True), symbolic=True)
     for i in range(5):
-        one = run_conv(np.ascontiguousarray(x[i : i + 1]), kernel, *attrs, blocked=(True, True), symbolic=True, chunks=4)
+        one = run_conv(
+            np.ascontiguousarray(x[i : i + 1]), kernel, *attrs, blocked=(True, True), symbolic=True, chunks=4
+        )
         assert np.array_equal(one[0], whole[i])
 
 

@@ -21,14 +21,21 @@ CACHE: dict[str, Any] = {}
 
 
 def call(
-    template: Template, arrays: dict[tuple[str, int], np.ndarray], env: dict[str, int], chunks: int = 1, twin: bool = False
+    template: Template,
+    arrays: dict[tuple[str, int], np.ndarray],
+    env: dict[str, int],
+    chunks: int = 1,
+    twin: bool = False,
 ) -> None:
     words = [
-        evaluate(arg.value, env) if arg.kind == "dim" else arrays[arg.kind, arg.index].ctypes.data for arg in template.args
+        evaluate(arg.value, env) if arg.kind == "dim" else arrays[arg.kind, arg.index].ctypes.data
+        for arg in template.args
     ]
     extent = evaluate(template.extent, env)
     if twin:
-        run_twin(template.text, template.entry, words, list(arrays.values()), extent, evaluate(template.scratch_bytes, env))
+        run_twin(
+            template.text, template.entry, words, list(arrays.values()), extent, evaluate(template.scratch_bytes, env)
+        )
         return
     if template.text not in CACHE:
         CACHE[template.text] = compile_text(template.text, template.entry)
@@ -88,7 +95,8 @@ def draw(rng: np.random.Generator, *shape: int, dtype: Any = np.float32) -> np.n
 
 SHAPES = [
     (0, 5, 7), (5, 0, 7), (1, 1, 1), (1, 3, 17), (3, 1, 16), (2, 5, 10), (7, 13, 33), (8, 16, 48), (9, 31, 49),
-    (17, 64, 64), (37, 29, 131), (64, 20, 100), (65, 33, 96), (130, 7, 47), (5, 2500, 70), (70, 2300, 50), (1, 2500, 130),
+    (17, 64, 64), (37, 29, 131), (64, 20, 100), (65, 33, 96), (130, 7, 47), (5, 2500, 70), (70, 2300, 50),
+    (1, 2500, 130),
 ]  # fmt: skip
 
 
@@ -118,14 +126,18 @@ def test_rows_do_not_depend_on_the_batch() -> None:
         n = symbol("N")
         whole = product(a, b, a_shape=(n, k), symbols={"N": 131})
         for start, stop in ((0, 1), (3, 4), (130, 131), (5, 12), (60, 131)):
-            part = product(np.ascontiguousarray(a[start:stop]), b, a_shape=(n, k), symbols={"N": stop - start}, chunks=2)
+            part = product(
+                np.ascontiguousarray(a[start:stop]), b, a_shape=(n, k), symbols={"N": stop - start}, chunks=2
+            )
             assert np.array_equal(part, whole[start:stop])
 
 
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("transpose_b", [False, True])
 @pytest.mark.parametrize("constant_b", [False, True])
-@pytest.mark.parametrize("batch", [((), ()), ((3,), ()), ((), (2,)), ((2, 3), (2, 3)), ((2, 1), (1, 3)), ((4, 1, 2), (3, 1))])
+@pytest.mark.parametrize(
+    "batch", [((), ()), ((3,), ()), ((), (2,)), ((2, 3), (2, 3)), ((2, 1), (1, 3)), ((4, 1, 2), (3, 1))]
+)
 def test_batches_and_transposes(transpose_a: bool, transpose_b: bool, constant_b: bool, batch: Any) -> None:
     rng = np.random.default_rng(1)
     for m, k, n in ((5, 7, 33), (9, 12, 64)):
@@ -209,7 +221,9 @@ def reference(epilogue: Epilogue, acc: np.ndarray, extras: list[np.ndarray]) -> 
     return acc
 
 
-def extras_for(rng: np.random.Generator, epilogue: Epilogue, shape: tuple[int, ...], channels: int) -> tuple[np.ndarray, ...]:
+def extras_for(
+    rng: np.random.Generator, epilogue: Epilogue, shape: tuple[int, ...], channels: int
+) -> tuple[np.ndarray, ...]:
     sizes = {"channel": (channels,), "same": shape, "scalar": (1,)}
     return tuple(draw(rng, *sizes[how]) for how in epilogue.extras)
 

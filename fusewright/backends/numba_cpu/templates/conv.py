@@ -9,7 +9,7 @@ from __future__ import annotations
 from ....core.dims import Extent, ceildiv, product
 from .conv_plan import BLOCK, ConvPlan
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
-from .rows import Part, RowWalk, Run, run_length, runs_of
+from .rows import Part, RowWalk, Run, clip_axis, run_length, runs_of
 from .template import Template, TextBuilder, contract_call
 
 PANEL_BYTES = 400 * 1024  # weights of one panel beyond this are taken in passes over channel blocks
@@ -136,7 +136,7 @@ class _Conv(RowWalk):
         """Depth taps: ``d_lo``, ``d_hi`` (range), ``d_at`` (input depth of tap 0), ``d_w`` (its kernel tap)."""
         if self.plan.in_blocked or self.plan.axes[0].plain:
             return
-        self.clip_axis(1, self.plan.axes[0], "od", "d")
+        clip_axis(self.text, 1, self.plan.axes[0], "od", "d")
 
     def _rows(self, indent: int) -> None:
         plan, t = self.plan, self.text
@@ -154,7 +154,7 @@ class _Conv(RowWalk):
         if height.plain:
             t.add(indent, "h_at = oh")
         else:
-            self.clip_axis(indent, height, "oh", "h")
+            clip_axis(self.text, indent, height, "oh", "h")
         row = f"h_at * {self.w}"
         if not (plan.in_blocked or plan.axes[0].plain):
             row = f"(d_at * {self.h} + h_at) * {self.w}"

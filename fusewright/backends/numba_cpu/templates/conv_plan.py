@@ -133,16 +133,7 @@ def plan_conv(
     allowed = supports_blocked(rank, channels, outputs, groups)
     if (in_blocked and not allowed[0]) or (out_blocked and not allowed[1]):
         raise ValueError(f"a convolution with {groups} groups of {channels // groups} channels cannot be blocked")
-    axes = [Axis(1, 1, 1, 1, 1, 0, 0, False)] * (3 - rank)
-    for i in range(rank):
-        low, high = pads[i]
-        size, taps, stride, dilation = x_shape[1 + i], w_shape[i], strides[i], dilations[i]
-        if transposed:
-            extra = output_padding[i] if output_padding else 0
-            out = (size - 1) * stride + (taps - 1) * dilation + 1 + extra - low - high
-        else:
-            out = floordiv(size + low + high - (taps - 1) * dilation - 1, stride) + 1
-        axes.append(Axis(size, out, taps, stride, dilation, low, high, transposed))
+    axes = make_axes(x_shape, w_shape, strides, pads, dilations, transposed, output_padding)
     out_spatial = tuple(axis.out for axis in axes[3 - rank :])
     line = 0
     if all(axis.plain for axis in axes):
@@ -158,6 +149,32 @@ def plan_conv(
         tile, dtype.size, layout, x_shape[0], (axes[0], axes[1], axes[2]), rank, channels, outputs, groups, in_blocked,
         out_blocked, out_spatial, line,
     )  # fmt: skip
+
+
+def make_axes(
+    x_shape: Sequence[Extent],
+    w_shape: Sequence[Extent],
+    strides: Sequence[int],
+    pads: Sequence[tuple[Extent, Extent]],
+    dilations: Sequence[int],
+    transposed: bool = False,
+    output_padding: Sequence[int] | None = None,
+) -> list[Axis]:
+    """The three spatial axes, missing ones of extent 1 in front."""
+    rank = len(x_shape) - 2
+    axes = [Axis(1, 1, 1, 1, 1, 0, 0, False)] * (3 - rank)
+    for i in range(rank):
+        low, high = pads[i]
+        size, taps, stride, dilation = x_shape[1 + i], w_shape[i], strides[i], dilations[i]
+        if not isinstance(taps, int):
+            raise ValueError("a convolution needs a known kernel size")
+        if transposed:
+            extra = output_padding[i] if output_padding else 0
+            out = (size - 1) * stride + (taps - 1) * dilation + 1 + extra - low - high
+        else:
+            out = floordiv(size + low + high - (taps - 1) * dilation - 1, stride) + 1
+        axes.append(Axis(size, out, taps, stride, dilation, low, high, transposed))
+    return axes
 
 
 def _flatten(axes: list[Axis]) -> tuple[list[Axis], int]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ....core.dims import Extent, ceildiv, floordiv, product
+from ....core.dims import Extent, ceildiv, product
 from ....core.dtypes import F32, F64, DType
 from ..variants import Variant
-from .conv_plan import BLOCK, Axis
+from .conv_plan import BLOCK, Axis, make_axes
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .panels import registers, width_of
-from .rows import MOST_UNROLLED_TAPS, Part, RowWalk, Run
+from .rows import MOST_UNROLLED_TAPS, Part, RowWalk, Run, clip_axis
 from .template import Template, TextBuilder, depthwise_call
 
 # vectors -> most pixels: accumulators, the columns under the taps and one weight stay in registers.
@@ -70,12 +70,7 @@ def plan_depthwise(
         raise ValueError(f"depthwise convolution covers f32 and f64 of rank 1 to {2 if blocked else 3}")
     if not isinstance(channels, int) or tuple(w_shape[-2:]) != (1, channels):
         raise ValueError(f"depthwise convolution needs a kernel (..., 1, {channels}), not {tuple(w_shape)}")
-    axes = [Axis(1, 1, 1, 1, 1, 0, 0, False)] * (3 - rank)
-    for i in range(rank):
-        low, high = pads[i]
-        size, taps, stride, dilation = x_shape[1 + i], w_shape[i], strides[i], dilations[i]
-        out = floordiv(size + low + high - (taps - 1) * dilation - 1, stride) + 1
-        axes.append(Axis(size, out, taps, stride, dilation, low, high, False))
+    axes = make_axes(x_shape, w_shape, strides, pads, dilations)
     width = width_of(variant, dtype.size)
     vectors = BLOCK // width if blocked else min(4, max(1, -(-channels // width)))
     rows = _TALLEST[registers(variant)][vectors]
@@ -132,7 +127,7 @@ class _Depthwise(RowWalk):
             t.add(1, f"o_img = n * ({out_image}) * {self.px} + ch")
         t.add(1, f"w_pan = p * {plan.taps * plan.block}")
         if not depth.plain:
-            self.clip_axis(1, depth, "od", "d")
+            clip_axis(self.text, 1, depth, "od", "d")
         indent = 1
         if group == 1:
             t.add(1, "oh = rb")
@@ -142,7 +137,7 @@ class _Depthwise(RowWalk):
         if height.plain:
             t.add(indent, "h_at = oh")
         else:
-            self.clip_axis(indent, height, "oh", "h")
+            clip_axis(self.text, indent, height, "oh", "h")
         row = f"h_at * {self.w}" if depth.plain else f"(d_at * {self.h} + h_at) * {self.w}"
         t.add(indent, f"row_a = a_img + ({row}) * {self.px}")
         t.add(indent, f"row_o = o_img + ((od * {self.oh} + oh) * {self.ow}) * {self.px}")

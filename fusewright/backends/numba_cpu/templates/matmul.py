@@ -291,7 +291,7 @@ def matmul_scalar(dtype: DType, plan: MatmulPlan, entry: str = "matmul_any") -> 
         t.pointer(name, kind, index)  # type: ignore[arg-type]
     m, k, n = t.dim(plan.m), t.dim(plan.k), t.dim(plan.n)
     pointer, load, store = scalar_access(dtype)
-    zero = {"f": "f64(0.0)" if dtype is F64 else "f32(0.0)"}.get(dtype.kind, "i64(0)")
+    zero = ("f64(0.0)" if dtype is F64 else "f32(0.0)") if dtype.is_float else "i64(0)"
     row, step = ("1", m) if plan.lhs_transposed else (k, "1")
     b_row, b_step = ("1", k) if plan.rhs_transposed else (n, "1")
     a_terms, b_terms = [], []
@@ -313,11 +313,9 @@ def matmul_scalar(dtype: DType, plan: MatmulPlan, entry: str = "matmul_any") -> 
     t.add(1, f"for j in range({n}):\n    acc = {zero}\n    for kk in range({k}):")
     x, y = f"pa[a0 + kk * {step}]", f"pb[b0 + kk * {b_row} + j * {b_step}]"
     if dtype.kind == "b":
-        t.add(3, f"acc = acc | (i64({x}) & i64({y}))")
-    elif dtype.is_float:
-        t.add(3, f"acc = acc + {load(x)} * {load(y)}")
+        t.add(3, f"acc = acc | ({load(x)} & {load(y)})")
     else:
-        t.add(3, f"acc = acc + i64({x}) * i64({y})")
+        t.add(3, f"acc = acc + {load(x)} * {load(y)}")
     t.add(2, f"po[u * {n} + j] = {store('acc')}")
     batch = product(d for d, _, _ in plan.batch)
     flops = 2 * batch * plan.m * plan.n * plan.k

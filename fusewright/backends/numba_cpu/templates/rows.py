@@ -159,28 +159,6 @@ class RowWalk:
         self.after(indent + 1, "hh", run, part)
         t.add(indent + 1, "j += hh")
 
-    def clip_axis(self, indent: int, axis: Axis, at: str, name: str) -> None:
-        """Range of taps inside the input for output ``at`` of ``axis``: ``{name}_at``, ``_w``, ``_lo``, ``_hi``."""
-        t = self.text
-        if axis.transposed:
-            every, back = axis.tap_every, axis.tap_back
-            t.add(indent, f"{name}_f = {at} + {t.dim(axis.low)}\n{name}_w = 0")
-            t.add(indent, f"while {name}_w < {every} and ({name}_f - {name}_w * {axis.dilation}) % {axis.stride} != 0:")
-            t.add(indent + 1, f"{name}_w += 1")
-            t.add(indent, f"{name}_at = ({name}_f - {name}_w * {axis.dilation}) // {axis.stride}")
-            fits = f"({axis.taps} - {name}_w + {every - 1}) // {every}"
-            t.add(indent, f"{name}_t = {fits} if {name}_w < {every} else 0")
-            size = t.dim(axis.size)
-            t.add(indent, f"{name}_lo = max(0, ({name}_at - {size}) // {back} + 1)")
-            t.add(indent, f"{name}_hi = min({name}_t, {name}_at // {back} + 1)")
-            return
-        t.add(indent, f"{name}_at = {at} * {axis.stride} - {t.dim(axis.low)}\n{name}_w = 0")
-        if axis.low == 0 and axis.high == 0:
-            t.add(indent, f"{name}_lo = 0\n{name}_hi = {axis.taps}")
-        else:
-            lo, hi = clip_taps(f"{name}_at", t.dim(axis.size), axis.dilation, str(axis.taps))
-            t.add(indent, f"{name}_lo = {lo}\n{name}_hi = {hi}")
-
 
 def clip_taps(column: str, size: str, step: int, taps: str) -> tuple[str, str]:
     """Texts of the range of taps ``t`` with ``0 <= column + t * step < size``."""
@@ -190,3 +168,25 @@ def clip_taps(column: str, size: str, step: int, taps: str) -> tuple[str, str]:
         low = f"max(0, ({step - 1} - {column}) // {step})"
         return low, f"min({taps}, ({size} - {column} + {step - 1}) // {step})"
     return f"max(0, ({column} - {size}) // {-step} + 1)", f"min({taps}, {column} // {-step} + 1)"
+
+
+def clip_axis(t: TextBuilder, indent: int, axis: Axis, at: str, name: str) -> None:
+    """Range of taps inside the input for output ``at`` of ``axis``: ``{name}_at``, ``_w``, ``_lo``, ``_hi``."""
+    if axis.transposed:
+        every, back = axis.tap_every, axis.tap_back
+        t.add(indent, f"{name}_f = {at} + {t.dim(axis.low)}\n{name}_w = 0")
+        t.add(indent, f"while {name}_w < {every} and ({name}_f - {name}_w * {axis.dilation}) % {axis.stride} != 0:")
+        t.add(indent + 1, f"{name}_w += 1")
+        t.add(indent, f"{name}_at = ({name}_f - {name}_w * {axis.dilation}) // {axis.stride}")
+        fits = f"({axis.taps} - {name}_w + {every - 1}) // {every}"
+        t.add(indent, f"{name}_t = {fits} if {name}_w < {every} else 0")
+        size = t.dim(axis.size)
+        t.add(indent, f"{name}_lo = max(0, ({name}_at - {size}) // {back} + 1)")
+        t.add(indent, f"{name}_hi = min({name}_t, {name}_at // {back} + 1)")
+        return
+    t.add(indent, f"{name}_at = {at} * {axis.stride} - {t.dim(axis.low)}\n{name}_w = 0")
+    if axis.low == 0 and axis.high == 0:
+        t.add(indent, f"{name}_lo = 0\n{name}_hi = {axis.taps}")
+    else:
+        lo, hi = clip_taps(f"{name}_at", t.dim(axis.size), axis.dilation, str(axis.taps))
+        t.add(indent, f"{name}_lo = {lo}\n{name}_hi = {hi}")

@@ -65,7 +65,7 @@ def clip_bounds(e: Emitter, word: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Two vectors from two float32 patterns in one word."""
     i32, f32, bounds = ir.IntType(32), ir.FloatType(), []
     for shift in (0, 32):
-        pattern = e.b.trunc(e.b.lshr(word, e.int(shift)), i32)
+        pattern = e.b.trunc(e.b.lshr(word, e.const(shift)), i32)
         scalar = e.b.bitcast(pattern, f32)
         bounds.append(e.splat(scalar if e.size == 4 else e.b.fpext(scalar, e.elem)))
     return bounds[0], bounds[1]
@@ -78,7 +78,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
     a, w = e.pointer(run["a"]), e.pointer(run["w"])
     masks: list[ir.Value | None] = [None] * vectors
     if lit["TAIL"]:
-        masks = [e.lanes_below(b.sub(run["cols"], e.int(v * width))) for v in range(vectors)]
+        masks = [e.lanes_below(b.sub(run["cols"], e.const(v * width))) for v in range(vectors)]
     w_masks = masks if lit["TAIL"] == 2 else [None] * vectors
     row_offsets = [e.mul(run["a_px"], p) for p in range(rows)]
     slots = [run[f"s{i}"] for i in range(4)]
@@ -90,7 +90,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
     def channels(pa: ir.Value, pw: ir.Value, count: ir.Value, live: list[int], accs: list[ir.Value]) -> list[ir.Value]:
         def step(_: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
             ca, cw, acc = carried[0], carried[1], list(carried[2:])
-            ws = [e.load(e.at(cw, e.int(v * width)), w_masks[v]) for v in range(vectors)]
+            ws = [e.load(e.at(cw, e.const(v * width)), w_masks[v]) for v in range(vectors)]
             for i, p in enumerate(live):
                 x = e.broadcast(e.at(ca, row_offsets[p]))
                 for v in range(vectors):
@@ -98,7 +98,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
             return [e.at(ca, run["ak"]), e.at(cw, run["wk"]), *acc]
 
         picked = [accs[p * vectors + v] for p in live for v in range(vectors)]
-        done = e.loop(e.int(0), count, [pa, pw, *picked], step)[2:]
+        done = e.loop(e.const(0), count, [pa, pw, *picked], step)[2:]
         out = list(accs)
         for i, p in enumerate(live):
             out[p * vectors : (p + 1) * vectors] = done[i * vectors : (i + 1) * vectors]
@@ -109,7 +109,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
         w_at = e.at(w, e.mul(i0, run["w0"]))
         count = run["nk"]
         if not _same(run["nk"], run["nk_last"]):
-            last = b.icmp_signed("==", b.add(i0, e.int(1)), run["n0"])
+            last = b.icmp_signed("==", b.add(i0, e.const(1)), run["n0"])
             count = b.select(last, run["nk_last"], run["nk"])
 
         def middle(i1: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
@@ -131,7 +131,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
 
         return e.loop(run["lo1"], run["hi1"], accs, middle)
 
-    accs = e.loop(e.int(0), run["n0"], accs, outer)
+    accs = e.loop(e.const(0), run["n0"], accs, outer)
 
     def finish() -> None:
         out = e.pointer(run["out"])
@@ -139,20 +139,20 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
             row = b.add(run["off"], e.mul(run["o_px"], p))
             for v in range(vectors):
                 block, lane = divmod(v * width, 16)
-                at = b.add(row, b.add(e.mul(run["o_vb"], block), e.int(lane)))
-                channel = b.add(run["ch"], e.int(v * width))
+                at = b.add(row, b.add(e.mul(run["o_vb"], block), e.const(lane)))
+                channel = b.add(run["ch"], e.const(v * width))
                 value = apply_stages(e, lit["EPI"], slots, accs[p * vectors + v], channel, at, masks[v])
                 e.store(value, e.at(out, at), masks[v])
 
     if not lit["SPLIT"]:
         finish()
         return
-    more = b.icmp_signed("!=", b.and_(run["mode"], e.int(2)), e.int(0))
+    more = b.icmp_signed("!=", b.and_(run["mode"], e.const(2)), e.const(0))
     with b.if_else(more) as (then, otherwise):
         with then:
             part = e.pointer(run["part"])
             for i, acc in enumerate(accs):
-                e.store(acc, e.at(part, e.int(i * width)))
+                e.store(acc, e.at(part, e.const(i * width)))
         with otherwise:
             finish()
 
@@ -164,11 +164,11 @@ def _same(x: ir.Value, y: ir.Value) -> bool:
 def _load_partial(e: Emitter, run: dict[str, ir.Value], rows: int, vectors: int, width: int) -> list[ir.Value]:
     """Accumulators that start from the partial sums when bit 0 of mode is set, else from zero."""
     b = e.b
-    resume = b.icmp_signed("!=", b.and_(run["mode"], e.int(1)), e.int(0))
+    resume = b.icmp_signed("!=", b.and_(run["mode"], e.const(1)), e.const(0))
     before = b.block
     with b.if_then(resume):
         part = e.pointer(run["part"])
-        loaded = [e.load(e.at(part, e.int(i * width))) for i in range(rows * vectors)]
+        loaded = [e.load(e.at(part, e.const(i * width))) for i in range(rows * vectors)]
         inside = b.block
     accs = []
     for value in loaded:
@@ -179,10 +179,20 @@ def _load_partial(e: Emitter, run: dict[str, ir.Value], rows: int, vectors: int,
     return accs
 
 
+# fmt: off
 @intrinsic(prefer_literal=True)
-def contract_tile(typingctx, out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak, wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX, DPX):  # type: ignore[no-untyped-def]  # noqa: E501
+def contract_tile(  # type: ignore[no-untyped-def]
+    typingctx, out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
+    wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
+    DPX,
+):
     """``out[p, n] = epilogue(sum over taps and channels of a * w)``, accumulated in loop order with one FMA each."""
-    given = (out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak, wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX, DPX)  # fmt: skip  # noqa: E501
+    given = (
+        out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
+        wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
+        DPX,
+    )
+    # fmt: on
     lit = literal_values(LITERAL, given)
     if lit is None:
         return None

@@ -21,7 +21,7 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
     a, w = e.pointer(run["a"]), e.pointer(run["w"])
     masks: list[ir.Value | None] = [None] * vectors
     if lit["TAIL"]:
-        masks = [e.lanes_below(b.sub(run["cols"], e.int(v * width))) for v in range(vectors)]
+        masks = [e.lanes_below(b.sub(run["cols"], e.const(v * width))) for v in range(vectors)]
 
     def taps(pa: ir.Value, pw: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
         """The unrolled column taps of one row; a column that several taps share is loaded once."""
@@ -32,11 +32,11 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
                 live = valid_rows(lit, tap) if lit["RIGHT"] else list(range(rows))
                 if not live:
                     continue
-                weight = e.load(e.at(pw, e.int(tap * lit["WTAP"] + v * width)))
+                weight = e.load(e.at(pw, e.const(tap * lit["WTAP"] + v * width)))
                 for p in live:
                     column = p * lit["SPX"] + tap * lit["DPX"]
                     if column not in columns:
-                        at = e.at(e.at(pa, e.mul(run["px"], column)), e.int(v * width))
+                        at = e.at(e.at(pa, e.mul(run["px"], column)), e.const(v * width))
                         columns[column] = e.load(at, masks[v])
                     out[p * vectors + v] = e.fma(columns[column], weight, out[p * vectors + v])
         return out
@@ -47,9 +47,9 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
             a_tap = e.at(pa, e.mul(e.mul(run["px"], lit["DPX"]), i2))
             w_tap = e.at(pw, e.mul(i2, lit["WTAP"]))
             for v in range(vectors):
-                weight = e.load(e.at(w_tap, e.int(v * width)))
+                weight = e.load(e.at(w_tap, e.const(v * width)))
                 for p in range(rows):
-                    at = e.at(e.at(a_tap, e.mul(run["px"], p * lit["SPX"])), e.int(v * width))
+                    at = e.at(e.at(a_tap, e.mul(run["px"], p * lit["SPX"])), e.const(v * width))
                     out[p * vectors + v] = e.fma(e.load(at, masks[v]), weight, out[p * vectors + v])
             return out
 
@@ -69,16 +69,24 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
     slots = [run[f"s{i}"] for i in range(4)]
     for p in range(rows):
         for v in range(vectors):
-            at = b.add(run["off"], b.add(e.mul(run["o_px"], p), e.int(v * width)))
-            channel = b.add(run["ch"], e.int(v * width))
+            at = b.add(run["off"], b.add(e.mul(run["o_px"], p), e.const(v * width)))
+            channel = b.add(run["ch"], e.const(v * width))
             value = apply_stages(e, lit["EPI"], slots, accs[p * vectors + v], channel, at, masks[v])
             e.store(value, e.at(out, at), masks[v])
 
 
+# fmt: off
 @intrinsic(prefer_literal=True)
-def depthwise_tile(typingctx, out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1, s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP):  # type: ignore[no-untyped-def]  # noqa: E501
+def depthwise_tile(  # type: ignore[no-untyped-def]
+    typingctx, out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1,
+    s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP,
+):
     """``out[p, c] = epilogue(sum over taps of a[p, tap, c] * w[tap, c])`` in tap order with one FMA each."""
-    given = (out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1, s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP)  # fmt: skip  # noqa: E501
+    given = (
+        out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1,
+        s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP,
+    )
+    # fmt: on
     lit = literal_values(DEPTHWISE_LITERAL, given)
     if lit is None:
         return None

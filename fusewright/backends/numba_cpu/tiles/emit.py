@@ -32,18 +32,18 @@ class Emitter:
         self._suffix = suffix
         self.vptr = self.vec.as_pointer()
 
-    def int(self, value: int) -> ir.Constant:
+    def const(self, value: int) -> ir.Constant:
         return ir.Constant(I64, value)
 
     def mul(self, x: ir.Value, by: ir.Value | int) -> ir.Value:
         if isinstance(by, int):
-            by = self.int(by)
+            by = self.const(by)
         if isinstance(x, ir.Constant):
             x, by = by, x
         if not isinstance(by, ir.Constant):
             return self.b.mul(x, by)
         if isinstance(x, ir.Constant):
-            return self.int(x.constant * by.constant)
+            return self.const(x.constant * by.constant)
         return by if by.constant == 0 else x if by.constant == 1 else self.b.mul(x, by)
 
     def pointer(self, address: ir.Value) -> ir.Value:
@@ -88,7 +88,7 @@ class Emitter:
         """Mask of the lanes whose number is below ``count`` (an i64 of any sign)."""
         wide = ir.VectorType(ir.IntType(32), self.width)
         lanes = ir.Constant(wide, list(range(self.width)))
-        capped = self.b.select(self.b.icmp_signed("<", count, self.int(self.width)), count, self.int(self.width))
+        capped = self.b.select(self.b.icmp_signed("<", count, self.const(self.width)), count, self.const(self.width))
         short = self.b.trunc(capped, ir.IntType(32))
         undef = ir.Constant(wide, ir.Undefined)
         one = self.b.insert_element(undef, short, ir.Constant(ir.IntType(32), 0))
@@ -132,7 +132,7 @@ class Emitter:
         b.cbranch(b.icmp_signed("<", index, high), inside, after)
         b.position_at_end(inside)
         results = body(index, phis)
-        following = b.add(index, self.int(1))
+        following = b.add(index, self.const(1))
         end = b.block
         b.branch(head)
         index.add_incoming(following, end)

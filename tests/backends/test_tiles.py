@@ -1,0 +1,186 @@
+"""Each compiled tile against its NumPy twin over drawn configurations, bit by bit up to one rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusewright.backends.numba_cpu.templates.template import contract_call, depthwise_call
+from fusewright.backends.numba_cpu.tiles.layout import valid_rows
+from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
+from fusewright.backends.numba_cpu.twins import OutOfBounds
+
+NAMES = ("a", "w", "out", "part", "e0", "e1", "e2", "e3")
+
+
+def both(body: str, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Run ``body`` compiled and unjitted on copies of ``arrays``; the copies afterwards."""
+    text = "def k(args, start, stop, scratch):\n"
+    text += "".join(f"    {name} = args[{i}]\n" for i, name in enumerate(NAMES))
+    text += f"    for u in range(start, stop):\n        {body}\n"
+    results = []
+    for twin in (False, True):
+        own = {name: arrays.get(name, np.zeros(1, np.float32)).copy() for name in NAMES}
+        words = [own[name].ctypes.data for name in NAMES]
+        if twin:
+            run_twin(text, "k", words, list(own.values()), 1)
+        else:
+            run_text(compile_text(text, "k"), words, 1)
+        results.append(own)
+    return results[0], results[1]
+
+
+def agree(compiled: np.ndarray, twin: np.ndarray) -> None:
+    """Equal but for the rare double rounding of the twin's emulated FMA."""
+    scale = np.finfo(compiled.dtype).eps * (1 + np.abs(twin))
+    assert np.array_equal(np.isnan(compiled), np.isnan(twin))
+    same = (compiled == twin) | np.isnan(twin)
+    with np.errstate(invalid="ignore"):
+        assert np.all(same | (np.abs(compiled - twin) <= 8 * scale))
+    assert same.mean() > 0.9 or compiled.dtype == np.float64
+
+
+def draw(rng: np.random.Generator, *shape: int, dtype: Any = np.float32) -> np.ndarray:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+# width, rows, vectors, tail, epilogue stages (first in the lowest digit)
+CONTRACT = [
+    (16, 1, 1, 0, 0x0), (16, 6, 4, 0, 0x41), (16, 8, 3, 1, 0x4321), (16, 5, 2, 2, 0x51), (8, 6, 2, 0, 0x61),
+    (8, 4, 3, 1, 0x7), (16, 14, 2, 0, 0x3), (8, 3, 1, 2, 0x12),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [4, 8])
+@pytest.mark.parametrize("width,rows,vectors,tail,stages", CONTRACT)
+def test_contract_tile(width: int, rows: int, vectors: int, tail: int, stages: int, size: int) -> None:
+    width = width * 4 // size
+    rng = np.random.default_rng(rows)
+    dtype = np.float32 if size == 4 else np.float64
+    n, k, taps = width * vectors, 5, 3
+    cols = n - width // 2 - 1 if tail else n
+    loads = cols if tail == 2 else n
+    arrays = {
+        "a": draw(rng, 2 * taps * (rows + taps) * k, dtype=dtype),
+        "w": draw(rng, (2 * taps * taps * k - 1) * n + loads, dtype=dtype),
+        "out": draw(rng, (rows - 1) * n + cols, dtype=dtype),
+        **{f"e{i}": draw(rng, rows * n, dtype=dtype) for i in range(4)},
+    }
+    arrays["a"][7] = np.nan
+    slots: dict[str, int | str] = {f"s{i}": f"e{i}" for i in range(4)}
+    if stages == 0x61:
+        slots["s1"] = int(np.array([-1.0, 0.5], "<f4").view("<i8")[0])
+    call = {
+        "out": "out", "a": "a", "w": "w", "cols": cols, "n0": 2, "a0": taps * (rows + taps) * k,
+        "w0": taps * taps * k * n,
+        "lo1": 1, "hi1": taps, "a1": (rows + taps) * k, "w1": taps * k * n, "lo2": 0, "hi2": taps, "a2": k, "w2": k * n,
+        "nk": k, "nk_last": k - 2, "wk": n, "a_px": k, "o_px": n, "DT": size, "W": width, "P": rows, "NV": vectors,
+        "TAIL": tail, "EPI": stages, **slots,
+    }  # fmt: skip
+    compiled, twin = both(contract_call(call), arrays)
+    agree(compiled["out"], twin["out"])
+    if cols < n:
+        untouched = np.arange(len(arrays["out"])) % n >= cols
+        assert np.array_equal(compiled["out"][untouched], arrays["out"][untouched])
+
+
+@pytest.mark.parametrize(
+    "left,right,step,tap_step", [(1, 6, 1, 1), (0, 4, 1, 1), (2, 9, 2, 1), (3, 5, 1, 2), (-2, 3, 1, -1)]
+)
+def test_contract_tile_at_borders_reads_only_the_image(left: int, right: int, step: int, tap_step: int) -> None:
+    rng = np.random.default_rng(right)
+    rows, k = 5, 4
+    image = draw(rng, right * k)
+    arrays = {"a": image, "w": draw(rng, 3 * k * 16), "out": draw(rng, rows * 16)}
+    call = {
+        "out": "out", "a": f"a - {left * k * 4}", "w": "w", "a2": tap_step * k, "w2": k * 16, "nk": k, "nk_last": k,
+        "wk": 16, "a_px": step * k, "o_px": 16, "DT": 4, "W": 16, "P": rows, "NV": 1, "KW": 3, "LEFT": left,
+        "RIGHT": right, "SPX": step, "DPX": tap_step,
+    }  # fmt: skip
+    compiled, twin = both(contract_call(call), arrays)
+    agree(compiled["out"], twin["out"])
+    want = np.zeros((rows, 16))
+    weights = arrays["w"].reshape(3, k, 16).astype(np.float64)
+    for p in range(rows):
+        for t in range(3):
+            column = p * step + t * tap_step - left
+            if 0 <= column < right:
+                want[p] += image.reshape(-1, k)[column].astype(np.float64) @ weights[t]
+    assert np.allclose(compiled["out"].reshape(rows, 16), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+def test_partial_sums(mode: int) -> None:
+    rng = np.random.default_rng(mode)
+    arrays = {"a": draw(rng, 30), "w": draw(rng, 10 * 32), "out": draw(rng, 96), "part": draw(rng, 96)}
+    call = {
+        "out": "out", "a": "a", "w": "w", "nk": 10, "nk_last": 10, "wk": 32, "a_px": 10, "o_px": 32, "part": "part",
+        "mode": mode, "SPLIT": 1, "DT": 4, "W": 16, "P": 3, "NV": 2,
+    }  # fmt: skip
+    compiled, twin = both(contract_call(call), arrays)
+    agree(compiled["out"], twin["out"])
+    agree(compiled["part"], twin["part"])
+    assert np.array_equal(compiled["out"], arrays["out"]) == bool(mode & 2)
+
+
+def test_split_sums_have_the_bits_of_one_pass() -> None:
+    rng = np.random.default_rng(5)
+    arrays = {"a": draw(rng, 300), "w": draw(rng, 100 * 16), "out": draw(rng, 48), "part": draw(rng, 48)}
+    base: dict[str, int | str] = {
+        "out": "out", "wk": 16, "a_px": 100, "o_px": 16, "part": "part", "SPLIT": 1, "DT": 4, "W": 16, "P": 3, "NV": 1,
+    }  # fmt: skip
+    whole, _ = both(contract_call(base | {"a": "a", "w": "w", "nk": 100, "nk_last": 100}), arrays)
+    first = contract_call(base | {"a": "a", "w": "w", "nk": 37, "nk_last": 37, "mode": 2})
+    rest = contract_call(base | {"a": "a + 148", "w": "w + 2368", "nk": 63, "nk_last": 63, "mode": 1})
+    split, _ = both(f"{first}\n        {rest}", arrays)
+    assert np.array_equal(split["out"], whole["out"])
+
+
+@pytest.mark.parametrize("width,rows,vectors,tail,unrolled,stages", [
+    (16, 1, 1, 0, True, 0), (16, 12, 1, 0, True, 0x41), (8, 4, 2, 0, True, 0x51), (16, 5, 4, 1, False, 0x321),
+    (8, 3, 3, 1, True, 0x4),
+])  # fmt: skip
+@pytest.mark.parametrize("border", [False, True])
+def test_depthwise_tile(
+    width: int, rows: int, vectors: int, tail: int, unrolled: bool, stages: int, border: bool
+) -> None:
+    rng = np.random.default_rng(rows)
+    n = width * vectors
+    cols = n - 3 if tail else n
+    columns = rows + 2
+    arrays = {
+        "a": draw(rng, 3 * columns * n), "w": draw(rng, 9 * n), "out": draw(rng, rows * n),
+        **{f"e{i}": draw(rng, rows * n) for i in range(4)},
+    }  # fmt: skip
+    call: dict[str, int | str] = {
+        "out": "out", "a": "a", "w": "w", "cols": cols, "lo1": 1, "hi1": 3, "a1": columns * n, "w1": 3 * n, "px": n,
+        "o_px": n, "DT": 4, "W": width, "P": rows, "NV": vectors, "TAIL": tail, "EPI": stages, "SPX": 1, "DPX": 1,
+        "WTAP": n, **{f"s{i}": f"e{i}" for i in range(4)},
+    }  # fmt: skip
+    call |= {"KW": 3} if unrolled else {"hi2": 3}
+    if border and unrolled:
+        call |= {"LEFT": 1, "RIGHT": rows, "a": f"a - {n * 4}"}
+    compiled, twin = both(depthwise_call(call), arrays)
+    agree(compiled["out"], twin["out"])
+
+
+def test_twins_see_every_address() -> None:
+    arrays = {"a": np.zeros(10, np.float32), "w": np.zeros(10 * 16, np.float32), "out": np.zeros(15, np.float32)}
+    call = {"out": "out", "a": "a", "w": "w", "nk": 10, "nk_last": 10, "wk": 16, "DT": 4, "W": 16, "P": 1, "NV": 1}
+    words = [arrays[n].ctypes.data for n in ("a", "w", "out")]
+    unpack = "    a = args[0]\n    w = args[1]\n    out = args[2]\n"
+    text = f"def k(args, start, stop, scratch):\n{unpack}    {contract_call(call)}\n"
+    with pytest.raises(OutOfBounds):
+        run_twin(text, "k", words, list(arrays.values()), 1)
+
+
+def test_border_rule() -> None:
+    lit = {"P": 4, "SPX": 2, "DPX": 1, "LEFT": 1, "RIGHT": 6}
+    assert [valid_rows(lit, t) for t in range(3)] == [[1, 2, 3], [0, 1, 2], [0, 1, 2]]
+
+
+def test_unknown_argument_is_refused() -> None:
+    with pytest.raises(KeyError, match="bogus"):
+        contract_call({"bogus": 1})
