@@ -290,7 +290,8 @@ def _run(args: argparse.Namespace) -> int:
             np.save(args.output, next(iter(outputs.values())), allow_pickle=False)
         else:
             with open(args.output, "wb") as file:
-                np.savez(file, **dict(outputs))
+                arrays: dict[str, Any] = dict(outputs)
+                np.savez(file, **arrays)
     rows = [
         {"name": name, "dtype": str(value.dtype), "shape": list(value.shape), **_range(value)}
         for name, value in outputs.items()
@@ -442,7 +443,7 @@ def _bench(args: argparse.Namespace) -> int:
         if isinstance(value, tuple):
             raise UsageError(f"--dim {name}: bench needs one extent, not a range")
     start = time.perf_counter()
-    bundle = fw.load(args.bundle, threads=args.threads)
+    bundle: Any = fw.load(args.bundle, threads=args.threads)
     loaded = time.perf_counter() - start
     feeds = _random_feeds(bundle.signature.inputs, dims)
     outputs = bundle.run(feeds)
