@@ -40,8 +40,8 @@ class DType:
         return (dtype, (self.name,))
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """The NumPy type of arrays that users pass and get; NumPy reads it, so ``np.empty(shape, port.dtype)`` works."""
+    def dtype(self) -> NumpyType:
+        """The NumPy type of arrays that users pass and get: ``np.empty(shape, port.dtype)`` works because of it."""
         return self.compute
 
     @property

@@ -61,7 +61,9 @@ class Builder:
             const = array
         else:
             const = make_const(array, None if element is None else dtype(element))
-        node = Node(get_op("constant"), (), {"value": const}, [TensorType(const.dtype, const.array.shape)], (), self._origin)
+        node = Node(
+            get_op("constant"), (), {"value": const}, [TensorType(const.dtype, const.array.shape)], (), self._origin
+        )
         self.graph.insert(node, self.before)
         return node.results[0]
 
@@ -107,9 +109,7 @@ class Builder:
         weak = isinstance(given, (bool, int, float)) or np.ndim(given) == 0
         return self.constant(given, like if weak and like is not None else None)
 
-    def build(
-        self, *outputs: Value | Mapping[str, Value], names: Sequence[str] | None = None
-    ) -> Graph:
+    def build(self, *outputs: Value | Mapping[str, Value], names: Sequence[str] | None = None) -> Graph:
         """Finish: return the outputs (values, or one mapping name -> value). The graph stays editable."""
         if len(outputs) == 1 and isinstance(outputs[0], Mapping):
             names, values = list(outputs[0]), list(outputs[0].values())
@@ -218,7 +218,7 @@ for _symbol, _name in {
 }.items():  # fmt: skip
     setattr(Value, f"__{_symbol}__", _binary(_name))
     setattr(Value, f"__r{_symbol}__", _binary(_name, swap=True))
-Value.__matmul__ = _binary("matmul")  # type: ignore[attr-defined]
-Value.__neg__ = lambda self: builder_of([self]).apply("neg", [self], {})[0]  # type: ignore[attr-defined]
+setattr(Value, "__matmul__", _binary("matmul"))  # noqa: B010 - as above, Value declares none of these
+setattr(Value, "__neg__", lambda self: builder_of([self]).apply("neg", [self], {})[0])  # noqa: B010
 for _symbol, _name in {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}.items():
     setattr(Value, f"__{_symbol}__", _binary(_name))

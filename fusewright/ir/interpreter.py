@@ -41,8 +41,15 @@ def bind_symbols(inputs: Sequence[tuple[str, TensorType]], shapes: Mapping[str, 
         for axis, (want, have) in enumerate(zip(type_.shape, got, strict=True)):
             if isinstance(want, int):
                 if want != have:
-                    raise InputRefused(f"input {name!r} axis {axis}: expected {want}, got {have} (shape {got}, type {type_})")
-            elif len(want.terms) == 1 and want.terms[0][1] == 1 and len(want.terms[0][0]) == 1 and want.terms[0][0][0].op == "symbol":
+                    raise InputRefused(
+                        f"input {name!r} axis {axis}: expected {want}, got {have} (shape {got}, type {type_})"
+                    )
+            elif (
+                len(want.terms) == 1
+                and want.terms[0][1] == 1
+                and len(want.terms[0][0]) == 1
+                and want.terms[0][0][0].op == "symbol"
+            ):
                 symbol = str(want)
                 if env.setdefault(symbol, have) != have:
                     raise InputRefused(f"input {name!r} axis {axis}: {symbol} is {env[symbol]} elsewhere, here {have}")
@@ -57,7 +64,9 @@ def bind_symbols(inputs: Sequence[tuple[str, TensorType]], shapes: Mapping[str, 
 class Interpreter:
     """Runs one graph. ``precision`` 'f32' computes each dtype as itself, 'f64' computes every float in float64."""
 
-    def __init__(self, graph: Graph, precision: str = "f32", watch: Callable[[Node, list[np.ndarray]], None] | None = None):
+    def __init__(
+        self, graph: Graph, precision: str = "f32", watch: Callable[[Node, list[np.ndarray]], None] | None = None
+    ):
         if precision not in ("f32", "f64"):
             raise InputRefused(f"precision must be 'f32' or 'f64', not {precision!r}")
         self.graph = graph
@@ -85,7 +94,9 @@ class Interpreter:
         if unknown or missing:
             raise InputRefused(f"inputs are {names}; missing {missing or 'none'}, unknown {unknown or 'none'}")
         arrays = [self._feed(v, feeds[v.name]) for v in self.graph.inputs]
-        env = bind_symbols([(v.name, v.type) for v in self.graph.inputs], {n: a.shape for n, a in zip(names, arrays, strict=True)})
+        env = bind_symbols(
+            [(v.name, v.type) for v in self.graph.inputs], {n: a.shape for n, a in zip(names, arrays, strict=True)}
+        )
         return arrays, env
 
     def _feed(self, v: Value, given: Any) -> np.ndarray:
@@ -94,8 +105,14 @@ class Interpreter:
             # Also a wide run reads what a bf16 input can hold.
             array = round_to(np.asarray(array, np.float32), BF16)
             return array.astype(np.float64) if self.wide else array
-        if array.dtype.newbyteorder("=") != v.dtype.np and not (self.wide and v.dtype.is_float and array.dtype == np.float64):
-            if not (isinstance(given, (list, tuple, int, float, bool)) or array.dtype.kind == v.dtype.kind == "f" and self.wide):
+        if array.dtype.newbyteorder("=") != v.dtype.np and not (
+            self.wide and v.dtype.is_float and array.dtype == np.float64
+        ):
+            if not (
+                isinstance(given, (list, tuple, int, float, bool))
+                or array.dtype.kind == v.dtype.kind == "f"
+                and self.wide
+            ):
                 raise InputRefused(f"input {v.name!r}: expected {v.dtype}, got {array.dtype}")
         return array.astype(np.float64 if self.wide and v.dtype.is_float else v.dtype.np)
 
@@ -188,7 +205,9 @@ class BoundedInterpreter(Interpreter):
     def _bounded(
         self, graph: Graph, args: Sequence[np.ndarray], errs: Sequence[np.ndarray], ctx: EvalContext
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        values: dict[Value, tuple[np.ndarray, np.ndarray]] = dict(zip(graph.inputs, zip(args, errs, strict=True), strict=True))
+        values: dict[Value, tuple[np.ndarray, np.ndarray]] = dict(
+            zip(graph.inputs, zip(args, errs, strict=True), strict=True)
+        )
         for node in graph.nodes:
             if node.op.name == "input":
                 continue
@@ -276,7 +295,9 @@ class BoundedInterpreter(Interpreter):
         top = _unit(dt)[2]
         err = np.where(np.isfinite(err) & ~np.isfinite(value), 0.0, err)
         with np.errstate(all="ignore"):
-            return np.where(np.isfinite(value) & (np.abs(value) + np.where(np.isfinite(err), err, 0) >= top), np.inf, err)
+            return np.where(
+                np.isfinite(value) & (np.abs(value) + np.where(np.isfinite(err), err, 0) >= top), np.inf, err
+            )
 
 
 def _unit(dt: DType) -> tuple[float, float, float, float]:

@@ -132,7 +132,7 @@ def get_op(name: str) -> OpDef:
 
 
 def canonical_attr(value: Any) -> Any:
-    """An attribute in its one hashable form: tuples for sequences, ints and floats of Python, extents, DTypes, Const."""
+    """An attribute in its one hashable form: tuples for sequences, Python's ints and floats, extents, DTypes, Const."""
     if value is None or isinstance(value, (bool, int, float, str, Dim, DType, Const)):
         return value
     if isinstance(value, (list, tuple)):

@@ -190,6 +190,4 @@ def check_types(node: Node) -> None:
             _fail(node.graph, node, f"result {i} carries {b}, inferred is {a}", hint=hint)
 
 
-
-
 __all__ = ["MAX_DEPTH", "check_types", "verify_graph"]

@@ -97,7 +97,7 @@ class Maker:
             one = contents(self.draw, element, ())
             v = self.b.constant(_splat(self.b, one, element, shape))
         else:
-            v = self.b.constant(contents(self.draw, element, tuple(int(str(d)) for d in shape)), element)
+            v = self.b.constant(contents(self.draw, element, tuple(number(d) for d in shape)), element)
         self.values.append(v)
         return v
 
@@ -151,7 +151,7 @@ class Maker:
 
     # Ops.
     def emit(self, op: str, *operands: Any, regions: Sequence[Graph] = (), **attrs: Any) -> Sequence[Value]:
-        """Insert an op; its results become operands for others. TypeRefused and results over the cap count as refused."""
+        """Insert an op; its results become operands for others. Raises TypeRefused, also for results over the cap."""
         before = self.b.graph.nodes._last
         try:
             results = self.b.apply(op, operands, attrs, regions)
@@ -233,6 +233,12 @@ class Maker:
         return graph
 
 
+def number(d: Extent) -> int:
+    """An extent that is known to be an int."""
+    assert isinstance(d, int)
+    return d
+
+
 class _TopEnv(dict[str, int]):
     """Every symbol at its largest."""
 
@@ -245,7 +251,7 @@ def _splat(b: Builder, one: np.ndarray, element: DType, shape: Sequence[Extent])
     const = scalar.const
     b.graph.erase(scalar.producer)
     assert const is not None
-    return type(const)(np.broadcast_to(const.array, tuple(int(str(d)) for d in shape)), element)
+    return type(const)(np.broadcast_to(const.array, tuple(number(d) for d in shape)), element)
 
 
 def _aligned(a: Sequence[Extent], b: Sequence[Extent]) -> list[tuple[Extent, Extent]]:
@@ -389,4 +395,15 @@ def graphs(**options: Any) -> st.SearchStrategy[Graph]:
     return strategy()
 
 
-__all__ = ["CONTROL_SAMPLERS", "SAMPLERS", "Maker", "Options", "build", "chosen", "elementwise", "graphs", "random_graph"]
+__all__ = [
+    "CONTROL_SAMPLERS",
+    "SAMPLERS",
+    "Maker",
+    "Options",
+    "build",
+    "chosen",
+    "elementwise",
+    "graphs",
+    "number",
+    "random_graph",
+]

@@ -51,7 +51,11 @@ class Verdict:
 
 
 def check_outputs(
-    graph: Graph, feeds: Mapping[str, Any], outputs: Mapping[str, Any], bounded: Bounded | None = None, slack: float = 1.0
+    graph: Graph,
+    feeds: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    bounded: Bounded | None = None,
+    slack: float = 1.0,
 ) -> Verdict:
     """Check arrays by output name against the float64 interpreter with running error bounds.
 
@@ -113,9 +117,7 @@ def _report(name: str, bad: np.ndarray, got: np.ndarray, value: np.ndarray, err:
     )
 
 
-def assert_equivalent(
-    g1: Graph, g2: Graph, feeds: Mapping[str, Any], numerics: str = "exact"
-) -> Verdict:
+def assert_equivalent(g1: Graph, g2: Graph, feeds: Mapping[str, Any], numerics: str = "exact") -> Verdict:
     """Both graphs give the same outputs for ``feeds``, at a level of ``numerics``. Raises Mismatch.
 
     exact: equal bits (any NaN is equal to any NaN). nsz: the sign of zero may differ. ulp(n): within n units in the

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..core.dims import Extent, product
-from ..core.dtypes import BF16, BOOL, DTYPES, FLOATS, INTS, I32, I64, U8, DType
+from ..core.dtypes import BF16, BOOL, DTYPES, FLOATS, I32, I64, INTS, U8, DType
 from ..core.errors import TypeRefused
 from ..ir import OPS, Graph, TensorType, Value
-from .graphs import CONTROL_SAMPLERS, SAMPLERS, Maker, elementwise
+from .graphs import CONTROL_SAMPLERS, SAMPLERS, Maker, elementwise, number
 
 NUMBERS = (*FLOATS, *INTS)
 Sampler = Callable[[Maker], Any]
@@ -141,7 +141,7 @@ def _pad(m: Maker, name: str) -> Any:
     mode = m.draw.pick(("constant", "constant", "reflect", "symmetric", "edge"))
     x = m.value(accept=lambda v: mode == "constant" or static(v, 1), make=lambda rank: m.shape(rank, True, 1))
     top = [2] * x.rank if mode in ("constant", "edge") else [d - (mode == "reflect") for d in x.shape]
-    low, high = ([m.draw.integer(0, int(str(t)) if int(str(t)) < 3 else 3) for t in top] for _ in range(2))
+    low, high = ([m.draw.integer(0, number(t) if number(t) < 3 else 3) for t in top] for _ in range(2))
     if mode == "constant" and m.draw.chance(0.5):
         return m.emit(name, x, m.value((x.dtype,), (0, 0)), low=low, high=high)
     return m.emit(name, x, low=low, high=high, mode=mode)
@@ -225,14 +225,14 @@ def _starts(m: Maker, rank: int) -> list[Value]:
 @sampler("dynamic_slice")
 def _dynamic_slice(m: Maker, name: str) -> Any:
     x = m.value(accept=static, make=lambda rank: m.shape(rank, True))
-    sizes = tuple(m.draw.integer(0, int(str(d))) for d in x.shape)
+    sizes = tuple(m.draw.integer(0, number(d)) for d in x.shape)
     return m.emit(name, x, *_starts(m, x.rank), sizes=sizes)
 
 
 @sampler("dynamic_update_slice")
 def _dynamic_update(m: Maker, name: str) -> Any:
     x = m.value(accept=static, make=lambda rank: m.shape(rank, True))
-    sizes = tuple(m.draw.integer(0, int(str(d))) for d in x.shape)
+    sizes = tuple(m.draw.integer(0, number(d)) for d in x.shape)
     return m.emit(name, x, m.of_type(TensorType(x.dtype, sizes)), *_starts(m, x.rank))
 
 
@@ -252,7 +252,7 @@ def _sort(m: Maker, name: str) -> Any:
 def _top_k(m: Maker, name: str) -> Any:
     x = m.value([d for d in NUMBERS if d is not BF16], (1, 4), static, lambda rank: m.shape(rank, True))
     axis = _axis(m, x.rank)
-    k = m.draw.integer(0, int(str(x.shape[axis])))
+    k = m.draw.integer(0, number(x.shape[axis]))
     return m.emit(name, x, k=k, axis=axis, largest=m.draw.chance(0.7))
 
 
@@ -333,7 +333,7 @@ def _window(m: Maker, x: Value, first: int, space: int) -> dict[str, Any]:
     """window, strides, pads, dilations that fit the spatial axes."""
     window, pads, dilations = [], [], []
     for d in x.shape[first : first + space]:
-        size = int(str(d))
+        size = number(d)
         low, high = m.draw.integer(0, 2), m.draw.integer(0, 2)
         k = m.draw.integer(1, min(size + low + high, 3))
         dilation = m.draw.pick((1, 1, 2)) if (k - 1) * 2 + 1 <= size + low + high else 1
@@ -352,7 +352,7 @@ def _groups(m: Maker, channels: int) -> int:
 def _conv(m: Maker, name: str) -> Any:
     x = _image(m)
     attrs = _window(m, x, 1, x.rank - 2)
-    channels = int(str(x.shape[-1]))
+    channels = number(x.shape[-1])
     groups = _groups(m, channels)
     shape = (*attrs.pop("window"), channels // groups, groups * m.draw.pick((1, 2, 3)))
     return m.emit(name, x, m.of_type(TensorType(x.dtype, shape)), groups=groups, **attrs)
@@ -361,15 +361,13 @@ def _conv(m: Maker, name: str) -> Any:
 @sampler("conv_transpose")
 def _conv_transpose(m: Maker, name: str) -> Any:
     x = _image(m)
-    channels = int(str(x.shape[-1]))
+    channels = number(x.shape[-1])
     groups = _groups(m, channels)
     space = x.rank - 2
     kernel = tuple(m.draw.integer(1, 3) for _ in range(space))
     strides = tuple(m.draw.pick((1, 2, 3)) for _ in range(space))
     dilations = tuple(m.draw.pick((1, 1, 2)) for _ in range(space))
-    full = [
-        (int(str(n)) - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(x.shape[1:-1], kernel, strides, dilations)
-    ]
+    full = [(number(n) - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(x.shape[1:-1], kernel, strides, dilations)]
     pads = tuple((m.draw.integer(0, min(1, f // 2)), m.draw.integer(0, min(1, f // 2))) for f in full)
     shape = (*kernel, m.draw.pick((1, 2, 3)), channels)
     return m.emit(
@@ -381,7 +379,7 @@ def _conv_transpose(m: Maker, name: str) -> Any:
 @sampler("max_pool", "avg_pool")
 def _pool(m: Maker, name: str) -> Any:
     x = _image(m, FLOATS if name == "avg_pool" else (*NUMBERS, BOOL))
-    extra = {"count_include_pad": m.draw.chance(0.5)} if name == "avg_pool" else {}
+    extra: dict[str, Any] = {"count_include_pad": m.draw.chance(0.5)} if name == "avg_pool" else {}
     return m.emit(name, x, **_window(m, x, 1, x.rank - 2), **extra)
 
 
@@ -410,7 +408,7 @@ def _from_blocked(m: Maker, name: str) -> Any:
         ranks=(3, 5), accept=lambda v: static_axis(v, 1, 1) and static_axis(v, -1, 1),
         make=lambda rank: (2, 2, *[2] * (rank - 3), 4),
     )  # fmt: skip
-    blocks, block = int(str(x.shape[1])), int(str(x.shape[-1]))
+    blocks, block = number(x.shape[1]), number(x.shape[-1])
     return m.emit(name, x, channels=m.draw.integer((blocks - 1) * block + 1, blocks * block))
 
 
@@ -419,9 +417,9 @@ def _conv_blocked(m: Maker, name: str) -> Any:
     blocked = m.draw.chance(0.7)
     x = _image(m, NUMBERS, blocked)
     first = 2 if blocked else 1
-    block = int(str(x.shape[-1])) if blocked else m.draw.pick((16, 4))
+    block = number(x.shape[-1]) if blocked else m.draw.pick((16, 4))
     attrs = _window(m, x, first, x.rank - first - 1)
-    channels = int(str(x.shape[1])) * block - m.draw.integer(0, block - 1) if blocked else int(str(x.shape[-1]))
+    channels = number(x.shape[1]) * block - m.draw.integer(0, block - 1) if blocked else number(x.shape[-1])
     groups = _groups(m, channels)
     shape = (*attrs.pop("window"), channels // groups, groups * m.draw.pick((1, 2, 3)))
     w = m.of_type(TensorType(x.dtype, shape))
@@ -431,7 +429,7 @@ def _conv_blocked(m: Maker, name: str) -> Any:
 @sampler("max_pool_blocked", "avg_pool_blocked")
 def _pool_blocked(m: Maker, name: str) -> Any:
     x = _image(m, FLOATS if name[0] == "a" else NUMBERS, blocked=True)
-    extra = {"count_include_pad": m.draw.chance(0.5)} if name[0] == "a" else {}
+    extra: dict[str, Any] = {"count_include_pad": m.draw.chance(0.5)} if name[0] == "a" else {}
     return m.emit(name, x, **_window(m, x, 2, x.rank - 3), **extra)
 
 
@@ -467,7 +465,7 @@ def _layer_norm(m: Maker, name: str) -> Any:
 @sampler("group_norm")
 def _group_norm(m: Maker, name: str) -> Any:
     x = m.value(FLOATS, (2, 4), lambda v: static_axis(v, -1, 1), lambda rank: (*m.shape(rank - 1), 4))
-    channels = int(str(x.shape[-1]))
+    channels = number(x.shape[-1])
     rest = [m.of_type(TensorType(x.dtype, (channels,))) for _ in range(m.draw.integer(0, 2))]
     return m.emit(
         name, x, *rest, groups=_groups(m, channels), axis=-1, epsilon=_epsilon(m),

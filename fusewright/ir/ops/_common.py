@@ -99,7 +99,12 @@ def summed(k: int, magnitude: np.ndarray, spread: np.ndarray, out: np.ndarray, b
 
 
 def product_bound(
-    n: int, x: np.ndarray, err: np.ndarray, multiply: Callable[[np.ndarray], np.ndarray], out: np.ndarray, bc: BoundContext
+    n: int,
+    x: np.ndarray,
+    err: np.ndarray,
+    multiply: Callable[[np.ndarray], np.ndarray],
+    out: np.ndarray,
+    bc: BoundContext,
 ) -> np.ndarray:
     """Bound of a product of ``n`` factors in any order; ``multiply`` multiplies float64 factors as the op does."""
     with np.errstate(all="ignore"):
@@ -108,7 +113,9 @@ def product_bound(
         total = (most - multiply(size) if np.any(err) else 0.0) + gamma(n + 1, bc.acc) * most
         if bc.acc != bc.u:
             total = total * (1 + bc.u) + bc.u * finite(out)
-        total = np.where(np.isfinite(out) & ~np.isnan(total), total + n * bc.eta, np.where(np.isnan(total), np.inf, 0.0))
+        total = np.where(
+            np.isfinite(out) & ~np.isnan(total), total + n * bc.eta, np.where(np.isnan(total), np.inf, 0.0)
+        )
         # An inexact factor beside an infinity may be the 0 that makes it NaN.
         special = multiply(np.where(np.isfinite(x), 1.0, 0.0)) == 0
         dirty = multiply(np.where(err > 0, 0.0, 1.0)) == 0
@@ -126,5 +133,7 @@ def product_risk(
         small = np.where(size == 0, np.where(errors > 0, 0.0, 1.0), np.maximum(size - errors, 0.0))
         small = np.where(np.isfinite(np.asarray(values, np.float64)), small, 1.0)
         tiny = multiply(np.minimum(small, 1.0))
-        zero = multiply(np.where((size == 0) & (errors == 0) & np.isfinite(np.asarray(values, np.float64)), 0.0, 1.0)) == 0
+        zero = (
+            multiply(np.where((size == 0) & (errors == 0) & np.isfinite(np.asarray(values, np.float64)), 0.0, 1.0)) == 0
+        )
         return ~(wide < bc.top) | (tiny < (bc.eta / bc.u if bc.u else 0.0)) & ~zero

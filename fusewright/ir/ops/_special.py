@@ -55,7 +55,9 @@ def erf(x: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         y = np.minimum(np.abs(wide), 30.0)
         big = np.copysign(1.0 - _erfc_positive(np.maximum(y, 0.46875)), wide)
-        return np.where(np.isnan(wide), wide, np.where(y < 0.46875, _erf_small(np.where(y < 0.46875, wide, 0.0)), big)).astype(x.dtype)
+        return np.where(
+            np.isnan(wide), wide, np.where(y < 0.46875, _erf_small(np.where(y < 0.46875, wide, 0.0)), big)
+        ).astype(x.dtype)
 
 
 def erfc(x: np.ndarray) -> np.ndarray:
@@ -65,4 +67,6 @@ def erfc(x: np.ndarray) -> np.ndarray:
         y = np.minimum(np.abs(wide), 30.0)
         tail = _erfc_positive(np.maximum(y, 0.46875))
         small = 1.0 - _erf_small(np.where(y < 0.46875, wide, 0.0))
-        return np.where(np.isnan(wide), wide, np.where(y < 0.46875, small, np.where(wide < 0, 2.0 - tail, tail))).astype(x.dtype)
+        return np.where(
+            np.isnan(wide), wide, np.where(y < 0.46875, small, np.where(wide < 0, 2.0 - tail, tail))
+        ).astype(x.dtype)

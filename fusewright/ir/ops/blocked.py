@@ -75,7 +75,8 @@ def _infer_from(types: Types, attrs: dict[str, Any], regions: Regions) -> list[T
 
 define_op(
     OpDef(
-        "from_blocked", ("x",), "gather", _infer_from, lambda a, attrs, ctx: from_blocked_array(a[0], attrs["channels"]),
+        "from_blocked", ("x",), "gather", _infer_from,
+        lambda a, attrs, ctx: from_blocked_array(a[0], attrs["channels"]),
         attrs={"channels": REQUIRED},
         bound=lambda a, e, o, bc: from_blocked_array(np.broadcast_to(e[0], a[0].shape), bc.attrs["channels"]),
         cost=moved_cost, doc="[N, C/block, spatial..., block] back to [N, spatial..., C].",
@@ -119,7 +120,16 @@ def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.nda
     plain = _plain(a, bc.attrs)
     ex = _plain([np.broadcast_to(e[0], a[0].shape), a[1]], bc.attrs)
     k = int(np.prod(a[1].shape[:-1], dtype=int))
-    total = dot_bound(plain, a[1], ex, e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, from_blocked_array(o, a[1].shape[-1]), bc)
+    total = dot_bound(
+        plain,
+        a[1],
+        ex,
+        e[1],
+        lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs),
+        k,
+        from_blocked_array(o, a[1].shape[-1]),
+        bc,
+    )
     return to_blocked_array(total, bc.attrs["block"])
 
 

@@ -71,23 +71,25 @@ def _hard_sigmoid(b: Any, x: Value, alpha: float, beta: float) -> Value:
     return b.clip(b.add(b.mul(x, alpha), beta), 0.0, 1.0)
 
 
-_activation("gelu", _gelu, "x * Phi(x); with ``approximate`` the tanh form (Hendrycks & Gimpel, 2016).", 16, approximate=False)
+_activation(
+    "gelu", _gelu, "x * Phi(x); with ``approximate`` the tanh form (Hendrycks & Gimpel, 2016).", 16, approximate=False
+)
 _activation("silu", lambda b, x: b.mul(x, b.sigmoid(x)), "x * sigmoid(x), also called swish.")
 _activation("elu", _elu, "x where x > 0, else alpha * (exp(x) - 1).", alpha=1.0)
-_activation(
-    "selu", lambda b, x: b.mul(_elu(b, x, SELU_ALPHA), SELU_SCALE), "Scaled ELU (Klambauer et al., 2017)."
-)
+_activation("selu", lambda b, x: b.mul(_elu(b, x, SELU_ALPHA), SELU_SCALE), "Scaled ELU (Klambauer et al., 2017).")
 _activation("celu", _celu, "x where x > 0, else alpha * (exp(x / alpha) - 1).", alpha=1.0)
 _activation(
-    "leaky_relu", lambda b, x, alpha: b.where(b.gt(x, 0.0), x, b.mul(x, alpha)), "x where x > 0, else alpha * x.", 2, alpha=0.2
+    "leaky_relu",
+    lambda b, x, alpha: b.where(b.gt(x, 0.0), x, b.mul(x, alpha)),
+    "x where x > 0, else alpha * x.",
+    2,
+    alpha=0.2,
 )
 _activation(
     "hard_sigmoid", _hard_sigmoid, "clip(alpha * x + beta, 0, 1): alpha 0.2 in Keras 1 and 2, 1/6 in Keras 3.", 3,
     alpha=1 / 6, beta=0.5,
 )  # fmt: skip
-_activation(
-    "hard_swish", lambda b, x: b.mul(x, _hard_sigmoid(b, x, 1 / 6, 0.5)), "x * clip(x / 6 + 0.5, 0, 1).", 4
-)
+_activation("hard_swish", lambda b, x: b.mul(x, _hard_sigmoid(b, x, 1 / 6, 0.5)), "x * clip(x / 6 + 0.5, 0, 1).", 4)
 _activation("softsign", lambda b, x: b.div(x, b.add(b.abs(x), 1.0)), "x / (1 + |x|).", 3)
 _activation("mish", lambda b, x: b.mul(x, b.tanh(b.softplus(x))), "x * tanh(softplus(x)) (Misra, 2019).", 20)
 _activation("log_sigmoid", lambda b, x: b.neg(b.softplus(b.neg(x))), "log(sigmoid(x)).")
@@ -153,7 +155,7 @@ define_op(
     OpDef(
         "batch_norm", ("x", "mean", "var", "gamma_beta*"), "broadcast", _infer_batch_norm,
         attrs={"axis": -1, "epsilon": 1e-3, "has_gamma": True}, decompose=_batch_norm, overwrites=(0,), cost=_cost(2),
-        doc="(x - mean) / sqrt(var + epsilon) * gamma + beta per channel. Operands after var: gamma (if has_gamma), beta.",
+        doc="(x - mean) / sqrt(var + epsilon) * gamma + beta per channel. After var: gamma (if has_gamma), beta.",
     )
 )  # fmt: skip
 
@@ -194,7 +196,8 @@ for _name, _decompose, _doc in (
     define_op(
         OpDef(
             _name, ("x", "gamma_beta*"), "reduce", _infer_norm,
-            attrs={"axes": -1, "epsilon": 1e-3, "has_gamma": True}, decompose=_decompose, overwrites=(0,), cost=_cost(8),
+            attrs={"axes": -1, "epsilon": 1e-3, "has_gamma": True}, decompose=_decompose, overwrites=(0,),
+            cost=_cost(8),
             doc=f"{_doc}, times gamma (if has_gamma), plus beta; both broadcast into x.",
         )
     )  # fmt: skip
@@ -255,9 +258,11 @@ def _infer_attention(types: Types, attrs: dict[str, Any], regions: Regions) -> l
 def _attention(b: Any, operands: Sequence[Value], a: Attrs) -> Value:
     q, k, v, *mask = operands
     depth = q.shape[-1]
-    if a["scale"] is None and not isinstance(depth, int):
-        raise TypeRefused("attention over a symbolic depth needs scale=")
-    scale = a["scale"] if a["scale"] is not None else 1.0 / math.sqrt(depth)
+    scale = a["scale"]
+    if scale is None:
+        if not isinstance(depth, int):
+            raise TypeRefused("attention over a symbolic depth needs scale=")
+        scale = 1.0 / math.sqrt(depth)
     scores = b.mul(b.matmul(q, k, transpose_b=True), scale)
     if mask:
         m = mask[0]
@@ -280,7 +285,7 @@ define_op(
     OpDef(
         "attention", ("q", "k", "v", "mask?"), "contract", _infer_attention,
         attrs={"scale": None, "causal": False, "masked": -1e9}, decompose=_attention, cost=_attention_cost,
-        doc="softmax(q k^T * scale + mask) v over the last two axes; scale defaults to 1/sqrt(depth). A bool mask keeps "
-        "where true and writes ``masked`` elsewhere.",
+        doc="softmax(q k^T * scale + mask) v over the last two axes; scale defaults to 1/sqrt(depth). A bool mask "
+        "keeps where true and writes ``masked`` elsewhere.",
     )
 )  # fmt: skip

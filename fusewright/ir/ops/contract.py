@@ -157,7 +157,11 @@ def _decompose_einsum(b: Any, operands: Sequence[Any], attrs: Attrs) -> Any:
         drop = tuple(i for i, c in enumerate(s) if c not in out)
         x = b.reduce_sum(x, axes=drop) if drop else x
         left = [c for c in s if c in out]
-        return b.transpose(x, perm=tuple(left.index(c) for c in out)) if "".join(left) != out else b.reshape(x, shape=x.shape)
+        return (
+            b.transpose(x, perm=tuple(left.index(c) for c in out))
+            if "".join(left) != out
+            else b.reshape(x, shape=x.shape)
+        )
     sizes = _letter_sizes(ins, [v.type for v in operands])
     values, subs = [], []
     for v, s, other in zip(operands, ins, reversed(ins), strict=True):
@@ -194,7 +198,7 @@ define_op(
     OpDef(
         "einsum", ("x*",), "contract", _infer_einsum, _eval_einsum, attrs={"equation": REQUIRED}, bound=_bound_einsum,
         cost=_cost_einsum, decompose=_decompose_einsum,
-        doc="Einstein summation over one or two operands, explicit result, distinct letters per operand, ellipses allowed.",
+        doc="Einstein summation over one or two operands, explicit result, distinct letters per operand; ellipses too.",
     )
 )  # fmt: skip
 __all__ = ["EvalContext", "dot_bound", "parse_equation"]

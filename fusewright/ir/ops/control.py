@@ -99,7 +99,7 @@ def _infer_while(types: Types, attrs: dict[str, Any], regions: Regions) -> list[
 define_op(
     OpDef(
         "while", ("args*",), "opaque", _infer_while, attrs={"n_carry": None}, cost=_region_cost,
-        doc="regions=(condition, body) over (carried..., constants...): repeat body while condition; gives the carried values.",
+        doc="regions=(condition, body) over (carried..., constants...): body while condition; gives the carried.",
     )
 )  # fmt: skip
 
@@ -168,10 +168,8 @@ def eval_control(node: Node, args: Arrays, attrs: Attrs, ctx: EvalContext) -> li
             state = _run(ctx, node.regions[1], [*state, *consts])
         return state
     n, m, length = attrs["n_carry"], attrs["n_xs"], attrs["length"]
-    state, xs, consts = list(args[:n]), args[n : n + m], args[n + m :]
-    stacked = [
-        np.zeros(v.type.concrete(ctx.env), ctx.np_dtype(v.dtype)) for v in node.results[n:]
-    ]
+    state, xs, consts = list(args[:n]), args[n : n + m], list(args[n + m :])
+    stacked = [np.zeros(v.type.concrete(ctx.env), ctx.np_dtype(v.dtype)) for v in node.results[n:]]
     for t in reversed(range(length)) if attrs["reverse"] else range(length):
         out = _run(ctx, node.regions[0], [*state, *(x[t] for x in xs), *consts])
         state = out[:n]

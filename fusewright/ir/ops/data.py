@@ -177,12 +177,16 @@ def _eval_scatter(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
         elif x.dtype == bool:
             raise TypeRefused("scatter_nd reductions need numbers")
         else:
-            ops[attrs["reduction"]].at(x, index, updates)
+            ops[attrs["reduction"]].at(x, index, updates)  # type: ignore[arg-type]
     return x
 
 
 def _bound_scatter(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
-    errs = [np.broadcast_to(e[0], a[0].shape).astype(np.float64), a[1], np.broadcast_to(e[2], a[2].shape).astype(np.float64)]
+    errs = [
+        np.broadcast_to(e[0], a[0].shape).astype(np.float64),
+        a[1],
+        np.broadcast_to(e[2], a[2].shape).astype(np.float64),
+    ]
     mode = bc.attrs["reduction"]
     if mode == "set":
         return _eval_scatter(errs, bc.attrs, bc.ctx)

@@ -361,6 +361,7 @@ def _define(
 _define("neg", 1, NUMERIC, moved, doc="-a (unsigned wraps).")
 _define("abs", 1, NUMERIC, moved, doc="|a|.")
 _define("sign", 1, SIGNED, _step(np.sign), doc="-1, 0 or 1; NaN stays NaN.")
+_fn: Callable[..., Any]
 for _name, _fn, _ulp in (
     ("exp", np.exp, LIBRARY_ULP), ("expm1", np.expm1, LIBRARY_ULP), ("log", np.log, LIBRARY_ULP),
     ("log1p", np.log1p, LIBRARY_ULP), ("sqrt", np.sqrt, 0.5), ("rsqrt", _rsqrt, 1.5), ("asin", np.arcsin, LIBRARY_ULP),
@@ -420,7 +421,9 @@ for _name in ("logical_and", "logical_or", "logical_xor"):
 for _name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
     _define(_name, 2, (*INTS, BOOL), _bound_integer, commutative=True)
 for _name in ("shift_left", "shift_right"):
-    _define(_name, 2, INTS, _bound_integer, doc="Shift; a count outside the width gives what shifting bit by bit gives.")
+    _define(
+        _name, 2, INTS, _bound_integer, doc="Shift; a count outside the width gives what shifting bit by bit gives."
+    )
 
 
 def _infer_where(types: Sequence[TensorType], attrs: dict[str, Any], regions: Sequence[Graph]) -> list[TensorType]:
@@ -470,7 +473,11 @@ def _bound_cast(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -
     to: DType = bc.attrs["to"]
     if not to.is_float:
         with np.errstate(all="ignore"):
-            ends = [np.asarray(a).astype(np.float64) for a in (args[0] - errs[0], args[0] + errs[0])] if np.any(errs[0]) else []
+            ends = (
+                [np.asarray(a).astype(np.float64) for a in (args[0] - errs[0], args[0] + errs[0])]
+                if np.any(errs[0])
+                else []
+            )
             stable = np.ones(out.shape, bool)
             for end in ends:
                 # A bool is false only at 0 itself, which an interval around 0 may hold.

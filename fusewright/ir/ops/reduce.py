@@ -117,7 +117,8 @@ def _cost(node: Node) -> Cost:
 
 for _name, _domain, _bound in (
     ("sum", NUMERIC, _bound_sum), ("mean", FLOATS, _bound_mean), ("prod", NUMERIC, _bound_prod),
-    ("max", NUMERIC, _bound_max), ("min", NUMERIC, _bound_max), ("any", (BOOL,), _bound_bool), ("all", (BOOL,), _bound_bool),
+    ("max", NUMERIC, _bound_max), ("min", NUMERIC, _bound_max), ("any", (BOOL,), _bound_bool),
+    ("all", (BOOL,), _bound_bool),
 ):  # fmt: skip
     define_op(
         OpDef(

@@ -97,7 +97,12 @@ def _infer(types: Sequence[TensorType], attrs: dict[str, Any], regions: Sequence
     sizes = attrs["sizes"] = tuple(extent(s) for s in attrs["sizes"])
     if len(sizes) != x.rank - 2:
         raise TypeRefused(f"resize needs {x.rank - 2} sizes, got {sizes}")
-    for name, allowed in (("method", METHODS), ("coordinates", COORDINATES), ("rounding", ROUNDING), ("edge", ("clamp", "drop"))):
+    for name, allowed in (
+        ("method", METHODS),
+        ("coordinates", COORDINATES),
+        ("rounding", ROUNDING),
+        ("edge", ("clamp", "drop")),
+    ):
         if attrs[name] not in allowed:
             raise TypeRefused(f"{name} {attrs[name]!r} is not one of {', '.join(allowed)}")
     if attrs["method"] != "nearest" and x.dtype not in FLOATS:
@@ -154,7 +159,9 @@ def _resize_axis(b: Any, x: Value, axis: int, n: Extent, attrs: Attrs) -> Value:
             index = _symbolic_nearest(b, size, n, attrs)
         return b.gather(x, index, axis=axis)
     if not (isinstance(size, int) and isinstance(n, int)):
-        raise TypeRefused(f"{attrs['method']} resize of a symbolic extent {size} to {n} is not supported; fix it with dims=")
+        raise TypeRefused(
+            f"{attrs['method']} resize of a symbolic extent {size} to {n} is not supported; fix it with dims="
+        )
     matrix = b.constant(weights(size, n, attrs), x.dtype)
     front = x.shape[:axis]
     rest = x.shape[axis + 1 :]
@@ -172,7 +179,9 @@ def _count(dims: Sequence[Extent]) -> Extent:
 def _symbolic_nearest(b: Any, size: Extent, n: Extent, attrs: Attrs) -> Value:
     """Integer arithmetic on run-time extents: exact where the float formula is."""
     if attrs["coordinates"] == "align_corners" or attrs["rounding"] != "floor":
-        raise TypeRefused(f"nearest resize of a symbolic extent {size} with these options is not supported; fix it with dims=")
+        raise TypeRefused(
+            f"nearest resize of a symbolic extent {size} with these options is not supported; fix it with dims="
+        )
     i = b.iota(shape=(n,), axis=0, dtype=I64)
     whole = n // size if isinstance(n // size, int) and (n // size) * size == n else None
     if whole:
@@ -184,8 +193,8 @@ define_op(
     OpDef(
         "resize", ("x",), "opaque", _infer, _eval,
         attrs={
-            "sizes": REQUIRED, "method": "nearest", "coordinates": "half_pixel", "rounding": "floor", "antialias": False,
-            "cubic": -0.5, "edge": "clamp",
+            "sizes": REQUIRED, "method": "nearest", "coordinates": "half_pixel", "rounding": "floor",
+            "antialias": False, "cubic": -0.5, "edge": "clamp",
         },
         bound=_bound, cost=moved_cost, decompose=decompose,
         doc="Resample the spatial axes of [N, spatial..., C] to ``sizes``.",

@@ -149,7 +149,8 @@ def _infer_reverse(types: Types, attrs: dict[str, Any], regions: Regions) -> lis
 define_op(
     OpDef(
         "reverse", ("x",), "gather", _infer_reverse, lambda a, attrs, ctx: np.flip(a[0], attrs["axes"]),
-        attrs={"axes": REQUIRED}, bound=lambda a, e, o, bc: np.flip(np.broadcast_to(e[0], a[0].shape), bc.attrs["axes"]),
+        attrs={"axes": REQUIRED},
+        bound=lambda a, e, o, bc: np.flip(np.broadcast_to(e[0], a[0].shape), bc.attrs["axes"]),
         cost=moved_cost, doc="Elements in opposite order along ``axes``.",
     )
 )  # fmt: skip

@@ -44,7 +44,7 @@ def window_attrs(attrs: dict[str, Any], rank: int) -> None:
     attrs["pads"] = pads
 
 
-def window_extent(size: Extent, window: int, stride: int, pads: tuple[Extent, Extent], dilation: int) -> Extent:
+def window_extent(size: Extent, window: Extent, stride: int, pads: tuple[Extent, Extent], dilation: int) -> Extent:
     """Number of window positions along one axis. Raises TypeRefused when the window is known not to fit."""
     reach = (window - 1) * dilation + 1
     left = size + pads[0] + pads[1] - reach
@@ -123,7 +123,9 @@ def conv_arrays(x: np.ndarray, w: np.ndarray, attrs: Attrs) -> np.ndarray:
         else:
             cin, cout = w.shape[-2], w.shape[-1] // groups
             for g in range(groups):
-                y[..., g * cout : (g + 1) * cout] += part[..., g * cin : (g + 1) * cin] @ w[tap][:, g * cout : (g + 1) * cout]
+                y[..., g * cout : (g + 1) * cout] += (
+                    part[..., g * cin : (g + 1) * cin] @ w[tap][:, g * cout : (g + 1) * cout]
+                )
     return y
 
 
@@ -184,7 +186,9 @@ def conv_transpose_arrays(x: np.ndarray, w: np.ndarray, attrs: Attrs) -> np.ndar
     ]
     full = [
         max((n - 1) * s + (k - 1) * d + 1, lo + size)
-        for n, k, s, d, (lo, _), size in zip(x.shape[1:-1], kernel, strides, dilations, attrs["pads"], want, strict=True)
+        for n, k, s, d, (lo, _), size in zip(
+            x.shape[1:-1], kernel, strides, dilations, attrs["pads"], want, strict=True
+        )
     ]
     y = np.zeros((x.shape[0], *full, cout * groups), x.dtype)
     for tap in _taps(kernel):
@@ -295,7 +299,8 @@ def _cost_pool(node: Node) -> Cost:
 define_op(
     OpDef(
         "max_pool", ("x",), "window", _infer_pool, _eval_max_pool,
-        attrs={"window": REQUIRED, "strides": None, "pads": None, "dilations": 1}, bound=_bound_max_pool, cost=_cost_pool,
+        attrs={"window": REQUIRED, "strides": None, "pads": None, "dilations": 1}, bound=_bound_max_pool,
+        cost=_cost_pool,
         doc="Largest of each window of [N, spatial..., C]; padding never wins; NaN wins.",
     )
 )  # fmt: skip
