@@ -78,7 +78,8 @@ class Interpreter:
         """Outputs by name for arrays by name. bf16 crosses as float32. Raises InputRefused."""
         arrays, env = self._check(feeds)
         ctx = self._context(env)
-        out = self._region(self.graph, arrays, ctx)
+        with np.errstate(all="ignore"):
+            out = self._region(self.graph, arrays, ctx)
         return dict(zip(self.graph.output_names, (np.array(o) for o in out), strict=True))
 
     def _context(self, env: dict[str, int]) -> EvalContext:
@@ -199,7 +200,8 @@ class BoundedInterpreter(Interpreter):
         """name -> (float64 value, absolute error bound)."""
         arrays, env = self._check(feeds)
         ctx = self._context(env)
-        out = self._bounded(self.graph, arrays, [np.zeros(a.shape) for a in arrays], ctx)
+        with np.errstate(all="ignore"):
+            out = self._bounded(self.graph, arrays, [np.zeros(a.shape) for a in arrays], ctx)
         return {n: pair for n, pair in zip(self.graph.output_names, out, strict=True)}
 
     def _bounded(

@@ -31,9 +31,16 @@ def _repr(self: Graph) -> str:
     return f"<graph ({inputs}) -> ({', '.join(self.output_names)}), {len(self.nodes)} nodes>"
 
 
+def _repr_pretty(self: Graph, printer: Any, cycle: bool) -> None:
+    """How IPython and Hypothesis show a graph: its text, which parses back."""
+    printer.text(print_graph(self))
+
+
 def attach() -> None:
     """Give Graph its methods; called once by the package."""
-    for name, method in (("run", _run), ("verify", _verify), ("__str__", print_graph), ("__repr__", _repr)):
+    Graph.__str__ = print_graph  # type: ignore[assignment, method-assign]
+    Graph.__repr__ = _repr  # type: ignore[assignment, method-assign]
+    for name, method in (("run", _run), ("verify", _verify), ("_repr_pretty_", _repr_pretty)):
         setattr(Graph, name, method)
     Graph.fingerprint = property(fingerprint)  # type: ignore[assignment, method-assign]
 

@@ -35,6 +35,8 @@ Regions = Sequence[Graph]
 
 def _infer_to(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
     x, block = types[0], attrs["block"]
+    if not isinstance(block, int) or block < 1:
+        raise TypeRefused(f"block {block!r} must be an int of at least 1")
     if x.rank < 2 or not isinstance(x.shape[-1], int):
         raise TypeRefused(f"needs [N, spatial..., C] with a fixed C, got {x}")
     return [x.with_shape((x.shape[0], -(-x.shape[-1] // block), *x.shape[1:-1], block))]
@@ -68,7 +70,7 @@ def _infer_from(types: Types, attrs: dict[str, Any], regions: Regions) -> list[T
     x, c = types[0], attrs["channels"]
     if x.rank < 3 or not isinstance(x.shape[1], int) or not isinstance(x.shape[-1], int) or not isinstance(c, int):
         raise TypeRefused(f"needs [N, C/block, spatial..., block] with fixed channels, got {x}")
-    if x.shape[1] != -(-c // x.shape[-1]):
+    if c < 0 or x.shape[-1] < 1 or x.shape[1] != -(-c // x.shape[-1]):
         raise TypeRefused(f"{x.shape[1]} blocks of {x.shape[-1]} do not hold {c} channels")
     return [x.with_shape((x.shape[0], *x.shape[2:-1], c))]
 
@@ -92,7 +94,9 @@ def _infer_conv(types: Types, attrs: dict[str, Any], regions: Regions) -> list[T
     rank, first = w.rank - 2, 2 if blocked else 1
     window_attrs(attrs, rank)
     groups, c_out = attrs["groups"], w.shape[-1]
-    if not isinstance(c_out, int) or c_out % groups:
+    if not isinstance(block, int) or block < 1:
+        raise TypeRefused(f"block {block!r} must be an int of at least 1")
+    if not isinstance(groups, int) or groups < 1 or not isinstance(c_out, int) or c_out % groups:
         raise TypeRefused(f"{c_out} filters do not split into {groups} groups")
     c_in = w.shape[-2] * groups
     if blocked:

@@ -134,6 +134,8 @@ def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
             m = np.abs(weights(x.shape[axis], n, bc.attrs))
             taps += int(np.max(np.count_nonzero(m, axis=1), initial=0)) + 2
             x, err = _along(x, m, axis), _along(err.astype(np.float64), m, axis)
+            # Large terms may cancel in the end, but not once an axis has overflowed.
+            err = np.where(x + err < bc.top, err, np.inf)
     # The weights themselves are rounded to float32; coordinates near a sample lose a few units more.
     taps = max(taps, 1)
     with np.errstate(all="ignore"):
