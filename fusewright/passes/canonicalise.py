@@ -164,7 +164,7 @@ def _concat_of_concat(node: Node, b: Any) -> Value | None:
     return b.concat(*parts, axis=axis) if len(parts) > len(node.operands) else None
 
 
-def _zero_padding(node: Node) -> bool:
+def zero_padding(node: Node) -> bool:
     if node.op.name != "pad" or node.attrs["mode"] != "constant":
         return False
     value = splat_scalar(node.operands[1]) if len(node.operands) > 1 else 0
@@ -174,7 +174,7 @@ def _zero_padding(node: Node) -> bool:
 @rule("pad into convolution", "conv")
 def _pad_into_conv(node: Node, b: Any) -> Value | None:
     pad = node.operands[0].producer
-    if not _zero_padding(pad):
+    if not zero_padding(pad):
         return None
     low, high = pad.attrs["low"], pad.attrs["high"]
     if any(d != 0 for d in (low[0], high[0], low[-1], high[-1])):

@@ -18,6 +18,7 @@ from .values import same_shape
 ANCHORS = frozenset({"matmul", "conv", "conv_blocked", "conv_transpose"})
 MAX_GROUP = 64
 MAX_OPERANDS = 16
+MAX_SIBLINGS = 4
 # Cheap enough to be computed again for every element that a smaller operand is spread over.
 CHEAP = frozenset(
     "add sub mul neg abs maximum minimum relu cast eq ne lt le gt ge logical_not logical_and logical_or logical_xor "
@@ -114,12 +115,11 @@ class _Fuser:
 
     def group(self, root: Node) -> None:
         """Grow a group backwards from ``root`` and fuse it."""
-        nodes, outputs = self._backwards(root)
+        nodes = self._backwards(root)
         while len(nodes) > 1:
             ordered = sorted(nodes, key=lambda n: self.at[n])
             chosen = set(ordered)
-            results = [n.results[0] for n in ordered if n in outputs or n is root]
-            results = [v for v in results if any(u not in chosen for u, _ in v._uses)]
+            results = [v for n in ordered for v in n.results if any(u not in chosen for u, _ in v._uses)]
             if not results:
                 return
             region, outer = build_region(ordered, results)
@@ -128,12 +128,11 @@ class _Fuser:
                 return
             # Every prefix, in the order of growing, is a group of its own.
             nodes = nodes[: len(nodes) // 2]
-            outputs = {n for n in nodes if any(u not in set(nodes) for u, _ in n.results[0]._uses)}
             if len(nodes) <= 1:
                 self.ctx.decline(root, "the target has no kernel for this elementwise group")
 
-    def _backwards(self, root: Node) -> tuple[list[Node], set[Node]]:
-        nodes, chosen, outputs = [root], {root}, {root}
+    def _backwards(self, root: Node) -> list[Node]:
+        nodes, chosen = [root], {root}
         seen = {root}
         heap: list[tuple[int, Node]] = []
 
@@ -146,29 +145,39 @@ class _Fuser:
         offer(root)
         while heap and len(nodes) < MAX_GROUP:
             node = heapq.heappop(heap)[1]
-            if not elementwise(node):
+            if node in chosen or not elementwise(node):
                 continue
-            verdict = self._joins(node, root, chosen)
-            if verdict is None:
+            siblings = self._joins(node, root, chosen)
+            if siblings is None or len(nodes) + len(siblings) >= MAX_GROUP:
                 continue
-            nodes.append(node)
-            chosen.add(node)
-            if verdict:
-                outputs.add(node)
-            offer(node)
-        return nodes, outputs
+            for n in (*siblings, node):
+                seen.add(n)
+                nodes.append(n)
+                chosen.add(n)
+                offer(n)
+        return nodes
 
-    def _joins(self, node: Node, root: Node, chosen: set[Node]) -> bool | None:
-        """None: stays out; else whether its value is also read outside the group."""
+    def _joins(self, node: Node, root: Node, chosen: set[Node]) -> list[Node] | None:
+        """None: stays out; else the nodes that must come along, readers first.
+
+        Members may be read outside the group only behind the group's place: so nothing outside can lead from one
+        member to another. A reader before that place would have to wait, unless it can join as well.
+        """
         y = node.results[0]
         full = same_shape(y.shape, root.results[0].shape)
         outside = [u for u in y.users if u not in chosen]
-        if outside and (not full or any(self.at[u] < self.at[root] for u in outside)):
-            # A reader before the group's place would have to wait for it.
+        if not full and (outside or node.op.name not in CHEAP or node.op.decompose is not None):
             return None
-        if not full and (node.op.name not in CHEAP or node.op.decompose is not None):
+        early = sorted((u for u in outside if self.at[u] < self.at[root]), key=lambda u: -self.at[u])
+        if len(early) > MAX_SIBLINGS:
             return None
-        return bool(outside)
+        known = chosen.union(early)
+        for u in early:
+            if not elementwise(u) or not same_shape(u.results[0].shape, y.shape):
+                return None
+            if any(v not in known and self.at[v] < self.at[root] for v in u.results[0].users):
+                return None
+        return early
 
     def _replace(
         self, nodes: Sequence[Node], outputs: Sequence[Value], kind: str, region: Graph, outer: list[Value]

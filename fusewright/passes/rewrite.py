@@ -134,12 +134,12 @@ class Rewrite(Pass):
 class RuleSet(Pass):
     """Several rules applied together up to one fixpoint. Its numerics are the loosest of theirs.
 
-    ``exact`` adds local rules that are no patterns; they must be bit exact.
+    ``more`` adds local rules that are no patterns: bit exact, or up to the sign of zero in a set that is no stricter.
     """
 
-    def __init__(self, name: str, rules: Iterable[Rewrite], exact: Iterable[LocalRule] = ()) -> None:
+    def __init__(self, name: str, rules: Iterable[Rewrite], more: Iterable[LocalRule] = ()) -> None:
         self.rules = list(rules)
-        self.all: list[LocalRule] = [*self.rules, *exact]
+        self.all: list[LocalRule] = [*self.rules, *more]
         super().__init__(name, loosest(r.numerics for r in self.rules))
 
     def run(self, graph: Graph, ctx: PassContext) -> None:

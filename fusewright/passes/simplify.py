@@ -9,8 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..ir.graph import Value
+from ..core.dims import compare_le
+from ..ir.graph import Node, Value
 from .canonicalise import RULES as FORMS
+from .canonicalise import rule as form
+from .canonicalise import zero_padding
+from .driver import LocalRule
 from .pattern import op
 from .rewrite import Match, Rewrite, RuleSet, rewrite
 
@@ -92,5 +96,37 @@ def division_by_power_of_two(m: Match, x: Value, c: Value) -> Any:
     return m.op.mul(x, 1.0 / d)
 
 
+_NOT_NEGATIVE = frozenset("relu relu6 sigmoid hard_sigmoid exp square abs sqrt softplus softmax".split())
+_KEEPS_SIGN = frozenset("max_pool avg_pool reshape transpose slice concat reverse".split())
+POOLS: list[LocalRule] = []
+
+
+def not_negative(v: Value, depth: int = 4) -> bool:
+    """No element of ``v`` is below zero (NaN may be)."""
+    name = v.producer.op.name
+    if name in _KEEPS_SIGN and depth:
+        return all(not_negative(x, depth - 1) for x in v.producer.operands)
+    return name in _NOT_NEGATIVE
+
+
+@form("zero padding into max pool", "max_pool", into=POOLS)
+def _pad_into_max_pool(node: Node, b: Any) -> Value | None:
+    """Zeros never beat numbers >= 0, and padding inside the pool never wins at all: both give the same maximum."""
+    pad = node.operands[0].producer
+    if not zero_padding(pad) or not not_negative(pad.operands[0]) or any(d != 1 for d in node.attrs["dilations"]):
+        return None
+    low, high = pad.attrs["low"], pad.attrs["high"]
+    if any(d != 0 for d in (low[0], high[0], low[-1], high[-1])):
+        return None
+    pads = tuple((a + p, c + q) for (a, c), p, q in zip(node.attrs["pads"], low[1:-1], high[1:-1]))
+    for (first, last), window, size in zip(pads, node.attrs["window"], pad.operands[0].shape[1:-1]):
+        # Each window must hold an element that is no padding.
+        if compare_le(first, window - 1) is not True or compare_le(last, window - 1) is not True:
+            return None
+        if compare_le(1, size) is not True:
+            return None
+    return b.apply(node.op, [pad.operands[0]], {**node.attrs, "pads": pads})[0]
+
+
 RULES += [relu_of_clip, clip_of_relu, division_by_power_of_two]
-simplify = RuleSet("simplify", RULES, FORMS)
+simplify = RuleSet("simplify", RULES, [*FORMS, *POOLS])
