@@ -30,6 +30,8 @@ _NORMS = ("softmax", "log_softmax", "layer_norm", "rms_norm")
 
 def _generator(node: Node) -> Callable[[Node], list[Template]] | None:
     name, kind = node.op.name, node.attrs.get("kind")
+    if name.startswith("avg_pool") and not node.operands[0].dtype.is_float:
+        return None
     if name in _BY_NAME:
         return _BY_NAME[name]
     if name == "scatter_nd":

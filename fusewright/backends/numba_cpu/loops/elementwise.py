@@ -13,7 +13,6 @@ from .region import Elements, as_graph, first_operands
 from .scalar import pointer
 
 
-
 def elementwise(node: Node) -> list[Template]:
     """One pass over the results' common shape; each value of the region is computed once per element."""
     graph, firsts = as_graph(node), first_operands(node)

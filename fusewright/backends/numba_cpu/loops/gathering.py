@@ -56,7 +56,9 @@ def gather(node: Node) -> list[Template]:
     t.add(1, f"p = {pointer(ind.dtype)}(ind + ({b}) * {ind.dtype.size})")
     depth = 1
     if _maybe_empty(n):
-        t.add(1, f"if {t.dim(n)} == 0:\n    for j in range({first}, {past}):\n        put(r, j, {BIT_ZERO[size]})\nelse:")
+        t.add(
+            1, f"if {t.dim(n)} == 0:\n    for j in range({first}, {past}):\n        put(r, j, {BIT_ZERO[size]})\nelse:"
+        )
         depth = 2
     if after == 1:
         t.add(depth, f"for j in range({first}, {past}):")
@@ -112,7 +114,7 @@ def gather_nd(node: Node) -> list[Template]:
 
 def scatter_nd(node: Node) -> list[Template]:
     """A copy, then the updates in order; a unit owns a range of columns of every slice."""
-    x, ind, updates = node.operands
+    x, ind, _ = node.operands
     depth, how = ind.shape[-1], node.attrs["reduction"]
     assert isinstance(depth, int)
     if x.dtype.kind == "b" and how != "set":
@@ -120,7 +122,7 @@ def scatter_nd(node: Node) -> list[Template]:
     inner, rows = product(x.shape[depth:]), product(ind.shape[:-1])
     own = strides(x.shape)
     bits = how == "set"
-    kind, size = (BITS[x.dtype.size] if bits else pointer(x.dtype)), x.dtype.size
+    kind = BITS[x.dtype.size] if bits else pointer(x.dtype)
     t = TextBuilder("scatter_nd")
     for name, role, index in (("ind", "operand", 1), ("updates", "operand", 2), ("out", "output", 0)):
         t.pointer(name, role, index)  # type: ignore[arg-type]

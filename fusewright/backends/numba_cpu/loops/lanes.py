@@ -19,9 +19,11 @@ def lane_count(n: Extent) -> int:
 
 
 class Lanes:
-    """One reduction: ``combine(a, b)`` is the text that joins two partial results of type ``kind`` (f32, i64, u8...)."""
+    """One reduction: ``combine(a, b)`` is the text that joins two partial results of type ``kind`` (f32, i64...)."""
 
-    def __init__(self, name: str, kind: str, n: Extent, offset: int, init: str, combine: Callable[[str, str], str]) -> None:
+    def __init__(
+        self, name: str, kind: str, n: Extent, offset: int, init: str, combine: Callable[[str, str], str]
+    ) -> None:
         self.name, self.kind, self.init, self.combine = name, kind, init, combine
         self.n, self.count, self.offset = n, lane_count(n), offset
 
@@ -46,7 +48,9 @@ class Lanes:
             return
         take = f"put({self.name}_p, l, {self.combine(f'{self.name}_p[l]', value)})"
         t.add(indent, f"whole = {n} // {self.count} * {self.count}")
-        t.add(indent, f"for jb in range(0, whole, {self.count}):\n    for l in range({self.count}):\n        j = jb + l")
+        t.add(
+            indent, f"for jb in range(0, whole, {self.count}):\n    for l in range({self.count}):\n        j = jb + l"
+        )
         self._body(t, indent + 2, lines, take)
         if not isinstance(self.n, int) or self.n % self.count:
             t.add(indent, f"for l in range({n} - whole):\n    j = whole + l")

@@ -36,7 +36,9 @@ def transpose(node: Node) -> list[Template]:
     x, y = node.operands[0], node.results[0]
     own = strides(x.shape)
     t = _builder("transpose")
-    return [strided(t, Move("transpose", y.dtype.size, y.shape, [own[p] for p in node.attrs["perm"]], strides(y.shape)))]
+    return [
+        strided(t, Move("transpose", y.dtype.size, y.shape, [own[p] for p in node.attrs["perm"]], strides(y.shape)))
+    ]
 
 
 def slice_(node: Node) -> list[Template]:
@@ -62,7 +64,9 @@ def reverse(node: Node) -> list[Template]:
     return [strided(t, Move("reverse", x.dtype.size, x.shape, src, strides(x.shape), t.dim(base)))]
 
 
-def clamped_starts(t: TextBuilder, starts: Sequence[Value], shape: Sequence[Extent], sizes: Sequence[Extent], first: int) -> list[str]:
+def clamped_starts(
+    t: TextBuilder, starts: Sequence[Value], shape: Sequence[Extent], sizes: Sequence[Extent], first: int
+) -> list[str]:
     """Lines that define ``s<i>``, the run-time starts clamped so that a window of ``sizes`` fits."""
     lines = []
     for i, (v, n, k) in enumerate(zip(starts, shape, sizes, strict=True)):
@@ -189,7 +193,7 @@ def pad(node: Node) -> list[Template]:
         t.add(1, f"if {' and '.join(inside)}:")
         depth = 2
     t.add(depth, f"q = {kind}({address('x', total(terms), size)})")
-    edges = (("range(0, {})".format(at), low), (f"range({at} + {width}, {row})", high))
+    edges = ((f"range(0, {at})", low), (f"range({at} + {width}, {row})", high))
     for text, extent in edges:
         if extent == 0:
             continue

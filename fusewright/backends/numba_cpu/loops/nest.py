@@ -92,14 +92,18 @@ def flat_loop(t: TextBuilder, size: Extent) -> Extent:
     return ceildiv(size, LINE)
 
 
-def split_rows(t: TextBuilder, indent: int, row: str, inner: Extent, inside: int | None = None) -> tuple[Extent, str, str]:
+def split_rows(
+    t: TextBuilder, indent: int, row: str, inner: Extent, inside: int | None = None
+) -> tuple[Extent, str, str]:
     """Decode unit ``u`` as ``row`` and part of a row of ``inner`` elements: (units per row, first, past the last)."""
     most = inside or SPLIT
     if isinstance(inner, int) and inner <= most:
         t.add(indent, f"{row} = u")
         return 1, "0", str(inner)
     parts = ceildiv(inner, most)
-    t.add(indent, f"{row} = u // {t.dim(parts)}\nj0 = u % {t.dim(parts)} * {most}\nj1 = min(j0 + {most}, {t.dim(inner)})")
+    t.add(
+        indent, f"{row} = u // {t.dim(parts)}\nj0 = u % {t.dim(parts)} * {most}\nj1 = min(j0 + {most}, {t.dim(inner)})"
+    )
     return parts, "j0", "j1"
 
 

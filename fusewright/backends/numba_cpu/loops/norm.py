@@ -59,7 +59,8 @@ def softmax(node: Node) -> list[Template]:
     t = TextBuilder(node.op.name)
     t.pointer("x", "operand", 0)
     t.pointer("out", "output")
-    t.add(0, f"for u in range(start, stop):\n    q = {ptr}(x + u * {t.dim(n)} * {size})\n    r = {ptr}(out + u * {t.dim(n)} * {size})")
+    t.add(0, f"for u in range(start, stop):\n    at = u * {t.dim(n)} * {size}")
+    t.add(1, f"q = {ptr}(x + at)\nr = {ptr}(out + at)")
     top = Lanes("top", reg, n, 0, lowest(dt), _max)
     sums = Lanes("sums", reg, n, 1024, f"{reg}(0.0)", _add)
     element = f"v = {load(dt, 'get(q, j)')}"
@@ -132,7 +133,8 @@ def normalise(node: Node) -> list[Template]:
             raise NotImplementedError("scale or shift that does not follow the normalised axes")
         t.add(0, f"p{i} = {ptr}(w{i})")
         at.append("0" if v.type.size == 1 else "j")
-    t.add(0, f"for u in range(start, stop):\n    q = {ptr}(x + u * {t.dim(n)} * {size})\n    r = {ptr}(out + u * {t.dim(n)} * {size})")
+    t.add(0, f"for u in range(start, stop):\n    at = u * {t.dim(n)} * {size}")
+    t.add(1, f"q = {ptr}(x + at)\nr = {ptr}(out + at)")
     element, count = f"v = {load(dt, 'get(q, j)')}", f"{reg}({t.dim(n)})"
     sums = Lanes("sums", reg, n, 0, f"{reg}(0.0)", _add)
     centred = node.op.name == "layer_norm"

@@ -76,8 +76,6 @@ def pool(node: Node) -> list[Template]:
                 place = place + tap[a] * dilations[a] * steps[a]
             offsets.append(t.dim(place))
         t.add(depth, f"for j in range({c}):\n    acc = {take('get(q, j)')}")
-        if mean and acc != register(dt):
-            raise NotImplementedError(f"the mean of {dt}")
         for place_text in offsets[1:]:
             t.add(depth + 1, f"acc = {combine('acc', take(f'get(q, {place_text} + j)'))}")
         t.add(depth + 1, f"put(r, j, {give('acc', str(taps))})")
@@ -120,47 +118,37 @@ def _general(t, indent, rank, dilations, steps, c, base, size, acc, init, take, 
 def to_blocked(node: Node) -> list[Template]:
     """[N, S, C] to [N, C/block, S, block]: a unit is a run of positions of one sample."""
     x, block = node.operands[0], node.attrs["block"]
-    channels, points = x.shape[-1], product(x.shape[1:-1])
-    t, kind, q, r = _layout(node, channels, points, block)
-    blocks, rest = -(-channels // block), channels % block
-    whole = channels // block
-    if whole:
-        t.add(1, f"for k in range({whole}):\n    for s in range(s0, s1):\n        for j in range({block}):")
-        t.add(4, f"put(r, ((n * {blocks} + k) * {t.dim(points)} + s) * {block} + j, get(q, (n * {t.dim(points)} + s) * {channels} + k * {block} + j))")
-    if rest:
-        t.add(1, f"for s in range(s0, s1):\n    at = ((n * {blocks} + {whole}) * {t.dim(points)} + s) * {block}")
-        t.add(2, f"for j in range({rest}):\n    put(r, at + j, get(q, (n * {t.dim(points)} + s) * {channels} + {whole * block} + j))")
-        t.add(2, f"for j in range({rest}, {block}):\n    put(r, at + j, {BIT_ZERO[x.dtype.size]})")
-    return [_finish(t, x.shape[0], points, blocks * block)]
+    return [
+        _layout(node, x.shape[-1], product(x.shape[1:-1]), block, "put(r, {b}, get(q, {p}))", BIT_ZERO[x.dtype.size])
+    ]
 
 
 def from_blocked(node: Node) -> list[Template]:
     """The way back; padding lanes are dropped."""
     x, y = node.operands[0], node.results[0]
-    channels, block, points = y.shape[-1], x.shape[-1], product(y.shape[1:-1])
+    return [_layout(node, y.shape[-1], product(y.shape[1:-1]), x.shape[-1], "put(r, {p}, get(q, {b}))", "")]
+
+
+def _layout(node: Node, channels: Extent, points: Extent, block: Extent, move: str, zero: str) -> Template:
+    """``move`` between element ``p`` of the plain and ``b`` of the blocked layout; ``zero`` fills padding lanes."""
     assert isinstance(channels, int) and isinstance(block, int)
-    t, kind, q, r = _layout(node, channels, points, block)
-    blocks, rest, whole = -(-channels // block), channels % block, channels // block
-    if whole:
-        t.add(1, f"for k in range({whole}):\n    for s in range(s0, s1):\n        for j in range({block}):")
-        t.add(4, f"put(r, (n * {t.dim(points)} + s) * {channels} + k * {block} + j, get(q, ((n * {blocks} + k) * {t.dim(points)} + s) * {block} + j))")
-    if rest:
-        t.add(1, f"for s in range(s0, s1):\n    at = ((n * {blocks} + {whole}) * {t.dim(points)} + s) * {block}")
-        t.add(2, f"for j in range({rest}):\n    put(r, (n * {t.dim(points)} + s) * {channels} + {whole * block} + j, get(q, at + j))")
-    return [_finish(t, x.shape[0], points, channels)]
-
-
-def _layout(node: Node, channels: int, points: Extent, block: int) -> tuple[TextBuilder, str, str, str]:
     kind = BITS[node.operands[0].dtype.size]
     t = TextBuilder(node.op.name)
     t.pointer("x", "operand", 0)
     t.pointer("out", "output")
     t.add(0, f"q = {kind}(x)\nr = {kind}(out)\nfor u in range(start, stop):")
-    runs = t.dim(ceildiv(points, RUN))
-    t.add(1, f"n = u // {runs}\ns0 = u % {runs} * {RUN}\ns1 = min(s0 + {RUN}, {t.dim(points)})")
-    return t, kind, "q", "r"
-
-
-def _finish(t: TextBuilder, samples: Extent, points: Extent, channels: int) -> Template:
-    units = samples * ceildiv(points, RUN)
+    count, runs = t.dim(points), t.dim(ceildiv(points, RUN))
+    t.add(1, f"n = u // {runs}\ns0 = u % {runs} * {RUN}\ns1 = min(s0 + {RUN}, {count})")
+    blocks, whole, rest = -(-channels // block), channels // block, channels % block
+    places = ["pb = (n * {0} + s) * {1} + k * {2}", "bb = ((n * {3} + k) * {0} + s) * {2}"]
+    lines = "\n".join(p.format(count, channels, block, blocks) for p in places)
+    if whole:
+        t.add(1, f"for k in range({whole}):\n    for s in range(s0, s1):")
+        t.add(3, f"{lines}\nfor j in range({block}):\n    {move.format(b='bb + j', p='pb + j')}")
+    if rest:
+        t.add(1, f"k = {whole}\nfor s in range(s0, s1):")
+        t.add(2, f"{lines}\nfor j in range({rest}):\n    {move.format(b='bb + j', p='pb + j')}")
+        if zero:
+            t.add(2, f"for j in range({rest}, {block}):\n    put(r, bb + j, {zero})")
+    units = node.operands[0].shape[0] * ceildiv(points, RUN)
     return Template(t.source(), t.entry, tuple(t.args), units, grain(min(guess(points), RUN) * channels, 2))

@@ -38,7 +38,8 @@ def run_templates(
     memory = {"operand": list(inputs), "output": list(outputs), "temp": list(shared)}
     for template in templates:
         words = [
-            evaluate(a.value, env) if a.kind == "dim" else int(memory[a.kind][a.index].ctypes.data) for a in template.args
+            evaluate(a.value, env) if a.kind == "dim" else int(memory[a.kind][a.index].ctypes.data)
+            for a in template.args
         ]
         extent, scratch = evaluate(template.extent, env), evaluate(template.scratch_bytes, env)
         if functions is not None:

@@ -38,7 +38,11 @@ def _kind(name: str, dt: DType, count: str) -> _Kind:
     if name in ("max", "min"):
         word = "maximum" if name == "max" else "minimum"
         return _Kind(
-            register(dt), lowest(dt, name == "min"), lambda v: v, lambda a, b: f"{word}({a}, {b})", lambda a: store(dt, a)
+            register(dt),
+            lowest(dt, name == "min"),
+            lambda v: v,
+            lambda a, b: f"{word}({a}, {b})",
+            lambda a: store(dt, a),
         )
     sign, unit = ("*", 1) if name == "prod" else ("+", 0)
     if dt.is_int:
@@ -126,7 +130,10 @@ def reduce(node: Node) -> list[Template]:
     for line in region.lines:
         t.add(indent + 1, line)
     t.add(indent + 1, f"put(acc, {at}, {kind.combine(f'acc[{at}]', kind.take(value))})")
-    t.add(1, f"o = {scaled(t, 'row', inner)}\nfor j in range({first}, {past}):\n    put(r, o + j, {kind.give(f'acc[{at}]')})")
+    t.add(
+        1,
+        f"o = {scaled(t, 'row', inner)}\nfor j in range({first}, {past}):\n    put(r, o + j, {kind.give(f'acc[{at}]')})",
+    )
     units = product(e for _, e in kept) * parts
     elements = guess(count, 64) * min(guess(inner), COLUMNS)
     flops = last.op.cost(last).flops if last.op.cost else 0

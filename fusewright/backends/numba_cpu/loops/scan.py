@@ -6,10 +6,11 @@ Owns their loops: sequential along the axis, in vectors across it.
 from __future__ import annotations
 
 from ....core.dims import product
+from ....core.dtypes import BF16, F16, F32
 from ....ir.graph import Node
 from ..templates.template import Template, TextBuilder
 from .nest import grain, guess, split_rows
-from .scalar import Reg, Scalars, literal, load, pointer, register
+from .scalar import Reg, Scalars, literal, load, pointer, register, store
 
 COLUMNS = 256
 
@@ -26,20 +27,22 @@ def cumulative(node: Node) -> list[Template]:
     count = t.dim(n)
     step = f"{count} - 1 - s" if node.attrs["reverse"] else "s"
     scalars, lines = Scalars(), []
+    wide = F32 if dt in (F16, BF16) else dt  # 16-bit floats round on the way out only
 
     def joined(acc: str, element: str) -> Reg:
-        v = scalars.hold(lines, load(dt, element), dt)
-        return scalars.call(lines, name, [Reg(acc, dt), v])
+        v = scalars.hold(lines, load(dt, element), wide)
+        return scalars.call(lines, name, [Reg(acc, wide), v])
 
     t.add(0, "for u in range(start, stop):")
     if after == 1:
         new = joined("acc", "q[i]")
-        t.add(1, f"q = {ptr}(x + u * {count} * {size})\nr = {ptr}(out + u * {count} * {size})\nacc = {literal(dt, unit)}")
+        t.add(
+            1, f"q = {ptr}(x + u * {count} * {size})\nr = {ptr}(out + u * {count} * {size})\nacc = {literal(dt, unit)}"
+        )
         t.add(1, f"for s in range({count}):\n    i = {step}")
         for line in lines:
             t.add(2, line)
-        before_ = Reg("acc", dt)
-        t.add(2, f"r[i] = {before_.stored if exclusive else new.stored}\nacc = {new.text}")
+        t.add(2, f"r[i] = {store(dt, 'acc' if exclusive else new.text)}\nacc = {new.text}")
         return [
             Template(
                 t.source(), t.entry, tuple(t.args), before, grain(guess(n, 512), 4), 0, node.op.cost(node).flops
@@ -48,7 +51,10 @@ def cumulative(node: Node) -> list[Template]:
         ]  # fmt: skip
     width = t.dim(after)
     parts, first, past = split_rows(t, 1, "row", after, COLUMNS)
-    t.add(1, f"acc = p{register(dt)}(scratch)\nfor j in range({first}, {past}):\n    acc[j - {first}] = {literal(dt, unit)}")
+    t.add(
+        1,
+        f"acc = p{register(dt)}(scratch)\nfor j in range({first}, {past}):\n    acc[j - {first}] = {literal(dt, unit)}",
+    )
     t.add(1, f"for s in range({count}):\n    i = {step}\n    base = (row * {count} + i) * {width}")
     t.add(2, f"q = {ptr}(x + base * {size})\nr = {ptr}(out + base * {size})\nfor j in range({first}, {past}):")
     # An exclusive result is not computed from the element in its place: it may not use get and put.
@@ -56,7 +62,7 @@ def cumulative(node: Node) -> list[Template]:
     t.add(3, f"held = acc[j - {first}]")
     for line in lines:
         t.add(3, line)
-    t.add(3, f"r[j] = {Reg('held', dt).stored}" if exclusive else f"put(r, j, {new.stored})")
+    t.add(3, f"r[j] = {store(dt, 'held')}" if exclusive else f"put(r, j, {store(dt, new.text)})")
     t.add(3, f"acc[j - {first}] = {new.text}")
     elements = guess(n, 64) * min(guess(after), COLUMNS)
     return [

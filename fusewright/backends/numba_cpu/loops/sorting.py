@@ -60,7 +60,10 @@ def _sorted(node: Node, taken: Extent, descending: bool, places: str) -> Templat
     element, slot, n = _line(t, node, taken)
     t.add(1, f"keys = p{_key(dt)}(scratch)\nsrc = scratch + 8 * {n}\ndst = scratch + 16 * {n}\na = pi64(src)")
     t.add(1, f"for i in range({n}):\n    keys[i] = {element}\n    a[i] = i")
-    t.add(1, f"width = 1\nwhile width < {n}:\n    a = pi64(src)\n    b = pi64(dst)\n    for lo in range(0, {n}, 2 * width):")
+    t.add(
+        1,
+        f"width = 1\nwhile width < {n}:\n    a = pi64(src)\n    b = pi64(dst)\n    for lo in range(0, {n}, 2 * width):",
+    )
     t.add(3, f"mid = min(lo + width, {n})\nhi = min(lo + 2 * width, {n})\ni = lo\nk = mid\nfor o in range(lo, hi):")
     t.add(4, "right = i >= mid\nif not right and k < hi:\n    ka = keys[a[k]]\n    kb = keys[a[i]]")
     t.add(5, f"right = {_before(dt, 'ka', 'kb', descending)}")
@@ -83,12 +86,17 @@ def _best(node: Node, k: int, largest: bool) -> Template:
     t = TextBuilder("top_k")
     element, slot, n = _line(t, node, k)
     t.add(1, f"best = p{_key(dt)}(scratch)\nat = pi64(scratch + {8 * FEW})\ncount = 0\nfor i in range({n}):")
-    t.add(2, f"v = {element}\nfits = count < {k}\nif not fits:\n    w = best[{k - 1}]\n    fits = {_before(dt, 'v', 'w', largest)}")
+    t.add(
+        2,
+        f"v = {element}\nfits = count < {k}\nif not fits:\n    w = best[{k - 1}]\n    fits = {_before(dt, 'v', 'w', largest)}",
+    )
     t.add(2, f"if fits:\n    j = min(count, {k - 1})\n    moving = j > 0\n    while moving:")
     t.add(4, f"w = best[j - 1]\nif {_before(dt, 'v', 'w', largest)}:")
     t.add(5, "best[j] = w\nat[j] = at[j - 1]\nj -= 1\nmoving = j > 0")
     t.add(4, "else:\n    moving = False")
     t.add(3, f"best[j] = v\nat[j] = i\ncount = min(count + 1, {k})")
-    t.add(1, f"p = pi32(places)\nfor i in range({k}):\n    r[{slot}] = {store(dt, 'best[i]')}\n    p[{slot}] = i32(at[i])")
+    t.add(
+        1, f"p = pi32(places)\nfor i in range({k}):\n    r[{slot}] = {store(dt, 'best[i]')}\n    p[{slot}] = i32(at[i])"
+    )
     lines = product(x.shape[:axis]) * product(x.shape[axis + 1 :])
     return Template(t.source(), t.entry, tuple(t.args), lines, grain(guess(size), 4), 16 * FEW)
