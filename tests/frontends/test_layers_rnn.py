@@ -6,8 +6,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
+import tf_keras
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from fusewright.frontends.keras import import_keras
 
 L = keras.layers
 quick = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -174,3 +178,34 @@ def test_attention_variants(against_keras: Any) -> None:
     keep = np.random.default_rng(0).random((2, 4, 5)) < 0.7
     keep[..., 0] = True
     against_keras(keras.Model([q, v, k, m], out), a, b, data(2, 5, 6, seed=3), keep, save=(".keras",), atol=5e-5)
+
+
+@pytest.mark.parametrize("package", [keras, tf_keras], ids=["keras3", "keras2"])
+@pytest.mark.parametrize("kind", ["Add", "Multiply", "Maximum", "Minimum", "Average", "Subtract", "Concatenate"])
+def test_merged_masks(against_keras: Any, package: Any, kind: str) -> None:
+    """Keras 2 joins masks with and, Keras 3 with or, and lets them decide some values. The time axes are one symbol."""
+    layers = package.layers
+    a, b, plain = package.Input((None, 4)), package.Input((None, 4)), package.Input((None, 4))
+    left, right = layers.Masking(-1.0)(a), layers.Masking(-1.0)(b)
+    pairs = (
+        [[left, right]]
+        if kind == "Concatenate" and package is tf_keras
+        else [[left, right], [left, plain], [plain, left]]
+    )
+    merged = [getattr(layers, kind)()(p) for p in pairs]
+    model = package.Model([a, b, plain], [*merged, *(layers.GRU(2)(m) for m in merged)])
+    x, y = masked(3, 5, 4), masked(3, 5, 4)[::-1].copy()
+    against_keras(model, x, y, data(3, 5, 4, seed=9), save=(".keras", ".h5"))
+    assert len(import_keras(model).symbols) == (2 if len(pairs) > 1 else 3)  # the batch, the time and an unused input's
+
+
+@pytest.mark.parametrize("package", [keras, tf_keras], ids=["keras3", "keras2"])
+def test_masks_beside_initial_states(against_keras: Any, package: Any) -> None:
+    """Keras 3 does not hand an implicit mask to a recurrence that gets initial states; Keras 2 does."""
+    layers = package.layers
+    a, h, c = package.Input((None, 4)), package.Input((3,)), package.Input((3,))
+    x = layers.Masking(-1.0)(a)
+    y = layers.LSTM(3, return_sequences=True)(x, initial_state=[h, c])
+    z = layers.Bidirectional(layers.GRU(3, return_sequences=True))(x, initial_state=[h, c])
+    model = package.Model([a, h, c], [y, z, layers.GRU(2)(y)])
+    against_keras(model, masked(3, 5, 4), data(3, 3), data(3, 3, seed=2), save=(".keras", ".h5"))

@@ -112,6 +112,7 @@ class Call:
         self.lowerer, self.spec, self.masks = lowerer, spec, list(masks)
         self.b: Builder = b if b is not None else lowerer.b
         self.config, self.version = spec.config, spec.version
+        self.explicit_mask = False
         self.mask_of: dict[Value, Value | None] = {}
         compute, variable = policy_dtypes(spec.config.get("dtype"))
         try:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ...core.dims import Extent, compare_eq, extent
+from ...core.dims import Extent, extent, substitute
 from ...core.dtypes import DType, dtype
 from ...core.errors import FusewrightError, ImportRefused, Problem, TypeRefused
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Origin, Value
 from ..formats.limits import DEFAULT, ImportLimits
 from ..registry import registered_layer
+from ..symbols import Unequal, solve, unequal
 from .call import CELLS, LAYERS, OPERATIONS, REFUSED, Call, Tensor, policy_dtypes
 from .model import KerasModel, LayerCall, LayerSpec, Ref, leaves, map_tree, walk
 
@@ -126,7 +127,7 @@ class Lowerer:
             try:
                 return self._dispatch(spec, args, kwargs, b)
             except TypeRefused as e:
-                raise ImportRefused("ill-typed", spec.path, f"{spec.class_name}: {e}") from None
+                raise unequal(str(e), spec.path, f"{spec.class_name}: {e}") from None
             except FusewrightError:
                 raise
             except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError) as e:
@@ -146,6 +147,7 @@ class Lowerer:
         elif isinstance(explicit, (list, tuple)) and any(isinstance(m, Tensor) for m in explicit):
             masks = [m.value if isinstance(m, Tensor) else None for m in explicit]
         call = Call(self, spec, masks, b)
+        call.explicit_mask = explicit is not None
         custom = registered_layer(spec.class_name)
         if spec.operation:
             plain_kwargs = map_tree(_value, kwargs)
@@ -214,6 +216,9 @@ def _bind_inputs(model: KerasModel, given: Any) -> dict[Ref, Any]:
 # -- the whole ---------------------------------------------------------------------------------------------------------
 
 
+Entry = tuple[str, Any, str, "Ref | None"]  # name, shape, dtype, where it enters
+
+
 def _input_entry(model: KerasModel) -> tuple[str, Any, str]:
     """(name, shape, dtype) of a Sequential model's input."""
     first = model.layers[0] if model.layers else None
@@ -241,10 +246,10 @@ def _input_entry(model: KerasModel) -> tuple[str, Any, str]:
     return name, shape, kind
 
 
-def _input_entries(model: KerasModel) -> list[tuple[str, Any, str, Ref | None]]:
+def _input_entries(model: KerasModel) -> list[Entry]:
     if model.sequential:
         return [(*_input_entry(model), None)]
-    out: list[tuple[str, Any, str, Ref | None]] = []
+    out: list[Entry] = []
     for ref in leaves(model.inputs):
         spec = model.layer(ref.layer)
         config = spec.config
@@ -255,9 +260,7 @@ def _input_entries(model: KerasModel) -> list[tuple[str, Any, str, Ref | None]]:
     return out
 
 
-def _shapes(
-    entries: Sequence[tuple[str, Any, str, Ref | None]], given: Mapping[str, Any] | None
-) -> list[tuple[Extent, ...]]:
+def _shapes(entries: Sequence[Entry], given: Mapping[str, Any] | None) -> list[tuple[Extent, ...]]:
     """Shapes with symbols: None on axis 0 is N, the others ``<input>_<axis>``, or T if there is only one."""
     raw: list[list[Any]] = []
     given = dict(given or {})
@@ -315,9 +318,31 @@ def build_graph(
                 "no-such-input", str(list(inputs)), f"the model's inputs are {', '.join(names)}", "name all of them"
             )
         entries = [entries[names.index(n)] for n in inputs]
+    typed = _shapes(entries, shapes)
+    equal: dict[str, Extent] = {}
+    while True:
+        bound = [tuple(substitute(d, equal) for d in shape) for shape in typed]
+        try:
+            return _lower(model, entries, bound, outputs, limits)
+        except Unequal as e:
+            # Two unnamed extents have to agree (two sequences that are added): they are one symbol. Each round solves
+            # one more symbol, so this ends.
+            more = solve(e.left, e.right, equal)
+            if more is None or len(more) > 256:
+                raise ImportRefused(e.code, e.where, e.reason, e.hint) from None
+            equal = more
+
+
+def _lower(
+    model: KerasModel,
+    entries: Sequence[Entry],
+    shapes: Sequence[tuple[Extent, ...]],
+    outputs: Sequence[str] | None,
+    limits: ImportLimits,
+) -> Graph:
     b = Builder(origin=Origin(file=model.file))
     tensors: list[Tensor] = []
-    for (name, _, kind, _), shape in zip(entries, _shapes(entries, shapes), strict=True):
+    for (name, _, kind, _), shape in zip(entries, shapes, strict=True):
         try:
             tensors.append(Tensor(b.input(name, dtype(kind), shape)))
         except TypeRefused as e:
@@ -371,8 +396,3 @@ def _sequential_outputs(
             raise ImportRefused("no-such-output", missing[0], "the model has no such layer")
         return [(n, t) for n in outputs for t in leaves(seen[n])]
     return [(last, t) for t in leaves(x)]
-
-
-def same_extent(a: Extent, b: Extent) -> bool:
-    """Known to be equal for every binding."""
-    return a == b or compare_eq(a, b) is True

@@ -11,7 +11,7 @@ from ....ir.graph import Value
 from ..call import Call, layer, static
 from .activation import activate
 from .conv import spatial_pads
-from .rnn import Cell, cell, initial_states, outputs, recur, split, time_major
+from .rnn import Cell, cell, initial_states, outputs, recur, split, steps_mask, time_major
 
 
 def _maker(rank: int) -> None:
@@ -52,7 +52,7 @@ def _maker(rank: int) -> None:
     def lower(c: Call, x: Any, initial_state: Any = None, **ignored: Any) -> Any:
         value, states = initial_states(c, x, initial_state)
         value = c.need_rank(value, rank + 3)
-        result, backwards = recur(c, c.spec, value, states, c.mask, c)
+        result, backwards = recur(c, c.spec, value, states, steps_mask(c, states), c)
         return outputs(c, result, backwards, c.flag("return_sequences"), c.flag("return_state"), c.mask)
 
 

@@ -35,12 +35,13 @@ def _list(c: Call, xs: Any, least: int = 2) -> list[Value]:
 
 
 def _merge_mask(c: Call, count: int) -> Value | None:
-    """Keras: no mask unless every input has one, then their conjunction."""
-    masks = c.masks[:count]
-    if len(masks) < count or any(m is None for m in masks):
+    """Keras 3: a step counts if any input says so, unless one has no mask. Keras 2: if every input with a mask does."""
+    masks = [None if m is None else c.bool_mask(m) for m in c.masks[:count]]
+    given = [m for m in masks if m is not None]
+    if not given or (c.version[0] >= 3 and len(given) < len(masks)):
         return None
-    rank = max(m.rank for m in masks if m is not None)
-    return reduce(c.b.logical_and, [c.expand(c.bool_mask(m), rank) for m in masks if m is not None])
+    rank = max(m.rank for m in given)
+    return reduce(c.b.logical_or if c.version[0] >= 3 else c.b.logical_and, [c.expand(m, rank) for m in given])
 
 
 def _align(c: Call, xs: list[Value]) -> list[Value]:
@@ -62,10 +63,46 @@ def _fold(op: str) -> Callable[[Call, list[Value]], Value]:
     return lambda c, xs: reduce(getattr(c.b, op), xs)
 
 
+def _masks_of(c: Call, xs: list[Value]) -> list[Value | None] | None:
+    """Masks that decide values, or None: in Keras 3 Multiply, Maximum and Minimum skip what is masked."""
+    masks = c.masks[: len(xs)]
+    if c.version[0] < 3 or all(m is None for m in masks):
+        return None
+    if any(m is not None and m.rank + 1 != x.rank for m, x in zip(masks, xs, strict=True)):
+        raise c.refuse("a mask must have one axis less than its input")
+    return [None if m is None else c.expand(c.bool_mask(m), m.rank + 1) for m in masks]
+
+
+def _extreme(op: str) -> Callable[[Call, list[Value]], Value]:
+    def combine(c: Call, xs: list[Value]) -> Value:
+        masks = _masks_of(c, xs)
+        if masks is None:
+            return reduce(getattr(c.b, op), xs)
+        out, kept = xs[0], masks[0]
+        for x, m in zip(xs[1:], masks[1:], strict=True):
+            x = x if m is None else c.b.where(m, x, out)
+            out = out if kept is None else c.b.where(kept, out, x)
+            kept = None if m is None or kept is None else c.b.logical_or(kept, m)
+            out = getattr(c.b, op)(out, x)
+        return out
+
+    return combine
+
+
+def _product(c: Call, xs: list[Value]) -> Value:
+    masks = _masks_of(c, xs)
+    if masks is None:
+        return reduce(c.b.mul, xs)
+    ones = [x if m is None else c.b.where(m, x, 1) for x, m in zip(xs, masks, strict=True)]
+    out = reduce(c.b.mul, ones)
+    given = [m for m in masks if m is not None]
+    return c.b.where(reduce(c.b.logical_or, given), out, 0) if len(given) == len(masks) else out
+
+
 _merging("Add", _fold("add"))
-_merging("Multiply", _fold("mul"))
-_merging("Maximum", _fold("maximum"))
-_merging("Minimum", _fold("minimum"))
+_merging("Multiply", _product)
+_merging("Maximum", _extreme("maximum"))
+_merging("Minimum", _extreme("minimum"))
 _merging("Average", lambda c, xs: c.b.div(reduce(c.b.add, [c.float(x) for x in xs]), float(len(xs))))
 
 
@@ -85,7 +122,7 @@ def _concatenate(c: Call, xs: Any) -> Tensor:
 
 
 def _concat_mask(c: Call, xs: list[Value], axis: int) -> Value | None:
-    """Masks are spread to the inputs' shape, joined, and all of the last axis must hold."""
+    """Masks are spread to the inputs' shape and joined; any of the last axis must hold in Keras 3, all in Keras 2."""
     masks = c.masks[: len(xs)]
     if all(m is None for m in masks):
         return None
@@ -95,7 +132,8 @@ def _concat_mask(c: Call, xs: list[Value], axis: int) -> Value | None:
             parts.append(b.full(x.shape, True, BOOL))
         else:
             parts.append(b.broadcast_to(c.expand(c.bool_mask(m), x.rank), shape=x.shape))
-    return b.reduce_all(b.concat(*parts, axis=axis), axes=(xs[0].rank - 1,))
+    joined, last = b.concat(*parts, axis=axis), (xs[0].rank - 1,)
+    return b.reduce_any(joined, axes=last) if c.version[0] >= 3 else b.reduce_all(joined, axes=last)
 
 
 @layer("Dot")

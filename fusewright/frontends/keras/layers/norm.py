@@ -62,7 +62,7 @@ def _scaled_rms(c: Call, x: Value, axes: tuple[int, ...]) -> Value:
     return b.mul(y, b.reshape(c.w("gamma"), shape=spread))
 
 
-@layer("RMSNormalization", mask="pass")
+@layer("RMSNormalization")
 def _rms_norm(c: Call, x: Value) -> Value:
     axes = _axes(c, x.rank)
     wide = x if x.dtype.size >= 4 else c.b.cast(x, to=F32)
@@ -94,7 +94,7 @@ def _unit_norm(c: Call, x: Value) -> Value:
     return b.mul(x, b.rsqrt(b.maximum(total, 1e-12)))
 
 
-@layer("Normalization", autocast=False)
+@layer("Normalization", autocast=False, mask="pass")
 def _normalization(c: Call, x: Value) -> Value:
     """(x - mean) / max(sqrt(var), epsilon); ``axis`` None means one mean for all."""
     b, x = c.b, c.float(x)

@@ -54,7 +54,7 @@ def _center_crop(c: Call, x: Value) -> Value:
     "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert",
     "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear",
     "RandomTranslation", "RandomZoom", "RandomHeight", "RandomWidth", "RandAugment", "AugMix", "CutMix", "MixUp",
-    autocast=False, mask="pass",
+    autocast=False,
 )  # fmt: skip
 def _random(c: Call, x: Value) -> Value:
     """Augmentation only happens in training; the layer still casts to its compute dtype."""

@@ -364,11 +364,19 @@ def initial_states(c: Call, given: Any, state: Any) -> tuple[Value, list[Value] 
     return given, flat
 
 
+def steps_mask(c: Call, states: list[Value] | None) -> Value | None:
+    """The mask that the recurrence obeys. Keras 3 fills it in only where the sequence is the one tensor argument: with
+    initial states an implicit mask still travels on, but the steps do not see it."""
+    if c.version[0] >= 3 and states is not None and not c.explicit_mask:
+        return None
+    return c.masks[0] if c.masks else None
+
+
 @layer("SimpleRNN", "LSTM", "GRU", "RNN")
 def _recurrent(c: Call, x: Any, initial_state: Any = None, **ignored: Any) -> Any:
     if c.config.get("num_constants"):
         raise c.refuse("constants are not supported")
     value, states = initial_states(c, x, initial_state)
-    mask = c.mask_of.get(value, c.masks[0] if c.masks else None) if c.masks and c.masks[0] is None else c.mask
-    result, backwards = recur(c, c.spec, value, states, mask, c)
+    mask = c.masks[0] if c.masks else None
+    result, backwards = recur(c, c.spec, value, states, steps_mask(c, states), c)
     return outputs(c, result, backwards, c.flag("return_sequences"), c.flag("return_state"), mask)

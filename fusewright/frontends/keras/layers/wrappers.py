@@ -11,7 +11,7 @@ from ....ir.graph import Value
 from ...registry import registered_layer
 from ..call import LAYERS, Call, Tensor, layer
 from ..model import LayerSpec, leaves
-from .rnn import initial_states, recur, time_major
+from .rnn import initial_states, recur, steps_mask, time_major
 
 
 @layer("Bidirectional")
@@ -21,14 +21,15 @@ def _bidirectional(c: Call, x: Any, initial_state: Any = None, **ignored: Any) -
         raise c.refuse("the wrapped layer is missing")
     value, states = initial_states(c, x, initial_state)
     half = None if states is None else len(states) // 2
-    mask = c.mask
+    mask = c.masks[0] if c.masks else None
+    steps = steps_mask(c, states)
     sequences = bool(forward.config.get("return_sequences"))
     # tf.keras zeroes masked steps of both directions whenever it returns sequences; Keras 3 records the option.
     zero = sequences if c.version[0] < 3 else None
     b = c.b
     runs = []
     for spec, part in ((forward, slice(None, half)), (backward, slice(half, None))):
-        runs.append(recur(c, spec, value, None if states is None else states[part], mask, None, zero))
+        runs.append(recur(c, spec, value, None if states is None else states[part], steps, None, zero))
     (one, one_back), (two, two_back) = runs
     if sequences:
         # The backward sequence is turned round twice, by the layer and by the wrapper: only the positions remain.
@@ -103,7 +104,7 @@ def _time_distributed(c: Call, x: Value, **ignored: Any) -> Any:
     return unfolded if len(unfolded) > 1 else unfolded[0]
 
 
-@layer("SpectralNormalization", mask="pass")
+@layer("SpectralNormalization")
 def _spectral(c: Call, x: Value, **ignored: Any) -> Any:
     """At inference the wrapped layer runs with the kernel as it was stored."""
     spec = c.spec.children.get("layer")
