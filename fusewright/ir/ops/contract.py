@@ -141,11 +141,19 @@ def _eval_einsum(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
 def _bound_einsum(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     equation = bc.attrs["equation"].replace(" ", "")
     ins, out = parse_equation(equation, [TensorType("f64", x.shape) for x in a])
-    sizes = {c: d for s, x in zip(ins, a, strict=True) for c, d in zip(s, x.shape, strict=True)}
+    sizes: dict[str, int] = {}
+    for s, x in zip(ins, a, strict=True):
+        for c, d in zip(s, x.shape, strict=True):
+            sizes[c] = d if sizes.get(c, 1) == 1 else sizes[c]
     k = int(np.prod([sizes[c] for c in sizes if c not in out], dtype=int))
     if len(a) == 1:
         ones = np.ones(())
         return dot_bound(a[0], ones, e[0], np.zeros(()), lambda x, y: np.einsum(equation, x) * y, k, o, bc)
+    for x, err, s, other in zip(a, e, ins, reversed(ins), strict=True):
+        # Letters of one operand may be summed out before the product; that sum can overflow on its own.
+        alone = tuple(i for i, c in enumerate(s) if c not in out and c not in other)
+        if alone and not np.all(np.sum(finite(x) + err, axis=alone) < bc.top):
+            return np.full(o.shape, np.inf)
     return dot_bound(a[0], a[1], e[0], e[1], lambda x, y: np.einsum(equation, x, y, optimize=True), k, o, bc)
 
 

@@ -86,6 +86,8 @@ def weights(n_in: int, n_out: int, attrs: Attrs) -> np.ndarray:
         if attrs["edge"] == "drop":
             w = np.where(inside, w, 0)
         np.add.at(matrix, (rows, np.clip(at, 0, n_in - 1)), w)
+    # sinc leaves 1e-17 where it is zero: as a weight that would turn an infinity into more than NaN.
+    matrix[np.abs(matrix) < 1e-12] = 0.0
     total = matrix.sum(1, keepdims=True)
     return matrix / np.where(total == 0, 1, total) if attrs["edge"] == "drop" or stretch > 1 else matrix
 
@@ -129,9 +131,14 @@ def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     if bc.attrs["method"] == "nearest":
         return _eval([err], bc.attrs, bc.ctx)
     taps = 0
+    special = ~np.isfinite(np.asarray(a[0], np.float64))
+    lost = np.zeros(o.shape, bool)
     for axis, n in enumerate(bc.attrs["sizes"], 1):
         if x.shape[axis] != n:
             m = np.abs(weights(x.shape[axis], n, bc.attrs))
+            # A weight too small for the type is 0 there, and 0 times an infinity is NaN.
+            if np.any((m > 0) & (m < 2 * bc.eta)) and np.any(special):
+                lost[...] = True
             taps += int(np.max(np.count_nonzero(m, axis=1), initial=0)) + 2
             x, err = _along(x, m, axis), _along(err.astype(np.float64), m, axis)
             # Large terms may cancel in the end, but not once an axis has overflowed.
@@ -139,7 +146,7 @@ def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     # The weights themselves are rounded to float32; coordinates near a sample lose a few units more.
     taps = max(taps, 1)
     with np.errstate(all="ignore"):
-        return summed(taps + 16, x + err, np.where(np.isnan(err), np.inf, err), o, bc)
+        return np.where(lost, np.inf, summed(taps + 16, x + err, np.where(np.isnan(err), np.inf, err), o, bc))
 
 
 def decompose(b: Any, operands: Sequence[Value], attrs: Attrs) -> Value:
