@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dims import Dim, evaluate
+from ..core.dims import Dim, evaluate, symbols
 from ..core.dtypes import BF16, DType, decode
 from ..core.errors import InputRefused, VerifyError
 from .builder import Builder
@@ -56,6 +56,9 @@ def bind_symbols(inputs: Sequence[tuple[str, TensorType]], shapes: Mapping[str, 
             else:
                 later.append((name, axis, want, have))
     for name, axis, want, have in later:
+        loose = [s for s in symbols(want) if s not in env]
+        if loose:
+            raise InputRefused(f"input {name!r} axis {axis}: {want} says nothing of {loose[0]}, and no other input does")
         if evaluate(want, env) != have:
             raise InputRefused(f"input {name!r} axis {axis}: expected {want} = {evaluate(want, env)}, got {have}")
     return env

@@ -28,7 +28,11 @@ SYMBOL_TOP = 8
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What may be generated. ``ops`` None means every op of the table."""
+    """What may be generated. ``ops`` None means every op of the table.
+
+    ``inject`` holds further samplers, each ``(maker) -> anything`` and picked with share ``injected``: a rewrite's own
+    left-hand side and its near-misses, spliced into a graph, are found where blind generation needs thousands.
+    """
 
     max_nodes: int = 12
     ops: Sequence[str] | None = None
@@ -38,6 +42,8 @@ class Options:
     max_elements: int = 2048
     dtypes: Sequence[DType] = DTYPE_WEIGHTS
     dead_code: bool = True
+    inject: Sequence[Callable[[Maker], Any]] = ()
+    injected: float = 0.25
 
 
 @dataclass(slots=True)
@@ -184,7 +190,9 @@ class Maker:
             if not self.draw.chance(0.875):
                 return
             try:
-                if self.made and self.draw.chance(self.options.echo):
+                if self.options.inject and not self.depth and self.draw.chance(self.options.injected):
+                    self.draw.pick(self.options.inject)(self)
+                elif self.made and self.draw.chance(self.options.echo):
                     self.echo()
                 else:
                     self.draw.pick(samplers)(self)
@@ -224,7 +232,8 @@ class Maker:
         graph = self.b.build(*outputs, names=[f"y{i}" for i in range(len(outputs))])
         # A symbol that only inner values have is bound by an input that nothing else reads.
         inner = {s for node in graph.walk() for v in node.results for s in v.type.symbols}
-        for name in sorted(inner - set(graph.symbols)):
+        bound = {str(d) for v in graph.inputs for d in v.shape}
+        for name in sorted(inner - bound):
             self.b.input(f"bind_{name}", F32, (name,))
         if not (self.options.dead_code and self.draw.chance(0.3)):
             for node in reversed(graph.nodes):

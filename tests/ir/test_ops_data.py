@@ -222,3 +222,10 @@ def test_attention(causal: bool, masking: str) -> None:
     e = np.exp(scores - scores.max(-1, keepdims=True))
     want = e / e.sum(-1, keepdims=True) @ v
     np.testing.assert_allclose(run("attention", *operands, causal=causal), want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_symbol_that_no_input_binds_is_refused() -> None:
+    b = Builder()
+    graph = b.build(b.relu(b.input("x", "f32", ("3*M", 2))))
+    with pytest.raises(InputRefused, match="says nothing of M"):
+        graph.run({"x": np.zeros((6, 2), "f4")})

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusewright.ir import OPS, BoundedInterpreter, Graph, Interpreter, Node, parse_graph
+from fusewright.core.errors import FusewrightError, InputRefused
+from fusewright.ir import OPS, BoundedInterpreter, Builder, Graph, Interpreter, Node, Value, parse_graph
 from fusewright.testing import (
+    Maker,
     Mismatch,
     SeededDraw,
     Verdict,
@@ -172,3 +175,44 @@ def test_bounds_cover_float64_itself(graph: Graph, data: st.DataObject) -> None:
     for name, (value, err) in bounded.items():
         assert np.array_equal(value, wide[name], equal_nan=value.dtype.kind == "f")
         assert not np.isnan(err).any() and (err >= 0).all()
+
+
+def test_injected_patterns_occur_and_user_ops_are_sampled_by_their_hint() -> None:
+    def times_one(maker: Maker) -> object:
+        v = maker.value(ranks=(0, 3))
+        return maker.emit("mul", v, maker.b.constant(1, v.dtype)) if v.dtype.name != "bool" else None
+
+    found = 0
+    for seed in range(40):
+        graph = random_graph(seed, inject=[times_one], max_nodes=8)
+        graph.verify()
+        found += any(n.op.name == "mul" and n.operands[1].const is not None for n in graph.nodes)
+    assert found > 10
+    names = {n.op.name for s in range(30) for n in random_graph(s, ops=["exp"]).nodes}
+    assert names <= {"input", "constant", "exp", "return"}
+    with pytest.raises(FusewrightError, match="no op"):
+        random_graph(0, ops=["nope"])
+
+
+def test_equivalence_at_each_level_of_numerics() -> None:
+    def one(build: Callable[[Builder, Value], Value]) -> Graph:
+        b = Builder()
+        return b.build({"y": build(b, b.input("x", "f32", (4,)))})
+
+    x = {"x": np.array([0.1, -0.0, 3.0, np.nan], "f4")}
+    base = one(lambda b, v: v)
+    assert_equivalent(base, one(lambda b, v: b.mul(v, 1.0)), x, "exact")
+    zeros = one(lambda b, v: b.add(v, 0.0))
+    assert_equivalent(base, zeros, x, "nsz")
+    with pytest.raises(Mismatch):
+        assert_equivalent(base, zeros, x, "exact")
+    third = one(lambda b, v: b.mul(b.div(v, 3.0), 3.0))
+    assert_equivalent(base, third, x, "reassoc")
+    assert_equivalent(base, one(lambda b, v: b.mul(v, 1.0 + 2.0**-23)), x, "ulp(1)")
+    for level in ("reassoc", "ulp(2)"):
+        with pytest.raises(Mismatch):
+            assert_equivalent(base, one(lambda b, v: b.mul(v, 1.00001)), x, level)
+    with pytest.raises(InputRefused):
+        assert_equivalent(base, base, x, "roughly")
+    with pytest.raises(Mismatch, match="inputs differ"):
+        assert_equivalent(base, one(lambda b, v: b.input("z", "f32", ())), x)
