@@ -156,6 +156,21 @@ def test_keras_2_dialects(against_keras: Any, name: str) -> None:
     against_keras(model, *arrays, save=(".h5", ".keras") if name != "raw" else (".h5",))
 
 
+@pytest.mark.parametrize("implementation", [1, 2, 3])
+def test_locally_connected(against_keras: Any, implementation: int) -> None:
+    shared = {"implementation": implementation, "activation": "tanh"}
+    padding = "same" if implementation > 1 else "valid"
+    inp = tf_keras.Input((6, 7, 3))
+    line = tf_keras.Input((8, 3))
+    out = [
+        K.LocallyConnected2D(4, (3, 2), strides=(2, 1), **shared)(inp),
+        K.LocallyConnected2D(2, (3, 2), strides=(2, 1), data_format="channels_first", **shared)(inp),
+        K.LocallyConnected2D(2, 3, padding=padding, **shared)(inp),
+        K.LocallyConnected1D(4, 3, strides=2, **shared)(line),
+    ]
+    against_keras(tf_keras.Model([inp, line], out), data(2, 6, 7, 3), data(2, 8, 3), save=(".h5",))
+
+
 def test_hard_sigmoid_follows_the_version(scratch: Path) -> None:
     x = np.linspace(-4, 4, 33, dtype=np.float32).reshape(-1, 1)
     got = {}

@@ -6,6 +6,7 @@ from . import (
     conv,
     convlstm,
     core,
+    local,
     merge,
     norm,
     ops,
@@ -18,6 +19,6 @@ from . import (
 )
 
 __all__ = [
-    "activation", "attention", "conv", "convlstm", "core", "merge", "norm", "ops", "pooling", "preprocessing",
+    "activation", "attention", "conv", "convlstm", "core", "local", "merge", "norm", "ops", "pooling", "preprocessing",
     "reshape", "rnn", "tfops", "wrappers",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Convolutions: plain, transposed, depthwise, separable, locally connected.
+"""Convolutions: plain, transposed, depthwise, separable.
 
 Owns padding modes, data formats and Keras' output sizes. Must not know models.
 """
@@ -128,53 +128,9 @@ def _separable(rank: int) -> None:
         return _finish(c, c.b.conv(y, point), filters)
 
 
-def _local(rank: int) -> None:
-    @layer(f"LocallyConnected{rank}D")
-    def lower(c: Call, x: Value) -> Value:
-        """Own weights at every position; implementation 1 keeps them as [positions, kernel * C, filters]."""
-        c.need_rank(x, rank + 2)
-        if c.integer("implementation", 1) != 1:
-            raise c.refuse("only implementation=1 is supported")
-        if str(c.get("padding", "valid")) != "valid":
-            raise c.refuse("only padding='valid' is supported")
-        x = c.float(c.to_last(x))
-        kernel, strides, filters = c.ints("kernel_size", rank), c.ints("strides", rank), c.integer("filters")
-        size = [static(c, n, "a spatial axis") for n in x.shape[1:-1]]
-        channels = static(c, x.shape[-1], "the channel axis")
-        out = [-(-(n - k + 1) // s) for n, k, s in zip(size, kernel, strides, strict=True)]
-        patches = _patches(c, x, kernel, strides, out)
-        positions, depth = 1, channels
-        for n, k in zip(out, kernel, strict=True):
-            positions, depth = positions * n, depth * k
-        w = c.w("kernel", (positions, depth, filters))
-        if c.channels_first:
-            # Keras flattens a channels_first patch channel by channel.
-            spread = c.b.reshape(w, shape=(positions, channels, depth // channels, filters))
-            w = c.b.reshape(c.b.transpose(spread, perm=(0, 2, 1, 3)), shape=(positions, depth, filters))
-        flat = c.b.reshape(patches, shape=(x.shape[0], positions, depth))
-        y = c.b.reshape(c.b.einsum(flat, w, equation="npd,pdf->npf"), shape=(x.shape[0], *out, filters))
-        if c.has("bias"):
-            y = c.b.add(y, c.w("bias", (*out, filters)))
-        return c.from_last(activate_channels_last(c, y))
-
-
-def _patches(c: Call, x: Value, kernel: Sequence[int], strides: Sequence[int], out: Sequence[int]) -> Value:
-    """[N, out..., kernel positions, C]: every window, row by row."""
-    taps: list[tuple[int, ...]] = [()]
-    for k in kernel:
-        taps = [(*t, i) for t in taps for i in range(k)]
-    parts = []
-    for tap in taps:
-        stops = [t + (n - 1) * s + 1 for t, n, s in zip(tap, out, strides, strict=True)]
-        part = c.b.slice(x, starts=(None, *tap, None), stops=(None, *stops, None), steps=(1, *strides, 1))
-        parts.append(c.b.reshape(part, shape=(x.shape[0], *out, 1, x.shape[-1])))
-    return c.b.concat(*parts, axis=len(out) + 1)
-
-
 for _rank in (1, 2, 3):
     _conv(_rank)
     _conv_transpose(_rank)
     if _rank < 3:
         _depthwise(_rank)
         _separable(_rank)
-        _local(_rank)
