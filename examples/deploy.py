@@ -23,7 +23,7 @@ def make_graph() -> fw.Graph:
         b.add(b.matmul(x, b.constant(rng.standard_normal((64, 32), np.float32))), b.constant(np.ones(32, np.float32)))
     )
     logits = b.matmul(hidden, b.constant(rng.standard_normal((32, 10), np.float32)))
-    return b.build({"probabilities": b.softmax(logits, axis=-1)})
+    return b.build({"probabilities": b.softmax(logits, axes=-1)})
 
 
 def main() -> None:

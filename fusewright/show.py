@@ -37,7 +37,7 @@ def print_signature(signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> Non
 
 def print_report(report: Mapping[str, Any]) -> None:
     kernels = report["kernels"]
-    fused = sum(1 for kernel in kernels if kernel.get("kind") == "fused")
+    fused = sum(1 for kernel in kernels if "<fuse>" in kernel["origin"])  # the origin names the passes that made it
     at = ", ".join(f"{name}={value}" for name, value in (report.get("dims") or {}).items())
     print(f"  kernels  {len(kernels)} ({fused} fused)")
     print(
