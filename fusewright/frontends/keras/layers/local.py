@@ -47,15 +47,13 @@ def _weights(c: Call, flat: np.ndarray, inside: np.ndarray, inputs: int, channel
     positions, window = flat.shape
     mode = c.integer("implementation", 1)
     full = (positions, window, channels, filters)
-    if array.size != {1: np.prod(full), 2: inputs * channels * positions * filters}.get(
-        mode, inside.sum() * channels * filters
-    ):
+    stored = {1: positions * window, 2: inputs * positions}.get(mode, int(inside.sum())) * channels * filters
+    if array.size != stored:
         raise c.refuse(f"kernel of shape {array.shape} does not fit implementation={mode}")
     if mode == 1:
-        # A channels_first patch is stored channel by channel.
-        return (
-            array.reshape(positions, channels, window, filters).transpose(0, 2, 1, 3) if first else array.reshape(full)
-        )
+        if first:  # a patch is stored channel by channel
+            return array.reshape(positions, channels, window, filters).transpose(0, 2, 1, 3)
+        return array.reshape(full)
     if mode == 2:
         if first:
             spread = array.reshape(channels, inputs, filters, positions).transpose(1, 0, 3, 2)
@@ -94,11 +92,7 @@ def _local(rank: int) -> None:
         rows = c.b.reshape(_patches(c, x, kernel, strides, out), shape=(x.shape[0], positions, depth))
         y = c.b.reshape(c.b.einsum(rows, w, equation="npd,pdf->npf"), shape=(x.shape[0], *out, filters))
         if c.has("bias"):
-            bias = c.w("bias")
-            y = c.b.add(
-                y,
-                bias if not c.channels_first or bias.rank == 1 else c.b.transpose(bias, perm=(*range(1, rank + 1), 0)),
-            )
+            y = c.b.add(y, c.w("bias", (*out, filters)))  # channels_last in both formats
         return c.from_last(activate_channels_last(c, y))
 
 
