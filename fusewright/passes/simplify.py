@@ -44,7 +44,6 @@ RULES: list[Rewrite] = [
     _rule("max(x, x)", lambda x: op.maximum(x, x), lambda x: x),
     _rule("min(x, x)", lambda x: op.minimum(x, x), lambda x: x),
     _rule("abs of abs", lambda x: op.abs(op.abs(x)), lambda x: op.abs(x)),
-    _rule("abs of -x", lambda x: op.abs(-x), lambda x: op.abs(x)),
     _rule("square of -x", lambda x: op.square(-x), lambda x: op.square(x)),
     _rule("square of abs", lambda x: op.square(op.abs(x)), lambda x: op.square(x)),
     _rule("not not x", lambda x: op.logical_not(op.logical_not(x)), lambda x: x),
@@ -83,6 +82,12 @@ def clip_of_relu(m: Match, x: Value, low: Value, high: Value) -> Any:
     if a is None:
         return m.decline("the lower limit is not known")
     return m.op.clip(x, max(a, 0), high)
+
+
+@rewrite(lambda x: op.abs(-x), numerics="exact")
+def abs_of_neg(m: Match, x: Value) -> Any:
+    """|-x| = |x|, but -1 of an unsigned type is its largest value."""
+    return m.decline("unsigned numbers wrap") if x.dtype.kind == "u" else m.op.abs(x)
 
 
 @rewrite(lambda x, c: x / c, numerics="exact")
@@ -128,5 +133,5 @@ def _pad_into_max_pool(node: Node, b: Any) -> Value | None:
     return b.apply(node.op, [pad.operands[0]], {**node.attrs, "pads": pads})[0]
 
 
-RULES += [relu_of_clip, clip_of_relu, division_by_power_of_two]
+RULES += [relu_of_clip, clip_of_relu, abs_of_neg, division_by_power_of_two]
 simplify = RuleSet("simplify", RULES, [*FORMS, *POOLS])

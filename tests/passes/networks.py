@@ -135,9 +135,7 @@ def lstm(seed: int, units: int = 8, width: int = 4) -> Graph:
 
     def body(i: Any, h: Value, c: Value, v: Value, k: Value, w: Value, t: Value) -> list[Value]:
         z = i.add(i.add(i.matmul(v, k), i.matmul(h, w)), t)
-        gates = [
-            i.slice(z, starts=(0, n * units), stops=(None, (n + 1) * units), steps=None) for n in range(4)
-        ]
+        gates = [i.slice(z, starts=(0, n * units), stops=(None, (n + 1) * units), steps=None) for n in range(4)]
         new = i.add(i.mul(i.sigmoid(gates[1]), c), i.mul(i.sigmoid(gates[0]), i.tanh(gates[2])))
         out = i.mul(i.sigmoid(gates[3]), i.tanh(new))
         return [out, new, out]

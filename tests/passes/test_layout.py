@@ -1,0 +1,228 @@
+"""Blocked layouts: what follows a convolution into blocks, how few reorders are left, padding lanes that never leak."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from targets import FakeTarget
+
+from fusewright.ir import Builder, Graph
+from fusewright.passes.dce import dce
+from fusewright.passes.layout import layout
+from fusewright.testing import assert_equivalent
+
+F = np.float32
+
+
+def w(*shape: int) -> np.ndarray:
+    return (np.random.default_rng(sum(shape)).standard_normal(shape) / 3).astype(F)
+
+
+def conv(b: Any, x: Any, filters: int, size: int = 3, **attrs: Any) -> Any:
+    p = size // 2
+    c = x.shape[-1] // attrs.get("groups", 1)
+    return b.conv(x, b.constant(w(size, size, c, filters)), pads=((p, p), (p, p)), **attrs)
+
+
+def run(build: Any, shape: tuple[Any, ...] = ("N", 6, 5, 20), block: int = 16) -> tuple[Graph, Counter[str]]:
+    b: Any = Builder()
+    out = build(b, b.input("x", "f32", shape))
+    graph = b.build(out if isinstance(out, dict) else {"y": out})
+    target = FakeTarget(block=block)
+    got, _ = layout.apply(graph, target)
+    got.verify(2)
+    rng = np.random.default_rng(1)
+    feeds = {"x": rng.standard_normal([2 if d == "N" else d for d in shape]).astype(F)}
+    assert_equivalent(graph, got, feeds, "reassoc")
+    again, _ = layout.apply(got, target)
+    assert again.fingerprint == got.fingerprint
+    assert dce.apply(got)[0].fingerprint == got.fingerprint, "dead code is left behind"
+    return got, Counter(n.op.name for n in got.nodes if n.op.name not in ("input", "constant", "return"))
+
+
+def reorders(ops: Counter[str]) -> int:
+    return ops["to_blocked"] + ops["from_blocked"]
+
+
+def test_a_chain_reorders_once_each_way() -> None:
+    def net(b: Any, x: Any) -> Any:
+        y = b.relu(b.add(conv(b, x, 24), b.constant(w(24))))
+        y = b.max_pool(y, window=(2, 2))
+        return b.tanh(conv(b, y, 33))
+
+    _, ops = run(net)
+    assert ops == {
+        "to_blocked": 1,
+        "conv_blocked": 2,
+        "add": 1,
+        "relu": 1,
+        "max_pool_blocked": 1,
+        "tanh": 1,
+        "from_blocked": 1,
+    }
+
+
+def test_few_channels_are_read_as_they_lie() -> None:
+    got, ops = run(lambda b, x: conv(b, conv(b, x, 16), 16), ("N", 6, 5, 3))
+    assert ops == {"conv_blocked": 2, "from_blocked": 1}
+    assert [n.attrs["x_blocked"] for n in got.nodes if n.op.name == "conv_blocked"] == [False, True]
+
+
+def test_values_that_lanes_must_not_leak() -> None:
+    # exp and + 1 make the padding lanes of 20 channels nonzero; a mean over space and the next convolution ignore them.
+    def net(b: Any, x: Any) -> Any:
+        y = b.exp(b.add(conv(b, x, 20), 1.0))
+        return {"y": conv(b, b.div(y, b.constant(np.abs(w(20)) + 1)), 5), "m": b.reduce_mean(y, axes=(1, 2))}
+
+    _, ops = run(net)
+    assert ops["to_blocked"] == 1
+
+
+def test_residual_and_concat() -> None:
+    def net(b: Any, x: Any) -> Any:
+        y = b.relu(conv(b, x, 16))
+        z = b.add(y, conv(b, y, 16))
+        return conv(b, b.concat(y, z, conv(b, z, 20), axis=3), 16)
+
+    _, ops = run(net)
+    assert reorders(ops) == 2 and ops["concat"] == 1
+
+
+def test_concat_inside_a_block_is_left_plain() -> None:
+    got, ops = run(lambda b, x: conv(b, b.concat(conv(b, x, 20), conv(b, x, 16), axis=3), 8))
+    at = next(n for n in got.nodes if n.op.name == "concat")
+    assert at.results[0].rank == 4 and ops["from_blocked"] == 3
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_concat_over_batch_and_space(axis: int) -> None:
+    def net(b: Any, x: Any) -> Any:
+        y = conv(b, x, 20)
+        return conv(b, b.concat(y, b.relu(y), axis=axis), 4)
+
+    _, ops = run(net, (2, 4, 4, 20))
+    assert reorders(ops) == 2
+
+
+def test_spatial_padding_and_slices_follow() -> None:
+    def net(b: Any, x: Any) -> Any:
+        y = b.pad(conv(b, x, 20), b.constant(2.0), low=(0, 1, 0, 0), high=(0, 0, 2, 0))
+        y = b.slice(y, starts=(0, 1, 0, 0), stops=(None, 5, 6, 20), steps=(1, 2, 1, 1))
+        return conv(b, y, 4)
+
+    _, ops = run(net)
+    assert reorders(ops) == 2 and ops["pad"] == ops["slice"] == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "left"), [(0, 16, 2), (16, 40, 2), (16, 32, 2), (0, 40, 2), (8, 24, 4), (0, 20, 4)]
+)
+def test_channel_slices_on_whole_blocks(start: int, stop: int, left: int) -> None:
+    def net(b: Any, x: Any) -> Any:
+        y = b.slice(conv(b, x, 40), starts=(0, 0, 0, start), stops=(None, None, None, stop))
+        return conv(b, y, 4)
+
+    _, ops = run(net)
+    assert reorders(ops) == left
+
+
+def test_channel_padding_is_left_plain() -> None:
+    _, ops = run(lambda b, x: conv(b, b.pad(conv(b, x, 16), low=(0, 0, 0, 0), high=(0, 0, 0, 4)), 4))
+    assert reorders(ops) == 4
+
+
+@pytest.mark.parametrize(("channels", "keep"), [(32, True), (32, False), (20, True), (20, False)])
+def test_global_pooling(channels: int, keep: bool) -> None:
+    got, ops = run(lambda b, x: b.reduce_mean(conv(b, x, channels), axes=(1, 2), keepdims=keep))
+    mean = next(n for n in got.nodes if n.op.name == "reduce_mean")
+    assert mean.attrs["axes"] == (2, 3)
+    # Whole blocks need no reorder at all: the result is a view.
+    assert ops["from_blocked"] == (0 if channels == 32 else 1)
+
+
+def test_reduction_over_channels_is_left_plain() -> None:
+    _, ops = run(lambda b, x: b.reduce_sum(conv(b, x, 20), axes=(1, 2, 3)))
+    assert ops["from_blocked"] == 1
+
+
+def test_squeeze_and_excite_stays_in_blocks() -> None:
+    def net(b: Any, x: Any) -> Any:
+        y = b.silu(conv(b, x, 32))
+        s = b.reshape(b.reduce_mean(y, axes=(1, 2)), shape=("N", 1, 1, 32))
+        s = b.sigmoid(conv(b, b.relu(conv(b, s, 16, 1)), 32, 1))
+        return conv(b, b.mul(y, s), 24)
+
+    _, ops = run(net)
+    assert reorders(ops) == 2
+
+
+def test_operands_of_every_shape() -> None:
+    def net(b: Any, x: Any) -> Any:
+        y = conv(b, x, 20)
+        for c in (w(20), w(1, 1, 1, 20), w(6, 5, 20), w(5, 1), w(1, 6, 1, 1), w(1), w(1, 1, 1, 1), w(5, 20)):
+            y = b.mul(b.add(y, b.constant(c)), 0.5)
+        per_sample = b.reduce_max(x, axes=(1, 2), keepdims=True)
+        per_place = b.reduce_max(x, axes=(3,), keepdims=True)
+        vector = b.reduce_max(x, axes=(0, 1, 2))
+        y = b.add(b.mul(b.add(y, per_sample), per_place), vector)
+        return b.where(b.gt(y, 0.0), y, b.reduce_max(vector))
+
+    _, ops = run(net)
+    assert ops["from_blocked"] == 1
+
+
+def test_resize_between_convolutions() -> None:
+    def net(b: Any, x: Any) -> Any:
+        return conv(b, b.resize(conv(b, x, 20), sizes=(12, 10), method="nearest"), 4)
+
+    _, ops = run(net)
+    assert reorders(ops) == 2
+
+
+def test_depthwise_and_groups() -> None:
+    def net(b: Any, x: Any) -> Any:
+        return conv(b, conv(b, conv(b, x, 20, groups=20), 40, 1), 8, groups=2)
+
+    _, ops = run(net, block=4)
+    assert reorders(ops) == 2 and ops["conv_blocked"] == 3
+
+
+def test_plain_majority_stays_plain() -> None:
+    # One blocked operand against two large plain ones: the blocked one comes back instead.
+    def net(b: Any, x: Any) -> Any:
+        p, q = b.sin(x), b.cos(x)
+        return b.where(b.gt(p, 0.0), conv(b, b.tan(x), 20), q)
+
+    got, _ = run(net)
+    assert next(n for n in got.nodes if n.op.name == "where").results[0].rank == 4
+
+
+def test_intermediate_outputs_come_back_once() -> None:
+    def net(b: Any, x: Any) -> Any:
+        y = conv(b, x, 20)
+        return {"a": y, "b": conv(b, y, 20), "c": y}
+
+    _, ops = run(net)
+    assert ops["from_blocked"] == 2
+
+
+def test_targets_without_blocks_change_nothing() -> None:
+    b: Any = Builder()
+    graph = b.build(conv(b, b.input("x", "f32", ("N", 4, 4, 16)), 16))
+    assert not layout.apply(graph, FakeTarget(block=0))[1].rewritten
+    assert not layout.apply(graph)[1].rewritten
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_other_ranks(rank: int) -> None:
+    def net(b: Any, x: Any) -> Any:
+        k = (3,) * rank
+        y = b.relu(b.conv(x, b.constant(w(*k, 20, 16)), pads=((1, 1),) * rank))
+        y = b.avg_pool(y, window=(2,) * rank)
+        return b.conv(y, b.constant(w(*k, 16, 5)), pads=((1, 1),) * rank)
+
+    _, ops = run(net, ("N", *(4,) * rank, 20))
+    assert reorders(ops) == 2

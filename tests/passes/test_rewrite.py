@@ -1,0 +1,252 @@
+"""The rewrite engine: what users declare, what matches, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusewright.core.errors import RewriteError
+from fusewright.ir import Builder, Graph
+from fusewright.passes import Match, RuleSet, graph_pass, op, rewrite
+
+
+def ops(graph: Graph) -> list[str]:
+    return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant", "return")]
+
+
+def one(build: Any, *inputs: tuple[str, tuple[Any, ...]]) -> Graph:
+    b: Any = Builder()
+    values = [b.input(f"x{i}", dt, shape) for i, (dt, shape) in enumerate(inputs or (("f32", ("N", 4)),))]
+    out = build(b, *values)
+    return b.build(*(out if isinstance(out, tuple) else (out,)))
+
+
+TIMES_ONE = rewrite(lambda x: x * 1, lambda x: x, numerics="exact")
+
+
+@pytest.mark.parametrize(
+    "ones", [1.0, np.ones((), np.float32), np.ones(1, np.float32), np.ones((1, 4), np.float32),
+             np.broadcast_to(np.float32(1), (4,))]
+)  # fmt: skip
+def test_times_one_of_any_rank_in_both_orders(ones: Any) -> None:
+    for swap in (False, True):
+        g = one(lambda b, x, s=swap: b.mul(b.constant(ones, "f32"), x) if s else b.mul(x, b.constant(ones, "f32")))
+        got, stats = TIMES_ONE.apply(g)
+        # Spread-out ones are no repeated element, so they are left to constant folding.
+        stored_once = np.asarray(ones).size == 1 or not any(np.asarray(ones).strides)
+        assert (ops(got) == []) == stored_once
+        assert stats.rewritten == int(stored_once)
+
+
+def test_broadcasting_constant_is_not_dropped() -> None:
+    g = one(lambda b, x: b.mul(x, b.constant(np.broadcast_to(np.float32(1), (3, 4)))), ("f32", (4,)))
+    got, stats = TIMES_ONE.apply(g)
+    assert ops(got) == ["mul"]
+    assert "type" in stats.declined[0][1] and "mul" in stats.declined[0][0]
+
+
+def test_broadcast_scalar_matches() -> None:
+    g = one(lambda b, x: b.mul(x, b.full(("N", 4), 1.0, "f32")))
+    assert ops(TIMES_ONE.apply(g)[0]) == []
+
+
+def test_input_graph_is_untouched_and_signature_kept() -> None:
+    g = one(lambda b, x: b.mul(x, 1.0))
+    before = str(g)
+    got, _ = TIMES_ONE.apply(g)
+    assert str(g) == before
+    assert got.output_names == g.output_names and got.outputs[0] is got.inputs[0]
+
+
+def test_integers_and_wrong_sign_of_zero() -> None:
+    minus = rewrite(lambda x: x - 0, lambda x: x, numerics="exact")
+    assert ops(minus.apply(one(lambda b, x: b.sub(x, 0), ("i32", (3,))))[0]) == []
+    assert ops(minus.apply(one(lambda b, x: b.sub(x, 0.0)))[0]) == []
+    assert ops(minus.apply(one(lambda b, x: b.sub(x, -0.0)))[0]) == ["sub"]
+
+
+def test_same_variable_twice() -> None:
+    rule = rewrite(lambda x: x + x, lambda x: x * 2, numerics="exact")
+    assert ops(rule.apply(one(lambda b, x: b.add(x, x)))[0]) == ["mul"]
+    assert ops(rule.apply(one(lambda b, x, y: b.add(x, y), ("f32", (3,)), ("f32", (3,))))[0]) == ["add"]
+
+
+def test_inner_commutativity_is_tried() -> None:
+    rule = rewrite(lambda x, y: op.relu(x) + op.neg(y), lambda x, y: op.relu(x) - y, numerics="exact")
+    g = one(lambda b, x: b.add(b.neg(x), b.relu(x)))
+    assert ops(rule.apply(g)[0]) == ["relu", "sub"]
+
+
+def test_attributes_defaults_given_and_any() -> None:
+    default = rewrite(lambda x: op.softmax(op.softmax(x)), lambda x: op.softmax(x), numerics="approx")
+    last = one(lambda b, x: b.softmax(b.softmax(x, axes=1)))
+    first = one(lambda b, x: b.softmax(b.softmax(x, axes=0), axes=0))
+    assert ops(default.apply(last)[0]) == ["softmax"]
+    assert ops(default.apply(first)[0]) == ["softmax", "softmax"]
+    anything = rewrite(lambda x: op.softmax(op.softmax(x, axes=...), axes=...), lambda x: x, numerics="approx")
+    assert ops(anything.apply(first)[0]) == []
+
+
+def test_missing_required_attribute_says_how() -> None:
+    with pytest.raises(RewriteError, match=r"perm=\.\.\."):
+        rewrite(lambda x: op.transpose(x), lambda x: x, numerics="exact")
+
+
+def test_inner_value_with_other_users_is_kept() -> None:
+    # B10: the inner relu is an output of its own.
+    rule = rewrite(lambda x: op.exp(op.relu(x)), lambda x: op.tanh(op.abs(x)), numerics="approx")
+    g = one(lambda b, x: (b.exp(r := b.relu(x)), r))
+    got, stats = rule.apply(g)
+    assert ops(got) == ["relu", "exp"]
+    assert "other users" in stats.declined[0][1]
+    # No work is added here, so the inner value may stay for its other reader.
+    free = rewrite(lambda x: op.neg(op.neg(x)), lambda x: x, numerics="exact")
+    got, _ = free.apply(one(lambda b, x: (b.neg(n := b.neg(x)), n)))
+    assert ops(got) == ["neg"]
+
+
+def test_root_that_is_an_output_and_read_inside() -> None:
+    g = one(lambda b, x: (y := b.mul(x, 1.0), b.exp(y), y))
+    got, _ = TIMES_ONE.apply(g)
+    got.verify(2)
+    assert ops(got) == ["exp"]
+    feeds = {"x0": np.array([[1, np.nan, -0.0, np.inf]], np.float32)}
+    for name, want in g.run(feeds).items():
+        np.testing.assert_array_equal(got.run(feeds)[name], want)
+
+
+def test_decorated_rule_declines_with_reasons() -> None:
+    @rewrite(lambda x, low, high: op.relu(op.clip(x, low, high)), numerics="nsz")
+    def relu_clip(m: Match, x: Any, high: Any) -> Any:
+        # B7: relu(clip(x, -1, -1)) is no clip(x, 0, -1).
+        limit = m.scalar(high)
+        if limit is None:
+            return m.decline("the limit is not known")
+        return m.decline("hi < 0") if limit < 0 else m.op.clip(x, 0.0, high)
+
+    got, stats = relu_clip.apply(one(lambda b, x: b.relu(b.clip(x, -1.0, -1.0))))
+    assert ops(got) == ["clip", "relu"] and stats.declined[0][1] == "hi < 0"
+    got, stats = relu_clip.apply(one(lambda b, x: b.relu(b.clip(x, -1.0, 6.0))))
+    assert ops(got) == ["clip"] and stats.rewritten == 1
+    # B8: limits that are no constants.
+    got, stats = relu_clip.apply(one(lambda b, x, h: b.relu(b.clip(x, -1.0, h)), ("f32", (3,)), ("f32", ())))
+    assert ops(got) == ["clip", "relu"] and "not known" in stats.explain()
+    assert relu_clip.name == "relu_clip"
+
+
+def test_fw_op_inserts_before_the_match() -> None:
+    @rewrite(lambda x: op.square(x), numerics="exact")
+    def spell(m: Match, x: Any) -> Any:
+        return op.mul(x, x)
+
+    got, _ = spell.apply(one(lambda b, x: b.exp(b.square(x))))
+    got.verify(2)
+    assert ops(got) == ["mul", "exp"]
+
+
+def test_origins_are_merged_and_named() -> None:
+    b: Any = Builder()
+    x = b.input("x", "f32", (4,))
+    with b.origin(layer="act1"):
+        y = b.relu(x)
+    with b.origin(layer="act2"):
+        z = b.relu(y)
+    rule = rewrite(lambda x: op.relu(op.relu(x)), lambda x: op.relu(x), numerics="exact", name="twice")
+    got, _ = rule.apply(b.build(z))
+    origin = got.outputs[0].producer.origin
+    assert origin.layer == "act2 + act1" and origin.rewrites == ("twice",)
+
+
+def test_regions_are_rewritten_too() -> None:
+    b: Any = Builder()
+    c, x = b.input("c", "bool", ()), b.input("x", "f32", (4,))
+    then = b.region([x.type], lambda i, v: i.mul(v, 1.0))
+    other = b.region([x.type], lambda i, v: i.neg(v))
+    got, stats = TIMES_ONE.apply(b.build(b.if_(c, x, regions=[then, other])))
+    got.verify(2)
+    assert stats.rewritten == 1 and ops(got.outputs[0].producer.regions[0]) == []
+
+
+@pytest.mark.parametrize("numerics", ["", "ulp", "ulp(x)", "fast", None, "Exact"])
+def test_numerics_is_checked(numerics: Any) -> None:
+    with pytest.raises(RewriteError, match="numerics"):
+        rewrite(lambda x: x * 1, lambda x: x, numerics=numerics)
+    with pytest.raises(RewriteError, match="numerics"):
+        graph_pass(numerics=numerics)
+
+
+def test_numerics_is_mandatory() -> None:
+    with pytest.raises(TypeError):
+        rewrite(lambda x: x * 1, lambda x: x)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "said"),
+    [
+        (lambda x: x, lambda x: x, "one op"),
+        (lambda x: 3, lambda x: x, "one op"),
+        (lambda x, y: op.relu(x), lambda x, y: x, "does not use"),
+        (lambda x: op.relu(x), lambda x, y: x, "replacement"),
+        (lambda x: op.isnan(x), lambda x: x, "type"),
+        (lambda x: op.argmax(x), lambda x: x, "type"),
+        (lambda x: op.relu(x), lambda x: op.logical_not(x), "does not type"),
+        (lambda x: op.relu(x, axis=1), lambda x: x, "no attribute"),
+        (lambda x: op.add(x), lambda x: x, "takes"),
+        (lambda *x: op.relu(x[0]), lambda x: x, "positional"),
+        (lambda x: op.relu(x) + "a", lambda x: x, "scalars"),
+    ],
+)
+def test_wrong_rules_are_refused_when_declared(pattern: Any, replacement: Any, said: str) -> None:
+    with pytest.raises(RewriteError, match=said):
+        rewrite(pattern, replacement, numerics="exact")
+
+
+def test_rule_that_matches_what_it_makes() -> None:
+    rule = rewrite(lambda x: op.exp(x), lambda x: op.exp(op.neg(op.neg(x))), numerics="exact", name="forever")
+    with pytest.raises(RewriteError, match=r"'forever' does not terminate"):
+        rule.apply(one(lambda b, x: b.exp(x)))
+
+
+def test_rules_that_undo_each_other_are_named() -> None:
+    left = rewrite(lambda x, y: x - y, lambda x, y: x + -y, numerics="exact", name="spell")
+    right = rewrite(lambda x, y: x + -y, lambda x, y: x - y, numerics="exact", name="unspell")
+    with pytest.raises(RewriteError, match=r"'(un)?spell' and '(un)?spell' undo each other"):
+        RuleSet("both", [left, right]).apply(one(lambda b, x: b.sub(x, b.exp(x))))
+
+
+def test_scalar_replacement_is_spread() -> None:
+    rule = rewrite(lambda x: op.isnan(op.isnan(x)), lambda x: True, numerics="exact", name="never")
+    assert rule.apply(one(lambda b, x: b.exp(x)))[1].rewritten == 0
+    zero = rewrite(lambda x: x * 0, lambda x: 0, numerics="approx")
+    got, _ = zero.apply(one(lambda b, x: b.mul(x, 0.0)))
+    got.verify(2)
+    np.testing.assert_array_equal(got.run({"x0": np.ones((2, 4), np.float32)})[got.output_names[0]], 0)
+
+
+def test_function_that_returns_nothing() -> None:
+    @rewrite(lambda x: op.relu(x), numerics="exact")
+    def forgot(m: Match, x: Any) -> Any:
+        return None
+
+    with pytest.raises(RewriteError, match=r"m\.decline"):
+        forgot.apply(one(lambda b, x: b.relu(x)))
+
+
+def test_ruleset_takes_the_loosest_numerics() -> None:
+    a = rewrite(lambda x: x * 1, lambda x: x, numerics="exact")
+    b = rewrite(lambda x: x + 0, lambda x: x, numerics="nsz")
+    c = rewrite(lambda x: x**1, lambda x: x, numerics="ulp(2)")
+    assert RuleSet("ab", [a, b]).numerics == "nsz"
+    assert RuleSet("ac", [a, c]).numerics == "ulp(2)"
+    assert RuleSet("abc", [a, b, c]).numerics == "reassoc"
+
+
+def test_long_chain_is_linear() -> None:
+    b: Any = Builder()
+    y = b.input("x", "f32", (4,))
+    for _ in range(3000):
+        y = b.mul(y, 1.0)
+    got, stats = TIMES_ONE.apply(b.build(y))
+    assert ops(got) == [] and stats.rewritten == 3000 and stats.seconds < 5
