@@ -58,7 +58,7 @@ def bind_symbols(inputs: Sequence[tuple[str, TensorType]], shapes: Mapping[str, 
     for name, axis, want, have in later:
         loose = [s for s in symbols(want) if s not in env]
         if loose:
-            raise InputRefused(f"input {name!r} axis {axis}: {want} says nothing of {loose[0]}, and no other input does")
+            raise InputRefused(f"input {name!r} axis {axis}: {want} cannot bind {loose[0]}, nor does another input")
         if evaluate(want, env) != have:
             raise InputRefused(f"input {name!r} axis {axis}: expected {want} = {evaluate(want, env)}, got {have}")
     return env

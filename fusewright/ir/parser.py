@@ -496,7 +496,7 @@ class _Parser:
     ) -> Sequence[Value]:
         try:
             return builder.apply(name, operands, attrs, regions)
-        except TypeRefused as error:
+        except FusewrightError as error:
             self.fail(str(error), at)
         except _MALFORMED as error:
             # infer reads attributes as its callers write them; a file may hold anything.

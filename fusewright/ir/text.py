@@ -251,6 +251,8 @@ def _float(value: float) -> str:
 
 
 def _hex(array: np.ndarray) -> str:
+    # Any byte but 0 counts as true in memory; in the text it is 1.
+    array = array.view(np.uint8) != 0 if array.dtype == np.bool_ else array
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return f'hex"{little.tobytes().hex()}"'
 

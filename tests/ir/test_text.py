@@ -202,6 +202,7 @@ GOOD = "graph(%x: f32[N, 4]) -> (y: f32[N, 4]) {\n  %0 = relu %x : f32[N, 4]\n  
         ("relu %x", "relu %x {axis = 1}", "no attribute 'axis'"),
         ("relu %x", "transpose %x {perm = 5}", "do not fit transpose"),
         ("relu %x", 'transpose %x {perm = "ab"}', "axis a"),
+        ("relu %x", 'broadcast_to %x {shape = "..->.."}', "bad extent"),
         ("relu %x", "softmax %x {axes = " + "(" * 100 + ")" * 100 + "}", "nested deeper"),
         ("relu %x", "softmax %x {axes = 1, axes = 1}", "given twice"),
         ("relu %x : f32[N, 4]", "constant 1.0, 2.0 : f32[]", "expected ':'"),
@@ -272,3 +273,22 @@ def test_attributes_take_their_defaults_type() -> None:
     for attrs in ('approximate = "yes"', "approximate = 2"):
         with pytest.raises(ParseError, match="must be a bool"):
             parse_graph(GOOD.replace("relu %x", f"gelu %x {{{attrs}}}"))
+
+
+@pytest.mark.parametrize(
+    "name", ["inf", "nan", "true", "none", "f32", "const", "hex", "from", "where", "return", "N.1", "_"]
+)
+def test_symbols_may_be_called_anything(name: str) -> None:
+    b = Builder()
+    x = b.input("x", "f32", (name, 2))
+    graph = b.build(b.broadcast_to(x, shape=(3, name, 2)), b.reshape(x, shape=(f"{name}*2",)))
+    graph.bounds = {name: (0, 7)}
+    round_trip(graph)
+
+
+def test_odd_bytes_of_bools_are_true() -> None:
+    b = Builder()
+    odd = np.arange(40, dtype="u1").view(bool)
+    graph = b.build(b.constant(odd))
+    const = parse_graph(str(graph)).outputs[0].const
+    assert const is not None and const.array.tolist() == [False] + [True] * 39

@@ -242,6 +242,10 @@ def _infer_attention(types: Types, attrs: dict[str, Any], regions: Regions) -> l
     q, k, v = types[:3]
     one_dtype(types[:3])
     _float(types)
+    if attrs["scale"] is not None:
+        if not isinstance(attrs["scale"], (int, float)):
+            raise TypeRefused(f"scale must be a number, not {attrs['scale']!r}")
+        attrs["scale"] = float(attrs["scale"])
     if not (q.rank == k.rank == v.rank) or q.rank < 3:
         raise TypeRefused(f"q, k, v need one rank >= 3, got {q}, {k}, {v}")
     lead = broadcast([q.shape[:-2], k.shape[:-2], v.shape[:-2]])
