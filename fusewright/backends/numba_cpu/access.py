@@ -1,4 +1,4 @@
-"""Element access that lets in-place loops vectorise: ``get`` and ``put``.
+"""What plain loops need below Numba: ``get`` and ``put``, the quick ``fmax`` and ``fmin``, and ``transpose_tile``.
 
 Owns the alias annotations of loops whose every element is read before its only write. Must not know about ops.
 
@@ -11,9 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+from . import twins
+from .lines import tile_side
 from .registry import register
 
 
@@ -61,5 +65,72 @@ def _put_twin(pointer: Any, index: int, value: Any) -> None:
     pointer[index] = value
 
 
+def _extreme(llvm_name: str) -> Any:
+    """NaN-propagating maximum or minimum of floats that may give either zero: a third of the instructions."""
+
+    @intrinsic
+    def run(typingctx: Any, x: Any, y: Any) -> Any:
+        if x != y or x not in (types.float32, types.float64):
+            return None
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = args[0].type
+            name = f"llvm.{llvm_name}.{'f32' if signature.return_type == types.float32 else 'f64'}"
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, kind]), name)
+            return builder.call(function, args, fastmath=("nsz",))
+
+        return x(x, x), codegen
+
+    return run
+
+
+@intrinsic
+def transpose_tile(typingctx: Any, src: Any, at: Any, step: Any, dst: Any, to: Any, pitch: Any) -> Any:
+    """``dst[to + j * pitch + i] = src[at + i * step + j]`` for a whole tile, through registers."""
+    if not isinstance(src, types.CPointer) or src != dst:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = context.get_value_type(src.dtype)
+        size = element.width // 8
+        side = tile_side(size)
+        vector, word = ir.VectorType(element, side), ir.IntType(64)
+
+        def row(pointer: Any, first: Any, stride: Any, i: int) -> Any:
+            index = builder.add(first, builder.mul(stride, ir.Constant(word, i)))
+            return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
+
+        rows = []
+        for i in range(side):
+            loaded = builder.load(row(args[0], args[1], args[2], i))
+            loaded.align = size
+            rows.append(loaded)
+        # A perfect shuffle of the rows, repeated log2(side) times, is the transposition.
+        half = side // 2
+        masks = [
+            ir.Constant(ir.VectorType(ir.IntType(32), side), [k // 2 + base + (k % 2) * side for k in range(side)])
+            for base in (0, half)
+        ]
+        for _ in range(side.bit_length() - 1):
+            rows = [builder.shuffle_vector(rows[i], rows[i + half], mask) for i in range(half) for mask in masks]
+        for i in range(side):
+            stored = builder.store(rows[i], row(args[3], args[4], args[5], i))
+            stored.align = size
+        return context.get_dummy_value()
+
+    i64 = types.int64
+    return types.void(src, i64, i64, dst, i64, i64), codegen
+
+
+def _transpose_tile_twin(src: Any, at: int, step: int, dst: Any, to: int, pitch: int) -> None:
+    side = tile_side(src.dtype.itemsize)
+    for i in range(side):
+        for j in range(side):
+            dst[to + j * pitch + i] = src[at + i * step + j]
+
+
+register("transpose_tile", transpose_tile, _transpose_tile_twin)
+register("fmax", _extreme("maximum"), twins.SCALARS["maximum"])
+register("fmin", _extreme("minimum"), twins.SCALARS["minimum"])
 register("get", get, _get_twin)
 register("put", put, _put_twin)

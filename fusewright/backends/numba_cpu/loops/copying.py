@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from ....core.dims import Extent, ceildiv, compare_eq, product
 from ....ir.types import TensorType
+from ..lines import tile_side
 from ..templates.template import Template, TextBuilder
 from .nest import CHUNK, LINE, address, digits, flat_loop, grain, guess, scaled, split_rows, total
 from .scalar import BITS
 
-TILE = 16  # source elements of one line of a transposed tile
 TILE_RUN = 64  # destination elements of one line of a transposed tile
 
 
@@ -83,26 +83,29 @@ def _transposed(t: TextBuilder, m: Move, axes: list[tuple[Extent, Extent, Extent
     kind = BITS[m.size]
     (na, _, da), (nb, sb, _) = axes[lead], axes[-1]
     others = [(f"i{i}", *a) for i, a in enumerate(axes[:-1]) if i != lead]
-    tiles = ceildiv(na, TILE)
+    side = tile_side(m.size)
+    tiles = ceildiv(na, side)
     t.add(0, "for u in range(start, stop):")
     if tiles == 1:
         t.add(1, f"w = u\na0 = 0\nta = {t.dim(na)}")
     else:
-        t.add(1, f"w = u // {t.dim(tiles)}\na0 = u % {t.dim(tiles)} * {TILE}\nta = min({TILE}, {t.dim(na)} - a0)")
+        t.add(1, f"w = u // {t.dim(tiles)}\na0 = u % {t.dim(tiles)} * {side}\nta = min({side}, {t.dim(na)} - a0)")
     digits(t, 1, "w", [(n, e) for n, e, _, _ in others], {n for n, _, _, _ in others})
     src = total([m.src_base, *(scaled(t, n, s) for n, _, s, _ in others), "a0"])
     dst = total([m.dst_base, *(scaled(t, n, d) for n, _, _, d in others), scaled(t, "a0", da)])
     t.add(1, f"q = {kind}({address('x', src, m.size)})\nr = {kind}({address('out', dst, m.size)})")
-    if isinstance(nb, int) and nb <= TILE:
-        t.add(1, f"for a in range(ta):\n    for b in range({nb}):")
-        t.add(3, f"put(r, {scaled(t, 'a', da)} + b, get(q, {scaled(t, 'b', sb)} + a))")
-    else:
-        n = t.dim(nb)
+    n, one = t.dim(nb), f"put(r, {scaled(t, 'a', da)} + b, get(q, {scaled(t, 'b', sb)} + a))"
+    if isinstance(nb, int) and nb < side:
+        t.add(1, f"for a in range(ta):\n    for b in range({n}):\n        {one}")
+    elif isinstance(na, int) and na < side:
         t.add(1, f"for b0 in range(0, {n}, {TILE_RUN}):")
-        t.add(2, f"b1 = min(b0 + {TILE_RUN}, {n})\nfor a in range(ta):\n    for b in range(b0, b1):")
-        t.add(4, f"put(r, {scaled(t, 'a', da)} + b, get(q, {scaled(t, 'b', sb)} + a))")
+        t.add(2, f"b1 = min(b0 + {TILE_RUN}, {n})\nfor a in range(ta):\n    for b in range(b0, b1):\n        {one}")
+    else:
+        t.add(1, f"done = 0\nif ta == {side}:\n    done = {n} // {side} * {side}\nfor b in range(0, done, {side}):")
+        t.add(2, f"transpose_tile(q, {scaled(t, 'b', sb)}, {t.dim(sb)}, r, b, {t.dim(da)})")
+        t.add(1, f"for a in range(ta):\n    for b in range(done, {n}):\n        {one}")
     units = product(e for _, e, _, _ in others) * tiles
-    return Template(t.source(), t.entry, tuple(t.args), units, grain(guess(nb) * min(guess(na), TILE), 2))
+    return Template(t.source(), t.entry, tuple(t.args), units, grain(guess(nb) * min(guess(na), side), 2))
 
 
 def copy_of(type_: TensorType, operand: int = 0, guard: bool = False) -> Template:

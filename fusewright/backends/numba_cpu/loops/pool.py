@@ -14,7 +14,7 @@ from ....core.dtypes import BOOL, F64
 from ....ir.graph import Node
 from ..templates.template import Template, TextBuilder
 from .nest import digits, grain, guess, strides
-from .scalar import BIT_ZERO, BITS, load, lowest, pointer, register, store
+from .scalar import BIT_ZERO, BITS, extreme, load, lowest, pointer, register, store
 
 UNROLLED = 32  # taps of a window that are written out
 RUN = 64  # positions of one unit of a layout change
@@ -38,7 +38,7 @@ def pool(node: Node) -> list[Template]:
     def combine(a: str, b: str) -> str:
         if mean:
             return f"({a} + {b})"
-        return f"u8({a} | {b})" if dt is BOOL else f"maximum({a}, {b})"
+        return f"u8({a} | {b})" if dt is BOOL else extreme("maximum", dt, a, b)
 
     def give(a: str, count: str) -> str:
         if mean:

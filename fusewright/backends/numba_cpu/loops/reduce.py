@@ -15,7 +15,7 @@ from ..templates.template import Template, TextBuilder
 from .lanes import Lanes
 from .nest import Axis, digits, grain, guess, scaled, split_rows
 from .region import Elements, as_graph, first_operands
-from .scalar import literal, load, lowest, pointer, register, store
+from .scalar import extreme, literal, load, lowest, pointer, register, store
 
 COLUMNS = 256  # accumulators of one unit where the last axis stays
 
@@ -41,7 +41,7 @@ def _kind(name: str, dt: DType, count: str) -> _Kind:
             register(dt),
             lowest(dt, name == "min"),
             lambda v: v,
-            lambda a, b: f"{word}({a}, {b})",
+            lambda a, b: extreme(word, dt, a, b),
             lambda a: store(dt, a),
         )
     sign, unit = ("*", 1) if name == "prod" else ("+", 0)
@@ -132,12 +132,19 @@ def reduce(node: Node) -> list[Template]:
     t.add(indent + 1, f"put(acc, {at}, {kind.combine(f'acc[{at}]', kind.take(value))})")
     t.add(
         1,
-        f"o = {scaled(t, 'row', inner)}\nfor j in range({first}, {past}):\n    put(r, o + j, {kind.give(f'acc[{at}]')})",
+        f"o = {scaled(t, 'row', inner)}\nfor j in range({first}, {past}):\n"
+        f"    put(r, o + j, {kind.give(f'acc[{at}]')})",
     )
     units = product(e for _, e in kept) * parts
     elements = guess(count, 64) * min(guess(inner), COLUMNS)
     flops = last.op.cost(last).flops if last.op.cost else 0
     return [Template(t.source(), t.entry, tuple(t.args), units, grain(elements, work), 8 * COLUMNS, flops)]
+
+
+def _joined(word: str, dt: DType) -> Callable[[str, str], str]:
+    if dt is BOOL:
+        return lambda a, b: f"{word}({a}, {b})"
+    return lambda a, b: extreme(word, dt, a, b)
 
 
 def extreme_position(node: Node) -> list[Template]:
@@ -159,11 +166,20 @@ def extreme_position(node: Node) -> list[Template]:
         better = f"({better} | ((v != v) & (best == best)))"
     count, ptr = t.dim(n), pointer(dt)
     if after == 1:
-        t.add(1, f"q = {ptr}(x + u * {count} * {dt.size})\nat = 0\nif {count} > 0:")
-        t.add(2, f"best = {take.format('q[0]')}\nfor i in range(1, {count}):")
-        t.add(3, f"v = {take.format('q[i]')}\nwins = {better}\nat = select(wins, i, at)\nbest = select(wins, v, best)")
-        t.add(1, "r[u] = at")
-        return [Template(t.source(), t.entry, tuple(t.args), before, grain(guess(n, 512), 3))]
+        # The extreme first, NaN included, then the least position that holds it: both passes run in vectors.
+        word = "maximum" if node.op.name == "argmax" else "minimum"
+        init = ("u8(0)" if sign == ">" else "u8(255)") if dt is BOOL else lowest(dt, sign == "<")
+        top = Lanes("top", kind, n, 0, init, _joined(word, dt))
+        place = Lanes("place", "i64", n, 1024, f"i64({2**62})", lambda a, b: f"minimum({a}, {b})")
+        t.add(1, f"q = {ptr}(x + u * {count} * {dt.size})")
+        top.open(t, 1)
+        top.loop(t, 1, [f"v = {take.format('get(q, j)')}"], "v")
+        top.close(t, 1)
+        place.open(t, 1)
+        hit = "(v == top) | (v != v)" if dt.is_float else "v == top"
+        place.loop(t, 1, [f"v = {take.format('get(q, j)')}"], f"select({hit}, j, i64({2**62}))")
+        t.add(1, f"put(r, u, {place.close(t, 1)})")
+        return [Template(t.source(), t.entry, tuple(t.args), before, grain(guess(n, 512), 4), place.scratch_bytes)]
     parts, first, past = split_rows(t, 1, "row", after, COLUMNS)
     width = t.dim(after)
     zero = literal(dt, 0) if dt is not BOOL else "u8(0)"

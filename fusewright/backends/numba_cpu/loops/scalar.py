@@ -75,6 +75,13 @@ def lowest(dt: DType, largest: bool = False) -> str:
     return literal(dt, info.max if largest else info.min)
 
 
+def extreme(name: str, dt: DType, a: str, b: str) -> str:
+    """``maximum`` or ``minimum`` of two registers; NaN wins."""
+    if dt is BOOL:
+        return f"({a} {'|' if name == 'maximum' else '&'} {b})"
+    return f"{'f' + name[:3] if dt.is_float else name}({a}, {b})"
+
+
 @dataclass(frozen=True, slots=True)
 class Reg:
     """A register: the name (or literal) that holds a value, and the unrounded name that a store may use instead."""
@@ -113,8 +120,8 @@ VOCABULARY = frozenset((*_FLOAT_NAME, *_INT, *_SYMBOL, *_COMPARE, *_LOGIC, *_TES
 _OPERATORS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv",
               ast.Mod: "mod", ast.Pow: "pow"}  # fmt: skip
 _HEAVY = frozenset(
-    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc softplus atan2 pow "
-    "floordiv mod rem".split()
+    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc softplus atan2 "
+    "pow floordiv mod rem".split()
 )
 
 
@@ -236,7 +243,7 @@ def _text(name: str, x: Sequence[str], regs: Sequence[Reg], dt: DType) -> str:
             number = regs[c].number
             if number is not None and not math.isnan(number) and regs[v].number is None:
                 return f"select({x[v]} {sign} {x[c]}, {x[c]}, {x[v]})"
-        return f"{name}({x[0]}, {x[1]})"
+        return extreme(name, dt, x[0], x[1])
     if dt.is_int:
         return _int_text(name, x, dt)
     if name in _SYMBOL:

@@ -88,7 +88,8 @@ def _best(node: Node, k: int, largest: bool) -> Template:
     t.add(1, f"best = p{_key(dt)}(scratch)\nat = pi64(scratch + {8 * FEW})\ncount = 0\nfor i in range({n}):")
     t.add(
         2,
-        f"v = {element}\nfits = count < {k}\nif not fits:\n    w = best[{k - 1}]\n    fits = {_before(dt, 'v', 'w', largest)}",
+        f"v = {element}\nfits = count < {k}\nif not fits:\n    w = best[{k - 1}]\n"
+        f"    fits = {_before(dt, 'v', 'w', largest)}",
     )
     t.add(2, f"if fits:\n    j = min(count, {k - 1})\n    moving = j > 0\n    while moving:")
     t.add(4, f"w = best[j - 1]\nif {_before(dt, 'v', 'w', largest)}:")
