@@ -92,7 +92,10 @@ def _local(rank: int) -> None:
         rows = c.b.reshape(_patches(c, x, kernel, strides, out), shape=(x.shape[0], positions, depth))
         y = c.b.reshape(c.b.einsum(rows, w, equation="npd,pdf->npf"), shape=(x.shape[0], *out, filters))
         if c.has("bias"):
-            y = c.b.add(y, c.w("bias", (*out, filters)))  # channels_last in both formats
+            bias = c.w("bias", (*out, filters))
+            if c.channels_first:  # Keras reads the same numbers as [filters, out...], without moving them
+                bias = c.b.transpose(c.b.reshape(bias, shape=(filters, *out)), perm=(*range(1, rank + 1), 0))
+            y = c.b.add(y, bias)
         return c.from_last(activate_channels_last(c, y))
 
 
