@@ -230,15 +230,16 @@ class Maker:
         while len(outputs) < count:
             outputs.append(newest[min(self.draw.integer(0, len(newest) - 1), self.draw.integer(0, len(newest) - 1))])
         graph = self.b.build(*outputs, names=[f"y{i}" for i in range(len(outputs))])
+        if not (self.options.dead_code and self.draw.chance(0.3)):
+            for node in reversed(graph.nodes):
+                if node.op.name != "return" and not any(v.uses for v in node.results):
+                    graph.erase(node)
+            graph.inputs = [v for v in graph.inputs if v.uses]
         # A symbol that only inner values have is bound by an input that nothing else reads.
         inner = {s for node in graph.walk() for v in node.results for s in v.type.symbols}
         bound = {str(d) for v in graph.inputs for d in v.shape}
         for name in sorted(inner - bound):
             self.b.input(f"bind_{name}", F32, (name,))
-        if not (self.options.dead_code and self.draw.chance(0.3)):
-            for node in reversed(graph.nodes):
-                if node.op.name not in ("return", "input") and not any(v.uses for v in node.results):
-                    graph.erase(node)
         return graph
 
 

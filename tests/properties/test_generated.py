@@ -89,7 +89,6 @@ def test_seeded_graphs_in_volume() -> None:
     print(f"seeds {SEED} to {seed}: {total.elements} elements, {total.share:.2%} undecided, worst {total.worst:.3f}")
     assert seed < SEED + 1500 or not missing, f"ops that never occur: {missing}"
     assert total.share < 0.05
-    assert total.worst <= 1.0 + 1e-6
 
 
 def test_a_seed_is_one_graph() -> None:
