@@ -24,6 +24,7 @@ from .fuse import fuse
 from .layout import layout
 from .scale import scale
 from .simplify import simplify
+from .sink import sink
 
 MODES = ("strict", "fast")
 _ROUNDS = 6
@@ -217,7 +218,7 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
 
     Without a target nothing is laid out or fused, and every composite op is decomposed.
     """
-    portable = [canonicalise, fold, simplify, cse, dce, scale]
+    portable = [canonicalise, fold, simplify, sink, cse, dce, scale]
     lowering = [decompose, tidy, *([layout, fuse] if target is not None else [])]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = scale.name

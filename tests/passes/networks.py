@@ -77,7 +77,20 @@ class Net:
         if kind == "reverse":
             return b.reverse(x, axes=(1,))
         if kind == "transposes":
-            return self.act(b.transpose(b.transpose(x, perm=(0, 3, 1, 2)), perm=(0, 2, 3, 1)))
+            y = b.transpose(x, perm=(0, 3, 1, 2))
+            first = [
+                lambda y: self.act(y),
+                lambda y: b.batch_norm(y, self.weights(c), b.square(self.weights(c)), axis=1),
+                lambda y: b.mul(y, b.reduce_mean(y, axes=(2, 3), keepdims=True)),
+                lambda y: b.add(y, self.weights(c, 1, 1)),
+                lambda y: b.concat(y, b.neg(y), axis=2),
+                lambda y: b.pad(y, low=(0, 0, 1, 0), high=(0, 0, 0, 2)),
+                lambda y: b.slice(y, starts=(0, 0, 1, 0), stops=(None, None, None, None), steps=(1, 1, 1, 2)),
+            ]
+            for step in r.sample(first, r.randrange(4)):
+                y = step(y)
+            y = b.transpose(y, perm=(0, 2, 3, 1))
+            return y if r.random() < 0.9 else self.act(y)
         return b.sub(x, b.reduce_mean(x, axes=(1, 2), keepdims=True))
 
 

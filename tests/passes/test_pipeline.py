@@ -30,9 +30,9 @@ def small() -> Graph:
 def test_default_names_and_portable_cut() -> None:
     p = default_pipeline(FakeTarget())
     assert p.names == (
-        "canonicalise", "fold", "simplify", "cse", "dce", "scale", "decompose", "tidy", "layout", "fuse",
+        "canonicalise", "fold", "simplify", "sink", "cse", "dce", "scale", "decompose", "tidy", "layout", "fuse",
     )  # fmt: skip
-    assert p.portable_names == p.names[:6]
+    assert p.portable_names == p.names[:7]
     assert all(p[name].numerics != "approx" for name in p.names)
 
 
