@@ -118,8 +118,11 @@ def to_const(array: np.ndarray, dt: DType) -> Const | None:
     # A double rounding by way of float32 is harmless here: bf16 has no direct conversion.
     with np.errstate(all="ignore"):
         stored = encode(array.astype(np.float32), dt) if dt is BF16 else array.astype(dt.np)
-    back = np.abs(np.asarray(decode(stored, dt), np.float64))
-    if not np.all(np.isfinite(back)) or np.any((back < _TINY[dt.name]) & (array != 0)):
+    size = np.abs(decode(stored, dt))
+    if not size.max(initial=0) < np.inf:
+        return None
+    small = size < _TINY[dt.name]
+    if small.any() and np.any(array[small]):
         return None
     return Const(np.ascontiguousarray(stored), dt)
 
@@ -140,7 +143,7 @@ def _fold_behind(anchor: Node, ctx: PassContext) -> None:
     factor = _weight_factor(anchor, w, chain.scale)
     if factor is None:
         return ctx.decline(anchor, "the result's channels are not an axis of the weights alone")
-    new_w = to_const(np.asarray(w, np.float64) * factor, result.dtype)
+    new_w = to_const(np.multiply(w, factor, dtype=np.float64), result.dtype)
     new_t = to_const(chain.shift, result.dtype)
     if new_w is None or new_t is None:
         return ctx.decline(anchor, "the scaled weights leave the range of normal numbers")
@@ -185,7 +188,7 @@ def _fold_before(node: Node, ctx: PassContext) -> None:
         factor = np.repeat(s.reshape(groups, -1), w.shape[-1] // groups, axis=0).T
     else:
         return
-    new_w = to_const(np.asarray(w, np.float64) * factor, x.dtype)
+    new_w = to_const(np.multiply(w, factor, dtype=np.float64), x.dtype)
     if new_w is None:
         return ctx.decline(scale, "the scaled weights leave the range of normal numbers")
     assert node.graph is not None
