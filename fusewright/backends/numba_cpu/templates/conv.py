@@ -10,7 +10,7 @@ from ....core.dims import Extent, ceildiv, product
 from .conv_plan import BLOCK, ConvPlan
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .rows import Part, RowWalk, Run, clip_axis, run_length, runs_of
-from .template import Template, TextBuilder, contract_call
+from .template import SUM_TERMS, Template, TextBuilder, contract_call
 
 PANEL_BYTES = 400 * 1024  # weights of one panel beyond this are taken in passes over channel blocks
 PASS_PIXELS = 64  # the least pixels of a unit whose weights are taken in passes
@@ -69,6 +69,12 @@ class _Conv(RowWalk):
         if plan.line or not isinstance(width.out, int):
             return (1, blocks) if plan.line else (4, blocks)
         return max(1, -(-PASS_PIXELS // max(width.out, 1))), blocks
+
+    def _run(self) -> int:
+        """Channel blocks of one partial sum, so that no sum is longer than SUM_TERMS; 0 when all are short enough."""
+        _, height, width = self.plan.axes
+        terms = BLOCK * height.taps * width.taps
+        return 0 if self.in_blocks * terms <= SUM_TERMS else max(1, SUM_TERMS // terms)
 
     def template(self) -> Template:
         plan, t = self.plan, self.text
@@ -215,7 +221,7 @@ class _Conv(RowWalk):
             a_at += f" + {first} * ({self.h} * {self.w} * {BLOCK * size})"
             w_at += f" + {first} * {self.w0 * size}"
             values |= {"n0": "cn" if self.blocks_per_pass else self.in_blocks, "w0": self.w0}
-            values |= {"a0": f"{self.h} * {self.w} * {BLOCK}"}
+            values |= {"a0": f"{self.h} * {self.w} * {BLOCK}", "RUN": self._run()}
             values["nk_last"] = "nkl" if self.blocks_per_pass else self._last_channels()
             if self.blocks_per_pass:
                 row = t.dim(self._part_row())

@@ -14,7 +14,7 @@ from ....core.dtypes import F32, F64, DType
 from ..variants import Variant
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .panels import Tile, pick
-from .template import Template, TextBuilder, contract_call, scalar_access, split_rows
+from .template import SUM_TERMS, Template, TextBuilder, contract_call, scalar_access, split_rows
 
 Rhs = Literal["packed", "direct"]
 PANEL_BYTES = 400 * 1024  # a panel longer than this is cut along k, so that it stays in the second-level cache
@@ -127,7 +127,11 @@ class _Matmul:
         few_rows = isinstance(plan.m, int) and plan.m <= self.tile.rows
         if few_rows or (isinstance(plan.k, int) and plan.k <= most):
             return 0
-        return -(-plan.k // -(-plan.k // most)) if isinstance(plan.k, int) else most
+        most = max(most // SUM_TERMS, 1) * SUM_TERMS
+        if not isinstance(plan.k, int):
+            return most
+        even = -(-plan.k // -(-plan.k // most))
+        return -(-even // SUM_TERMS) * SUM_TERMS
 
     def template(self) -> Template:
         plan, t, columns = self.plan, self.text, self.tile.columns
@@ -203,6 +207,16 @@ class _Matmul:
             ragged = rest % self.tile.width
             self._tiles(indent, vectors, (2 if plan.rhs == "direct" else 1) if ragged else 0, str(rest))
 
+    def _sums(self, count: str, step: str, wk: str) -> dict[str, int | str]:
+        """The loop over k: long sums are taken as partial sums of SUM_TERMS."""
+        if isinstance(self.plan.k, int) and self.plan.k <= SUM_TERMS:
+            return {"nk": count, "nk_last": count}
+        pieces = f"(({count} + {SUM_TERMS - 1}) // {SUM_TERMS})"
+        return {
+            "n0": pieces, "a0": f"{SUM_TERMS} * {step}", "w0": f"{SUM_TERMS} * {wk}", "nk": SUM_TERMS,
+            "nk_last": f"{count} - ({pieces} - 1) * {SUM_TERMS}", "RUN": 1,
+        }  # fmt: skip
+
     def _heights(self) -> list[int]:
         """Every tile height that can occur."""
         m = self.plan.m
@@ -230,7 +244,7 @@ class _Matmul:
         count = "nk" if self.chunk else self.k
         values: dict[str, int | str] = {
             "out": "out", "off": "off", "ch": "n0", "a": "at", "w": "wt", "cols": cols, "ak": step, "wk": wk,
-            "a_px": row, "o_px": self.n, "nk": count, "nk_last": count,
+            "a_px": row, "o_px": self.n, **self._sums(count, step, wk),
             "DT": size, "W": self.tile.width, "NV": vectors, "TAIL": tail, "EPI": self.low.code, **self.low.slots,
         }  # fmt: skip
         if self.chunk:

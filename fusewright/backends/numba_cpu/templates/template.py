@@ -97,6 +97,9 @@ def _call(name: str, neutral: Mapping[str, int], values: Mapping[str, int | str]
     return f"{name}(" + ", ".join(str(values.get(arg, default)) for arg, default in neutral.items()) + ")"
 
 
+SUM_TERMS = 512  # terms that are summed from zero before they join a longer sum
+
+
 def contract_call(values: Mapping[str, int | str]) -> str:
     """The text of one call of the contraction tile; unnamed arguments get their neutral value."""
     return _call("contract_tile", _CONTRACT, values)

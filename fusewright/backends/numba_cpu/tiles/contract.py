@@ -131,7 +131,19 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
 
         return e.loop(run["lo1"], run["hi1"], accs, middle)
 
-    accs = e.loop(e.const(0), run["n0"], accs, outer)
+    def chunk(index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+        """A partial sum of RUN outer iterations, started from zero: its rounding errors stay those of a short sum."""
+        first = e.mul(index, lit["RUN"])
+        past = b.add(first, e.const(lit["RUN"]))
+        stop = b.select(b.icmp_signed("<", past, run["n0"]), past, run["n0"])
+        sums = e.loop(first, stop, [e.splat_const(0.0)] * (rows * vectors), outer)
+        return [b.fadd(total, s) for total, s in zip(totals, sums, strict=True)]
+
+    if lit["RUN"]:
+        count = b.sdiv(b.add(run["n0"], e.const(lit["RUN"] - 1)), e.const(lit["RUN"]))
+        accs = e.loop(e.const(0), count, accs, chunk)
+    else:
+        accs = e.loop(e.const(0), run["n0"], accs, outer)
 
     def finish() -> None:
         out = e.pointer(run["out"])
@@ -184,13 +196,13 @@ def _load_partial(e: Emitter, run: dict[str, ir.Value], rows: int, vectors: int,
 def contract_tile(  # type: ignore[no-untyped-def]
     typingctx, out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
     wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-    DPX,
+    DPX, RUN,
 ):
     """``out[p, n] = epilogue(sum over taps and channels of a * w)``, accumulated in loop order with one FMA each."""
     given = (
         out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
         wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-        DPX,
+        DPX, RUN,
     )
     # fmt: on
     lit = literal_values(LITERAL, given)

@@ -51,7 +51,10 @@ def contract_tile(*args: int) -> None:
             acc[live] = _fma(x[:, None], weights[None, :], acc[live])
 
     with np.errstate(all="ignore"):
+        total = acc
         for i0 in range(g["n0"]):
+            if g["RUN"] and i0 % g["RUN"] == 0:
+                total, acc = (total + acc if i0 else acc), np.zeros_like(acc)
             count = g["nk_last"] if i0 + 1 == g["n0"] else g["nk"]
             for i1 in range(g["lo1"], g["hi1"]):
                 a_row = g["a"] + (i0 * g["a0"] + i1 * g["a1"]) * size
@@ -60,6 +63,8 @@ def contract_tile(*args: int) -> None:
                     live = valid_rows(g, i2) if g["KW"] else list(range(rows))
                     if live:
                         channels(a_row + i2 * g["a2"] * size, w_row + i2 * g["w2"] * size, count, live)
+        if g["RUN"] and g["n0"]:
+            acc = total + acc
         if g["SPLIT"] and g["mode"] & 2:
             view(g["part"], rows * columns, size, True)[:] = acc.reshape(-1)
             return
