@@ -16,7 +16,7 @@ _LAZY = {
     "compile": ("compiler", "compile"),
     "plan": ("compiler", "plan"),
     "check": ("checker", "check"),
-    "import_model": ("compiler", "import_model"),
+    "import_model": ("frontends.source", "import_model"),
     "default_pipeline": ("compiler", "default_pipeline"),
     "load": ("loader", "load"),
     "register_layer": ("frontends.registry", "register_layer"),
@@ -27,7 +27,7 @@ _LAZY = {
     "OpDef": ("ir", "OpDef"),
     "TensorType": ("ir", "TensorType"),
     "define_op": ("ir", "define_op"),
-    "op": ("ir", "op"),
+    "op": ("passes", "op"),
     "parse_graph": ("ir", "parse_graph"),
     "rewrite": ("passes", "rewrite"),
     "graph_pass": ("passes", "graph_pass"),
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from .checker import check as check
     from .compiler import compile as compile
     from .compiler import default_pipeline as default_pipeline
-    from .compiler import import_model as import_model
     from .compiler import plan as plan
     from .core.errors import BundleRefused as BundleRefused
     from .core.errors import CompileRefused as CompileRefused
@@ -68,16 +67,17 @@ if TYPE_CHECKING:
     from .core.errors import VerifyError as VerifyError
     from .frontends.registry import register_layer as register_layer
     from .frontends.registry import register_op as register_op
+    from .frontends.source import import_model as import_model
     from .ir import Builder as Builder
     from .ir import Graph as Graph
     from .ir import OpDef as OpDef
     from .ir import TensorType as TensorType
     from .ir import define_op as define_op
-    from .ir import op as op
     from .ir import parse_graph as parse_graph
     from .loader import load as load
     from .passes import Pipeline as Pipeline
     from .passes import graph_pass as graph_pass
+    from .passes import op as op
     from .passes import rewrite as rewrite
 
 

@@ -22,6 +22,7 @@ from .decompose import decompose
 from .fold import fold
 from .fuse import fuse
 from .layout import layout
+from .localise import localise
 from .scale import scale
 from .simplify import simplify
 from .sink import sink
@@ -218,7 +219,7 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
 
     Without a target nothing is laid out or fused, and every composite op is decomposed.
     """
-    portable = [canonicalise, fold, simplify, sink, cse, dce, scale]
+    portable = [canonicalise, localise, fold, simplify, sink, cse, dce, scale]
     lowering = [decompose, tidy, *([layout, fuse] if target is not None else [])]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = scale.name

@@ -36,9 +36,7 @@ INDEPENDENT = {
     "layer norm": lambda b, x: b.layer_norm(x),
     "concat of features": lambda b, x: b.concat(x, x, axis=1),
     "gather of features": lambda b, x: b.gather(x, b.constant(np.array([2, 0])), axis=1),
-    "fold and unfold": lambda b, x: b.reshape(
-        b.relu(b.reshape(x, shape=(x.shape[0] * 3, 1))), shape=(x.shape[0], 3)
-    ),
+    "fold and unfold": lambda b, x: b.reshape(b.relu(b.reshape(x, shape=(x.shape[0] * 3, 1))), shape=(x.shape[0], 3)),
     "embedding": lambda b, x: b.gather(b.constant(W), b.cast(x, to="i32"), axis=0),
     "cumsum of features": lambda b, x: b.cumsum(x, axis=1),
 }

@@ -17,6 +17,7 @@ from fusewright.passes.cse import cse
 from fusewright.passes.dce import dce
 from fusewright.passes.decompose import decompose
 from fusewright.passes.fold import MAX_BYTES, fold
+from fusewright.passes.localise import localise
 from fusewright.testing import assert_equivalent
 
 F = np.float32
@@ -308,3 +309,22 @@ def test_passes_have_names_and_numerics() -> None:
         assert isinstance(p, Pass) and p.name in repr(p) and p.numerics in ("exact", "reassoc")
     with pytest.raises(RewriteError):
         GraphPass(lambda g, c: None, "", "exact")
+
+
+def test_constants_move_into_the_bodies_that_read_them() -> None:
+    b: Any = Builder()
+    x = b.input("x", "f32", ("T", 2, 4))
+    w = b.constant(np.eye(4, dtype=np.float32))
+    start = b.full((2, 4), 0.0, "f32")
+    types = [start.type, x.type.with_shape((2, 4)), w.type]
+    body = b.region(types, lambda r, h, s, m: r.add(h, r.matmul(s, m)))
+    graph = b.build(b.scan(start, x, w, n_carry=1, n_xs=1, regions=[body]))
+    after, stats = localise.apply(graph)
+    after.verify(level=2)
+    scan = next(n for n in after.nodes if n.op.name == "scan")
+    assert len(scan.operands) == 2 and stats.rewritten == 1
+    inner = next(n for n in scan.regions[0].nodes if n.op.name == "matmul")
+    assert inner.operands[1].const is w.const
+    feeds = {"x": np.arange(24, dtype=np.float32).reshape(3, 2, 4)}
+    for name, value in graph.run(feeds).items():
+        assert np.array_equal(value, after.run(feeds)[name])

@@ -30,9 +30,9 @@ def small() -> Graph:
 def test_default_names_and_portable_cut() -> None:
     p = default_pipeline(FakeTarget())
     assert p.names == (
-        "canonicalise", "fold", "simplify", "sink", "cse", "dce", "scale", "decompose", "tidy", "layout", "fuse",
+        "canonicalise", "localise", "fold", "simplify", "sink", "cse", "dce", "scale", "decompose", "tidy", "layout", "fuse",
     )  # fmt: skip
-    assert p.portable_names == p.names[:7]
+    assert p.portable_names == p.names[:8]
     assert all(p[name].numerics != "approx" for name in p.names)
 
 
@@ -40,7 +40,7 @@ def test_editing_gives_new_pipelines() -> None:
     p = default_pipeline(FakeTarget())
     q = p.after("simplify", RULE).before("fuse", RULE).without("cse")
     assert p.names == default_pipeline(FakeTarget()).names
-    assert q.names[3] == "explog" and q.names[-2] == "explog (2)" and "cse" not in q.names
+    assert q.names[4] == "explog" and q.names[-2] == "explog (2)" and "cse" not in q.names
     assert "explog" in q.portable_names and "explog (2)" not in q.portable_names
     assert p.after("scale", RULE).portable_names[-1] == "explog"
     assert p.without("scale").portable_names[-1] == "dce"

@@ -64,8 +64,7 @@ def may_overwrite(node: Node, operand: int) -> bool:
         return contract.may_overwrite(node, operand)
     if not loops.supports(node):
         return False
-    templates = loops.generate(node)
-    return len(templates) == 1 and operand in templates[0].overwrites
+    return all(operand in template.overwrites for template in loops.generate(node))
 
 
 def cost_of(node: Node) -> Cost:
