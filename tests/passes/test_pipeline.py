@@ -30,7 +30,8 @@ def small() -> Graph:
 def test_default_names_and_portable_cut() -> None:
     p = default_pipeline(FakeTarget())
     assert p.names == (
-        "canonicalise", "localise", "fold", "simplify", "sink", "cse", "dce", "scale", "decompose", "tidy", "layout", "fuse",
+        "canonicalise", "localise", "fold", "simplify", "sink", "cse", "dce", "scale",
+        "decompose", "tidy", "layout", "fuse",
     )  # fmt: skip
     assert p.portable_names == p.names[:8]
     assert all(p[name].numerics != "approx" for name in p.names)
