@@ -60,9 +60,7 @@ def main() -> None:
     bundle = fw.load(args.output)
     loaded = time.perf_counter()
     print(f"model      {args.model.name}: {args.model.stat().st_size / 1e3:.0f} kB, {len(graph.nodes)} nodes")
-    print(
-        f"bundle     {args.output.name}: {args.output.stat().st_size / 1e3:.0f} kB, runs with NumPy alone"
-    )
+    print(f"bundle     {args.output.name}: {args.output.stat().st_size / 1e3:.0f} kB, runs with NumPy alone")
     print(
         f"time       import {imported - start:.2f} s, compile and save {compiled - imported:.2f} s, "
         f"load {1e3 * (loaded - compiled):.1f} ms"
@@ -73,8 +71,11 @@ def main() -> None:
     print(
         f"kernels    {len(report['kernels'])}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     )
-    for kernel in report["kernels"][:4]:
-        print(f"             {kernel['name']}  <-  {kernel['origin']}")
+    fused = [kernel for kernel in report["kernels"] if "<fuse>" in kernel["origin"]]
+    print(f"fused      {len(fused)} kernels do the work of several layers, for example")
+    for kernel in fused[:5]:
+        layers = kernel["origin"].partition("/")[0]
+        print(f"             {kernel['name']} <- {layers}")
     print(
         f"memory     arena {report['arena_bytes'] / 1e3:.0f} kB for one picture "
         f"(lower bound {report['lower_bound_bytes'] / 1e3:.0f} kB), {len(report['in_place'])} values computed in place"
