@@ -13,7 +13,7 @@ from fusewright.backends.numba_cpu.templates.conv import conv
 from fusewright.backends.numba_cpu.templates.conv_any import conv_any
 from fusewright.backends.numba_cpu.templates.conv_plan import plan_conv
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
-from fusewright.backends.numba_cpu.templates.packing import ConvLayout, pack_conv, pad_channels, unpack_conv
+from fusewright.backends.numba_cpu.templates.packing import ConvLayout, conv_layout
 from fusewright.backends.numba_cpu.templates.template import Template
 from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.variants import VARIANTS
@@ -130,13 +130,13 @@ def run_conv(
     out = np.full((logical[0], -(-outputs // 16), *spatial, 16) if blocked[1] else logical, 77, x.dtype)
     arrays: Arrays = {
         ("operand", 0): to_blocked(x) if blocked[0] else x,
-        ("weights", 1): pack_conv(w, plan.layout),
+        ("weights", 1): conv_layout(w.shape, plan.layout).pack(w),
         ("output", 0): out,
     }
-    assert np.array_equal(unpack_conv(arrays["weights", 1], plan.layout), w)
+    assert np.array_equal(conv_layout(w.shape, plan.layout).unpack(arrays["weights", 1]), w)
     for i, (how, value) in enumerate(zip(epilogue.extras, extras, strict=True)):
         if blocked[1] and how == "channel":
-            value = pad_channels(value, 16)
+            value = np.pad(value, (0, -len(value) % 16))
         elif blocked[1] and how == "same":
             value = to_blocked(value)
         arrays["extra", i] = value.copy()
@@ -385,6 +385,6 @@ def test_packing_inverts_exactly(layout: ConvLayout) -> None:
     c, k, g = layout.channels, layout.outputs, layout.groups
     shape = (*layout.spatial, k, g * c) if layout.flip else (*layout.spatial, c, g * k)
     w = np.arange(int(np.prod(shape)), dtype=np.float32).reshape(shape)
-    packed = pack_conv(w, layout)
+    packed = conv_layout(w.shape, layout).pack(w)
     assert packed.shape == layout.shape and packed.size == layout.elements
-    assert np.array_equal(unpack_conv(packed, layout), w)
+    assert np.array_equal(conv_layout(w.shape, layout).unpack(packed), w)

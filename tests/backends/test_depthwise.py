@@ -10,7 +10,7 @@ import pytest
 
 from fusewright.backends.numba_cpu.templates.depthwise import depthwise, plan_depthwise
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
-from fusewright.backends.numba_cpu.templates.packing import pack_depthwise, pad_channels, unpack_depthwise
+from fusewright.backends.numba_cpu.templates.packing import depthwise_layout
 from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate, symbol
@@ -58,12 +58,13 @@ def run(
     spatial = tuple(evaluate(d, env) for d in plan.out_spatial)
     c = x.shape[-1]
     out = np.full((x.shape[0], -(-c // 16), *spatial, 16) if blocked else (x.shape[0], *spatial, c), 77, x.dtype)
-    packed = pack_depthwise(w, plan.block)
-    assert np.array_equal(unpack_depthwise(packed, c), w)
+    layout = depthwise_layout(w.shape, plan.block)
+    packed = layout.pack(w)
+    assert np.array_equal(layout.unpack(packed), w)
     arrays = {("operand", 0): to_blocked(x) if blocked else x, ("weights", 1): packed, ("output", 0): out}
     for i, (how, value) in enumerate(zip(epilogue.extras, extras, strict=True)):
         if blocked:
-            value = pad_channels(value, 16) if how == "channel" else to_blocked(value)
+            value = np.pad(value, (0, -len(value) % 16)) if how == "channel" else to_blocked(value)
         arrays["extra", i] = value
     words = [
         evaluate(arg.value, env) if arg.kind == "dim" else arrays[arg.kind, arg.index].ctypes.data

@@ -9,7 +9,7 @@ import pytest
 
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.matmul import matmul, matmul_scalar, pack_rhs_kernel, plan_matmul
-from fusewright.backends.numba_cpu.templates.packing import pack_rhs, unpack_rhs
+from fusewright.backends.numba_cpu.templates.packing import rhs_layout
 from fusewright.backends.numba_cpu.templates.template import Template
 from fusewright.backends.numba_cpu.tiles.probe import aligned, compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.variants import VARIANTS
@@ -68,7 +68,7 @@ def product(
     arrays = {("operand", 0): a, ("operand", 1): b, ("output", 0): out}
     if plan.rhs == "packed":
         if constant_b:
-            packed = pack_rhs(b, plan.tile.columns, transpose_b)
+            packed = rhs_layout(b.shape, plan.tile.columns, transpose_b).pack(b)
         else:
             packed = aligned(evaluate(plan.packed_elements, env) * dtype.size).view(dtype.np)
             packed[:] = np.nan
@@ -277,6 +277,7 @@ def test_plain_loops(dtype: DType, np_type: Any) -> None:
 @pytest.mark.parametrize("shape,nr,transpose", [((3, 5), 16, False), ((2, 7, 40), 24, True), ((0, 4), 16, False)])
 def test_packing_inverts_exactly(shape: tuple[int, ...], nr: int, transpose: bool) -> None:
     b = np.arange(int(np.prod(shape)), dtype=np.float32).reshape(shape)
-    packed = pack_rhs(b, nr, transpose)
-    back = unpack_rhs(packed, shape[-2] if transpose else shape[-1], transpose)
+    layout = rhs_layout(b.shape, nr, transpose)
+    packed = layout.pack(b)
+    back = layout.unpack(packed)
     assert np.array_equal(back, b) and packed.shape[-1] == nr

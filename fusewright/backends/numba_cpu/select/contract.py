@@ -18,10 +18,10 @@ from ..templates.conv_any import conv_any
 from ..templates.conv_plan import ConvPlan, plan_conv
 from ..templates.depthwise import DepthwisePlan, depthwise, plan_depthwise
 from ..templates.matmul import MatmulPlan, matmul, matmul_scalar, pack_rhs_kernel, plan_matmul
+from ..templates.packing import conv_layout, depthwise_layout, rhs_layout
 from ..templates.template import Arg, Template
 from ..variants import VARIANTS, Variant
 from .epilogue import ANCHORS, Contraction, read, read_region
-from .layouts import conv_layout, depthwise_layout, rhs_layout
 from .words import Chosen, Word, bound
 
 _TILED = (F32, F64)

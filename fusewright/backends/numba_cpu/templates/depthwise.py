@@ -26,8 +26,8 @@ UNIT_FLOPS = 60_000
 class DepthwisePlan:
     """What text and packing share.
 
-    The weights are ``packing.pack_depthwise(w, plan.block)``. In blocked form per-channel extras are padded to whole
-    blocks of 16 (``packing.pad_channels``).
+    The weights are packed by ``packing.depthwise_layout(shape, plan.block)``. In blocked form per-channel extras are
+    zero padded to whole blocks of 16.
     """
 
     rows: int

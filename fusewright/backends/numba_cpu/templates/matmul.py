@@ -60,7 +60,7 @@ def plan_matmul(
 ) -> MatmulPlan:
     """Choose tile, right-hand mode and batch loops.
 
-    ``rhs`` is ``packed`` (constant: ``packing.pack_rhs(b, plan.tile.columns, transpose_b)``; run time: the
+    ``rhs`` is ``packed`` (constant: ``packing.rhs_layout(shape, plan.tile.columns, transpose_b)``; run time: the
     ``pack_rhs_kernel`` into a buffer of ``packed_elements``) or ``direct`` (the operand itself).
     """
     k = a_shape[-2] if transpose_a else a_shape[-1]

@@ -1,38 +1,20 @@
-"""Packed layouts of constant weights, and their exact inverses.
+"""How kernels want their constant weights: panels and blocks as exact moves.
 
-Owns the arithmetic of panels. Must not know about files or kernels.
+Owns the layouts as core.layout.Layout, which packs, unpacks and repacks. Must not know about files or kernels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from ....core.layout import Layout, Move
 
 
 def ceil_to(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-def pack_rhs(b: Array, nr: int, transpose: bool = False) -> Array:
-    """``[..., K, N]`` (``[..., N, K]`` when transposed) -> ``[..., ceil(N/nr), K, nr]``, zero padded."""
-    if transpose:
-        b = np.swapaxes(b, -1, -2)
-    *lead, k, n = b.shape
-    panels = -(-n // nr)
-    padded = np.zeros((*lead, k, panels * nr), b.dtype)
-    padded[..., :n] = b
-    return np.ascontiguousarray(np.moveaxis(padded.reshape(*lead, k, panels, nr), -2, -3))
-
-
-def unpack_rhs(packed: Array, n: int, transpose: bool = False) -> Array:
-    """The exact inverse of ``pack_rhs``."""
-    *lead, panels, k, nr = packed.shape
-    b = np.moveaxis(packed, -3, -2).reshape(*lead, k, panels * nr)[..., :n]
-    return np.ascontiguousarray(np.swapaxes(b, -1, -2) if transpose else b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,65 +51,51 @@ class ConvLayout:
         return int(np.prod(self.shape))
 
 
-def pack_conv(w: Array, layout: ConvLayout) -> Array:
-    """A kernel as ``layout`` says.
+def rhs_layout(shape: Sequence[int], nr: int, transposed: bool) -> Layout:
+    """``[..., K, N]`` (``[..., N, K]`` when transposed) as ``[..., ceil(N/nr), K, nr]``, zero padded."""
+    lead = tuple(range(len(shape) - 2))
+    *head, k, n = (*shape[:-2], shape[-1], shape[-2]) if transposed else shape
+    panels, rank = -(-n // nr), len(shape)
+    moves: list[Move] = [("transpose", (*lead, rank - 1, rank - 2))] if transposed else []
+    moves += [
+        ("pad", (*head, k, panels * nr)),
+        ("reshape", (*head, k, panels, nr)),
+        ("transpose", (*lead, rank - 1, rank - 2, rank)),
+    ]
+    return Layout(shape, moves)
 
-    ``w`` is ``spatial..., C/groups, K`` (output channel ``g * K/groups + j``) or, with ``flip``, the transposed
+
+def conv_layout(shape: Sequence[int], want: ConvLayout) -> Layout:
+    """A convolution's kernel as ``want`` says.
+
+    It is ``spatial..., C/groups, K`` (output channel ``g * K/groups + j``) or, with ``flip``, the transposed
     convolution's ``spatial..., K/groups, C`` (input channel ``g * C/groups + c``).
     """
-    rank, taps = len(layout.spatial), layout.spatial
-    c, k, g, nr = layout.channels, layout.outputs, layout.groups, layout.nr
-    if layout.flip:
-        w = np.moveaxis(w.reshape(*taps, k, g, c), (rank, rank + 1, rank + 2), (rank + 2, rank + 1, rank))
+    rank, taps = len(want.spatial), want.spatial
+    c, k, g, nr = want.channels, want.outputs, want.groups, want.nr
+    cp = ceil_to(c, want.block) if want.block else c
+    moves: list[Move] = [("reshape", (*taps, c, g, k))]
+    if want.flip:
+        moves = [("reshape", (*taps, k, g, c)), ("transpose", (*range(rank), rank + 2, rank + 1, rank))]
+    moves.append(("pad", (*taps, cp, g, want.panels * nr)))
+    if want.block:
+        moves.append(("reshape", (*taps, cp // want.block, want.block, g, want.panels, nr)))
+        moves.append(("transpose", (rank + 2, rank + 3, rank, *range(rank), rank + 1, rank + 4)))
     else:
-        w = w.reshape(*taps, c, g, k)
-    cp = ceil_to(c, layout.block) if layout.block else c
-    padded = np.zeros((*taps, cp, g, layout.panels * nr), w.dtype)
-    padded[..., :c, :, :k] = w
-    if layout.block:
-        split = padded.reshape(*taps, cp // layout.block, layout.block, g, layout.panels, nr)
-        axes = (rank + 2, rank + 3, rank, *range(rank), rank + 1, rank + 4)
-    else:
-        split = padded.reshape(*taps, c, g, layout.panels, nr)
-        axes = (rank + 1, rank + 2, *range(rank), rank, rank + 3)
-    return np.ascontiguousarray(split.transpose(axes))
+        moves.append(("reshape", (*taps, c, g, want.panels, nr)))
+        moves.append(("transpose", (rank + 1, rank + 2, *range(rank), rank, rank + 3)))
+    return Layout(shape, moves)
 
 
-def unpack_conv(packed: Array, layout: ConvLayout) -> Array:
-    """The exact inverse of ``pack_conv``."""
-    rank, taps = len(layout.spatial), layout.spatial
-    c, k, g = layout.channels, layout.outputs, layout.groups
-    packed = packed.reshape(layout.shape)
-    if layout.block:
-        axes = (*range(3, 3 + rank), 2, 3 + rank, 0, 1, 4 + rank)
-    else:
-        axes = (*range(2, 2 + rank), 2 + rank, 0, 1, 3 + rank)
-    cp = ceil_to(c, layout.block) if layout.block else c
-    w = packed.transpose(axes).reshape(*taps, cp, g, layout.panels * layout.nr)[..., :c, :, :k]
-    if layout.flip:
-        moved = np.moveaxis(w, (rank + 2, rank + 1, rank), (rank, rank + 1, rank + 2))
-        return np.ascontiguousarray(moved.reshape(*taps, k, g * c))
-    return np.ascontiguousarray(w.reshape(*taps, c, g * k))
-
-
-def pack_depthwise(w: Array, block: int) -> Array:
-    """``kh, kw, 1, C`` (multiplier 1; any spatial rank) -> ``[ceil(C/block), taps..., block]``, zero padded."""
-    *taps, one, c = w.shape
-    if one != 1:
-        raise ValueError(f"a depthwise kernel has shape (..., 1, C), not {w.shape}")
-    padded = np.zeros((*taps, ceil_to(c, block)), w.dtype)
-    padded[..., :c] = w[..., 0, :]
-    return np.ascontiguousarray(np.moveaxis(padded.reshape(*taps, -1, block), -2, 0))
-
-
-def unpack_depthwise(packed: Array, channels: int) -> Array:
-    """The exact inverse of ``pack_depthwise``."""
-    moved = np.moveaxis(packed, 0, -2)
-    return np.ascontiguousarray(moved.reshape(*moved.shape[:-2], -1)[..., None, :channels])
-
-
-def pad_channels(values: Array, block: int) -> Array:
-    """A per-channel vector with zeros up to whole blocks, as epilogues of blocked layouts read it."""
-    out = np.zeros(ceil_to(len(values), block), values.dtype)
-    out[: len(values)] = values
-    return out
+def depthwise_layout(shape: Sequence[int], block: int) -> Layout:
+    """``taps..., 1, C`` as ``[ceil(C/block), taps..., block]``, zero padded."""
+    *taps, _, c = shape
+    rank, blocks = len(taps), -(-c // block)
+    return Layout(
+        shape,
+        [
+            ("pad", (*taps, 1, blocks * block)),
+            ("reshape", (*taps, blocks, block)),
+            ("transpose", (rank, *range(rank), rank + 1)),
+        ],
+    )
