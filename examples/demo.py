@@ -71,6 +71,7 @@ def main() -> None:
     print(
         f"kernels    {len(report['kernels'])}: " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     )
+    reused = sum(1 for row in report["in_place"] if row["reused"])
     fused = [kernel for kernel in report["kernels"] if "<fuse>" in kernel["origin"]]
     print(f"fused      {len(fused)} kernels do the work of several layers, for example")
     for kernel in fused[:5]:
@@ -78,7 +79,7 @@ def main() -> None:
         print(f"             {kernel['name']} <- {layers}")
     print(
         f"memory     arena {report['arena_bytes'] / 1e3:.0f} kB for one picture "
-        f"(lower bound {report['lower_bound_bytes'] / 1e3:.0f} kB), {len(report['in_place'])} values computed in place"
+        f"(lower bound {report['lower_bound_bytes'] / 1e3:.0f} kB), {reused} values computed in place"
     )
 
     x = preprocess(draw_face())

@@ -42,8 +42,9 @@ def main() -> None:
             for kernel in report["kernels"]:
                 cost = f"{kernel['flops']:>12} flops {kernel['bytes']:>10} bytes"
                 print(f"  {kernel['kind']:<12} {cost}  {kernel['origin']}")
-            for reuse in report["in_place"]:
-                print(f"  in place: {reuse['value']} over {reuse['reused']}: {reuse['why']}")
+            for row in report["in_place"]:
+                place = f"over {row['reused']}" if row["reused"] else "in memory of its own"
+                print(f"  {row['value']} {place}: {row['why']}")
 
 
 if __name__ == "__main__":

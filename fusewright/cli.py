@@ -418,7 +418,10 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
     for target in manifest.targets:
         print(f"target {target.name} (needs {', '.join(target.features) or 'nothing special'})")
         print_report(reports[target.name])
-        print_table(reports[target.name]["kernels"])
+        if reports[target.name]["kernels"] != reports[manifest.targets[0].name]["kernels"]:
+            print_table(reports[target.name]["kernels"])
+    if manifest.targets:
+        print_table(reports[manifest.targets[0].name]["kernels"])
     print_table([{"member": name, "bytes": size} for name, size in sizes.items()])
     return DONE
 

@@ -38,11 +38,13 @@ def print_signature(signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> Non
 def print_report(report: Mapping[str, Any]) -> None:
     kernels = report["kernels"]
     fused = sum(1 for kernel in kernels if "<fuse>" in kernel["origin"])  # the origin names the passes that made it
+    # The list also says for every other value why it got memory of its own.
+    reused = sum(1 for row in report["in_place"] if row["reused"])
     at = ", ".join(f"{name}={value}" for name, value in (report.get("dims") or {}).items())
     print(f"  kernels  {len(kernels)} ({fused} fused)")
     print(
         f"  arena    {bytes_text(report['arena_bytes'])}{f' at {at}' if at else ''}"
-        f" (lower bound {bytes_text(report['lower_bound_bytes'])}), {len(report['in_place'])} values in place"
+        f" (lower bound {bytes_text(report['lower_bound_bytes'])}), {reused} values in place"
     )
     print(f"  numerics {report['numerics']}")
 

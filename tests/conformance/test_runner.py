@@ -67,17 +67,17 @@ class Stuck(Worker):
 
 
 @pytest.mark.parametrize(
-    ("script", "detail"),
+    ("script", "limit", "detail"),
     [
-        ("input(); import os; os.kill(os.getpid(), 11)", "signal 11"),
-        ("input(); import os; os._exit(3)", "exit code 3"),
-        ("import time; time.sleep(60)", "no answer"),
+        ("input(); import os; os.kill(os.getpid(), 11)", 60.0, "signal 11"),
+        ("input(); import os; os._exit(3)", 60.0, "exit code 3"),
+        ("import time; time.sleep(60)", 0.5, "no answer"),
     ],
 )
-def test_a_crash_or_a_hang_is_an_outcome(script: str, detail: str) -> None:
+def test_a_crash_or_a_hang_is_an_outcome(script: str, limit: float, detail: str) -> None:
     worker = Stuck()
     worker.script = script
-    answer = worker.ask({"key": "x"}, limit=3.0)
+    answer = worker.ask({"key": "x"}, limit=limit)
     assert answer["outcome"] == "crashed"
     assert detail in answer["detail"]
     assert worker.process is None
