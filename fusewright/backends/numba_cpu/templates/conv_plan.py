@@ -64,7 +64,8 @@ class ConvPlan:
     """Everything that text and packing need.
 
     The weights are packed by ``packing.conv_layout(shape, plan.layout)``. Blocked tensors are
-    ``[N, C/16, spatial..., 16]``; per-channel extras of a blocked result have ``channel_extent`` elements (zero padded to whole blocks).
+    ``[N, C/16, spatial..., 16]``; per-channel extras of a blocked result have ``channel_extent`` elements, zero padded
+    to whole blocks.
     """
 
     tile: Tile
