@@ -72,8 +72,9 @@ class Check:
 def check(source: Any, against: Any = None, feeds: Mapping[str, Any] | None = None) -> Check:
     """List everything in ``source`` that cannot be compiled, all at once; optionally compare values.
 
-    ``against`` is an ``.npz`` path or {name: array} with the model's inputs and any inner values or outputs (matched by
-    value name), or a live Keras model (called with ``feeds``). Raises InputRefused when ``against`` cannot be used.
+    ``against`` is an ``.npz`` path or {name: array} with the model's inputs and any inner values or outputs (by value
+    name or layer; ``x0, x1...`` and ``y0, y1...`` are inputs and outputs by position), or a live Keras model (called
+    with ``feeds``). Raises InputRefused when ``against`` cannot be used.
     """
     try:
         graph = source if isinstance(source, Graph) else import_model(source)
@@ -147,11 +148,11 @@ def _live_values(graph: Graph, model: Any, feeds: Mapping[str, Any] | None) -> d
 
 def _compare(graph: Graph, values: Mapping[str, np.ndarray], found: Check) -> None:
     feeds = _match_inputs(graph, values)
-    names = dict(zip(graph.outputs, graph.output_names, strict=True))
+    names = {v: (name, f"y{i}") for i, (v, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True))}
 
     def watch(node: Node, results: list[np.ndarray]) -> None:
         for v, got in zip(node.results, results, strict=True):
-            keys = [k for k in (names.get(v), v.name, node.origin.layer) if k and k in values]
+            keys = [k for k in (*names.get(v, ()), v.name, node.origin.layer) if k and k in values]
             if keys and found.first_divergence is None and node.graph is graph:
                 if values[keys[0]].shape == got.shape or v in names:
                     found.compared += 1
