@@ -115,8 +115,8 @@ class _Lowering:
         return While(head, self._address(step.condition), self._steps(step.body), step.value)
 
     def _run(self, step: p.Run) -> list[Step]:
-        node, places = step.node, self.program.places
-        fixed = {i: self._const(v) for i, v in enumerate(node.operands) if places[v].kind == "constant"}
+        node = step.node
+        fixed = {i: const for i, v in enumerate(node.operands) if (const := self._fixed(v)) is not None}
         out: list[Step] = []
         contents = [self.temp_content + i for i in range(len(step.temps))]
         self.temp_content += len(step.temps)
@@ -124,8 +124,20 @@ class _Lowering:
             out.append(self._call(chosen, node, step.temps, contents, str(node.origin)))
         return out
 
+    def _fixed(self, v: Value) -> Const | None:
+        """The contents of ``v`` in its own shape where every run of its kernel reads the same ones."""
+        place = self.program.places[v]
+        if place.kind != "constant" or place.trip is not None:
+            return None  # a scanned constant: each trip reads another slice
+        const = self.program.constants[place.index].const
+        if const is None or const.array.shape == v.shape:
+            return const
+        # A view of a constant that was too large to fold.
+        fits = v.dtype is const.dtype and all(isinstance(d, int) for d in v.shape)
+        return Const(const.array.reshape(v.shape), const.dtype) if fits else None  # type: ignore[arg-type]
+
     def _const(self, v: Value) -> Const:
-        const = self.program.constants[self.program.places[v].index].const
+        const = self._fixed(v)
         if const is None:
             raise CompileRefused(f"%{v.name} is not a constant")
         return const
