@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...core.dims import Extent
 from ...core.errors import CompileRefused
 from ...core.layout import Layout
 from ...core.plan import Arg as PlanArg
@@ -217,10 +216,10 @@ class _Lowering:
         digest = hashlib.sha256(repr((chosen.text, chosen.fastmath)).encode()).hexdigest()[:16]
         symbol = f"{chosen.name}_{digest}"
         self.sources.setdefault(symbol, KernelSource(symbol, chosen.text, chosen.fastmath))
-        moved: Extent = chosen.bytes
-        key = (symbol, str(chosen.flops), str(moved), chosen.scratch)
+        kind = "copy" if node is None else str(node.attrs["kind"] if node.op.name == "fused" else node.op.kind)
+        key = (symbol, kind, str(chosen.flops), str(chosen.bytes), chosen.scratch)
         if key not in self.kernels:
             self.kernels[key] = self.plan.add_kernel(
-                chosen.name, symbol, chosen.name, chosen.flops, moved, chosen.scratch
+                chosen.name, symbol, kind, chosen.flops, chosen.bytes, chosen.scratch
             )
         return self.kernels[key]
