@@ -173,6 +173,16 @@ def test_loop_bodies_are_fed_three_times() -> None:
     assert {v.runs for v in check_kernels(*build("branches")) if "tanh" in v.name} == {3}
 
 
+def test_filling_lanes_are_fed_as_nan_and_stay_inside() -> None:
+    graph, feeds = build("filling_lanes")
+    final, _ = fw.default_pipeline().run(graph)
+    walk = kernels._Walk(final)
+    out = walk.run(feeds)
+    fed = [a for job in walk.jobs() if "conv_blocked" in kernels.describe(job.node) for a in job.operands]
+    assert any(np.isnan(a).any() for a in fed)
+    assert not any(np.isnan(a).any() for a in out.values())
+
+
 def test_a_wrong_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = kernels._run_native
 
