@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import BF16, FLOATS, DType
+from ..core.dtypes import BF16, FLOATS, DType, decode
 from ..ir.builder import Builder
 from ..ir.graph import Graph, Node, Origin, Value
 from ..ir.ops._common import broadcast
@@ -174,7 +174,9 @@ def zero_padding(node: Node) -> bool:
 @rule("pad into convolution", "conv")
 def _pad_into_conv(node: Node, b: Any) -> Value | None:
     pad = node.operands[0].producer
-    if not zero_padding(pad):
+    weights = node.operands[1].const
+    if not zero_padding(pad) or weights is None or not np.isfinite(decode(weights.array, weights.dtype)).all():
+        # A zero of the input times an infinity is NaN; the padding of a convolution is no input.
         return None
     low, high = pad.attrs["low"], pad.attrs["high"]
     if any(d != 0 for d in (low[0], high[0], low[-1], high[-1])):

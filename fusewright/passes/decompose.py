@@ -8,7 +8,9 @@ from __future__ import annotations
 from ..core.errors import RewriteError
 from ..ir.builder import Builder
 from ..ir.graph import Graph, Node, Origin, Value
+from ..ir.target import Target
 from .base import PassContext, erase_dead, graph_pass, subgraphs
+from .fold import inline
 
 _DEEPEST = 16
 
@@ -33,6 +35,21 @@ def expand(node: Node, name: str = "decompose") -> list[Node]:
     return made[::-1]
 
 
+def _unfuse(graph: Graph, ctx: PassContext, target: Target) -> None:
+    """A group that the model brought along and no kernel computes falls apart; fusion groups its nodes anew."""
+    found = True
+    while found:
+        found = False
+        for g in subgraphs(graph):
+            for node in g.nodes:
+                if node.op.name == "fused" and not target.supports(node):
+                    for old, new in zip(node.results, inline(node.regions[0], list(node.operands), node), strict=True):
+                        g.replace(old, new)
+                    erase_dead(node)
+                    ctx.rewrote("fused")
+                    found = True
+
+
 @graph_pass(numerics="reassoc", name="decompose")
 def decompose(graph: Graph, ctx: PassContext) -> None:
     """Expand every composite op that the target does not support, recursively.
@@ -40,6 +57,8 @@ def decompose(graph: Graph, ctx: PassContext) -> None:
     Elementwise ones are always expanded: fusion puts their pieces into whatever kernel stands next to them.
     """
     target = ctx.target
+    if target is not None:
+        _unfuse(graph, ctx, target)
     for g in subgraphs(graph):
         work = [(node, 0) for node in g.nodes if node.op.decompose is not None]
         while work:

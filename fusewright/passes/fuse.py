@@ -45,6 +45,8 @@ class _Fuser:
 
     def contract(self, anchor: Node) -> None:
         """Take the elementwise chain behind ``anchor`` into it, as far as the target can."""
+        if anchor.op.name != "matmul" and anchor.operands[1].const is None:
+            return self.ctx.decline(anchor, "only convolutions of constant weights have an epilogue")
         closed = self._epilogue(anchor)
         for size in reversed(closed):
             nodes = self.grown[:size]

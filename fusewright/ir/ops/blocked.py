@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import TypeRefused
-from ..graph import Graph, Node
+from ..graph import Graph, Node, Value
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
 from ._common import Arrays, same
@@ -146,11 +146,20 @@ def _cost_conv(node: Node) -> Cost:
     return Cost(out.size * size, x.type.nbytes + w.type.nbytes + out.nbytes)
 
 
+def _decompose_conv(b: Any, operands: Sequence[Value], attrs: Attrs) -> Value:
+    """The plain convolution between reorders: for weights made at run time, or blocks that no kernel has."""
+    x, w = operands
+    if attrs["x_blocked"]:
+        x = b.from_blocked(x, channels=w.shape[-2] * attrs["groups"])
+    plain = {k: attrs[k] for k in ("strides", "pads", "dilations", "groups")}
+    return b.to_blocked(b.conv(x, w, **plain), block=attrs["block"])
+
+
 define_op(
     OpDef(
         "conv_blocked", ("x", "w"), "window", _infer_conv, _eval_conv,
         attrs={"strides": 1, "pads": None, "dilations": 1, "groups": 1, "block": 16, "x_blocked": True},
-        bound=_bound_conv, cost=_cost_conv,
+        bound=_bound_conv, cost=_cost_conv, decompose=_decompose_conv,
         doc="conv with a blocked result; x is blocked, or plain with x_blocked=False (first layers with few channels); "
         "w stays [kernel..., C/groups, filters].",
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...core.dims import Extent, extent
-from ...core.dtypes import FLOATS, I64
+from ...core.dtypes import F32, FLOATS, I64
 from ...core.errors import TypeRefused
 from ..graph import Graph, Node, Value
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
@@ -152,11 +152,15 @@ def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
 def decompose(b: Any, operands: Sequence[Value], attrs: Attrs) -> Value:
     """One axis after the other: nearest gathers, the rest contracts with a constant matrix, or lerps when symbolic."""
     x = operands[0]
+    dtype = x.dtype
+    if dtype.size < 4 and attrs["method"] != "nearest":
+        # Weights and steps in between are float32, as in the interpreter.
+        x = b.cast(x, to=F32)
     for axis, n in enumerate(attrs["sizes"], 1):
         if x.shape[axis] == n and attrs["method"] != "nearest":
             continue
         x = _resize_axis(b, x, axis, n, attrs)
-    return x
+    return x if x.dtype is dtype else b.cast(x, to=dtype)
 
 
 def _resize_axis(b: Any, x: Value, axis: int, n: Extent, attrs: Attrs) -> Value:

@@ -105,25 +105,43 @@ def _padded(x: np.ndarray, pads: Sequence[tuple[int, int]], value: Any = 0) -> n
     return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value) if any(map(any, pads)) else x
 
 
+def _tap_within(
+    tap: Sequence[int], size: Sequence[int], out: Sequence[int], attrs: Attrs
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """(results, inputs) that meet at a tap: a tap outside the input adds nothing, whatever its weight is."""
+    results, inputs = [slice(None)], [slice(None)]
+    for t, n, o, d, s, (low, _) in zip(
+        tap, size, out, attrs["dilations"], attrs["strides"], attrs["pads"], strict=True
+    ):
+        at = t * d - low  # the input under the first result
+        first = max(-(at // s), 0)
+        last = max(min((n - 1 - at) // s + 1, o), first)
+        results.append(slice(first, last))
+        inputs.append(slice(at + first * s, at + (last - 1) * s + 1 if last > first else at + first * s, s))
+    return (*results, slice(None)), (*inputs, slice(None))
+
+
 def conv_arrays(x: np.ndarray, w: np.ndarray, attrs: Attrs) -> np.ndarray:
-    """Convolution of concrete arrays, tap by tap, in the arrays' dtype."""
-    kernel, groups = w.shape[:-2], attrs["groups"]
-    x = _padded(x, attrs["pads"])
+    """Convolution of concrete arrays, tap by tap, in the arrays' dtype. Padding is no input: inf beside it is no NaN."""
+    kernel, groups, size = w.shape[:-2], attrs["groups"], x.shape[1:-1]
     out = [
-        (n - ((k - 1) * d + 1)) // s + 1
-        for n, k, d, s in zip(x.shape[1:-1], kernel, attrs["dilations"], attrs["strides"], strict=True)
+        (n + low + high - ((k - 1) * d + 1)) // s + 1
+        for n, k, d, s, (low, high) in zip(
+            size, kernel, attrs["dilations"], attrs["strides"], attrs["pads"], strict=True
+        )
     ]
     y = np.zeros((x.shape[0], *out, w.shape[-1]), x.dtype)
+    cin, cout = w.shape[-2], w.shape[-1] // groups
     for tap in _taps(kernel):
-        part = x[_tap_slice(tap, out, attrs)]
+        results, inputs = _tap_within(tap, size, out, attrs)
+        part = x[inputs]
         if groups == 1:
-            y += part @ w[tap]
-        elif w.shape[-2] == 1:
-            y += np.repeat(part, w.shape[-1] // groups, -1) * w[tap][0]
+            y[results] += part @ w[tap]
+        elif cin == 1:
+            y[results] += np.repeat(part, cout, -1) * w[tap][0]
         else:
-            cin, cout = w.shape[-2], w.shape[-1] // groups
             for g in range(groups):
-                y[..., g * cout : (g + 1) * cout] += (
+                y[(*results[:-1], slice(g * cout, (g + 1) * cout))] += (
                     part[..., g * cin : (g + 1) * cin] @ w[tap][:, g * cout : (g + 1) * cout]
                 )
     return y

@@ -17,6 +17,7 @@ from .. import loops
 from ..templates.template import Arg, Template
 from ..variants import Variant
 from . import contract
+from .epilogue import read
 from .words import Chosen, Word, bound
 
 
@@ -46,7 +47,17 @@ def supports(node: Node) -> bool:
     """There is a kernel for ``node`` as it stands."""
     if registered_kernel(node.op.name, "cpu") is not None:
         return True
-    return contract.supports(node) if contract.contracts(node) else loops.supports(node)
+    if contract.contracts(node):
+        return contract.supports(node) and _weights_suffice(node)
+    return loops.supports(node)
+
+
+def _weights_suffice(node: Node) -> bool:
+    """Blocked convolutions and those with a tail need constant weights: the plain loops can do neither."""
+    found = read(node)
+    if found is None or found.anchor.op.name == "matmul" or node.op.name in ("conv", "conv_transpose"):
+        return True
+    return node.operands[found.operands[1]].const is not None
 
 
 def workspace(node: Node) -> tuple[Extent, ...]:
