@@ -176,7 +176,7 @@ def real_lanes(node: Node) -> int | None:
 def from_lanes(a: np.ndarray, channels: int) -> np.ndarray:
     """The real channels of a blocked array, blocks and lanes merged on the last axis."""
     flat = np.moveaxis(a, 1, -2)
-    return flat.reshape((*flat.shape[:-2], -1))[..., :channels]
+    return flat.reshape((*flat.shape[:-2], flat.shape[-2] * flat.shape[-1]))[..., :channels]
 
 
 def _fill_lanes(a: np.ndarray, channels: int) -> np.ndarray:
