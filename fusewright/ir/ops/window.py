@@ -122,7 +122,7 @@ def _tap_within(
 
 
 def conv_arrays(x: np.ndarray, w: np.ndarray, attrs: Attrs) -> np.ndarray:
-    """Convolution of concrete arrays, tap by tap, in the arrays' dtype. Padding is no input: inf beside it is no NaN."""
+    """Convolution of concrete arrays, tap by tap, in the arrays' dtype. Padding is no input: inf * padding adds 0."""
     kernel, groups, size = w.shape[:-2], attrs["groups"], x.shape[1:-1]
     out = [
         (n + low + high - ((k - 1) * d + 1)) // s + 1

@@ -14,6 +14,7 @@ from ....ir.opdef import Cost
 from ....ir.types import TensorType
 from ...registry import registered_kernel
 from .. import loops
+from ..templates.conv_plan import BLOCK
 from ..templates.template import Arg, Template
 from ..variants import Variant
 from . import contract
@@ -48,15 +49,17 @@ def supports(node: Node) -> bool:
     if registered_kernel(node.op.name, "cpu") is not None:
         return True
     if contract.contracts(node):
-        return contract.supports(node) and _weights_suffice(node)
+        return contract.supports(node) and _as_tiles_want(node)
     return loops.supports(node)
 
 
-def _weights_suffice(node: Node) -> bool:
-    """Blocked convolutions and those with a tail need constant weights: the plain loops can do neither."""
+def _as_tiles_want(node: Node) -> bool:
+    """Blocked convolutions and those with a tail need constant weights and our block: the plain loops do neither."""
     found = read(node)
     if found is None or found.anchor.op.name == "matmul" or node.op.name in ("conv", "conv_transpose"):
         return True
+    if found.anchor.attrs.get("block", BLOCK) != BLOCK:
+        return False
     return node.operands[found.operands[1]].const is not None
 
 
@@ -71,6 +74,8 @@ def may_overwrite(node: Node, operand: int) -> bool:
     """Every variant's kernel reads each element of ``operand`` before its only write to that place."""
     if registered_kernel(node.op.name, "cpu") is not None:
         return False
+    if node.op.kind != "elementwise" and node.operands.count(node.operands[operand]) > 1:
+        return False  # as its other operand it is read in another order
     if contract.contracts(node):
         return contract.may_overwrite(node, operand)
     if not loops.supports(node):
