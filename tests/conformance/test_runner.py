@@ -7,10 +7,11 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from run import Worker, drops
+from run import Worker, drops, sampled
 
 from case import Case, judge, judge_all
 
@@ -84,13 +85,22 @@ def test_a_crash_or_a_hang_is_an_outcome(script: str, limit: float, detail: str)
 
 
 def test_drops() -> None:
-    before = {"passed": 2, "wrong": 0, "crashed": 0, "not_passed": {}}
-    cases = {"a": {"outcome": "passed", "detail": ""}, "b": {"outcome": "refused", "detail": "why"}}
-    assert drops("s", {"passed": 2, "wrong": 0, "crashed": 0, "cases": cases}, before) == []
-    assert any(
-        "b: refused" in line for line in drops("s", {"passed": 1, "wrong": 0, "crashed": 0, "cases": cases}, before)
-    )
-    assert drops("s", {"passed": 2, "wrong": 1, "crashed": 0, "cases": cases}, before)
+    def ran(**outcomes: str) -> dict[str, Any]:
+        counts = {bad: sum(o == bad for o in outcomes.values()) for bad in ("passed", "wrong", "crashed")}
+        return {**counts, "cases": {key: {"outcome": o, "detail": "why"} for key, o in outcomes.items()}}
+
+    before = {"passed": 2, "wrong": 1, "crashed": 0, "not_passed": {"c": "wrong", "d": "refused"}}
+    assert drops("s", ran(a="passed", b="passed", c="wrong", d="refused"), before) == []
+    assert drops("s", ran(a="passed"), before) == []  # a sample
+    assert any("b: refused" in line for line in drops("s", ran(a="passed", b="refused"), before))
+    assert drops("s", ran(a="passed", d="wrong"), before)
+    assert drops("s", ran(a="crashed"), before)
+
+
+def test_sampled() -> None:
+    keys = [str(i) for i in range(100)]
+    assert sampled(keys, 0) == sampled(keys, 34) == keys
+    assert sampled(keys, 4) == ["0", "25", "50", "75"]
 
 
 def test_the_whole_runner(tmp_path: Path, repository: Path) -> None:
