@@ -91,7 +91,7 @@ def feeds_for(model: Any, batch: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     pixels = any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
     low, high = (0, 255) if pixels else (-1, 1)
-    shapes = [(batch, *(16 if d is None else d for d in x.shape[1:])) for x in model.inputs]
+    shapes = [(batch, *(96 if d is None else d for d in x.shape[1:])) for x in model.inputs]
     return [rng.uniform(low, high, s).astype(np.float32) for s in shapes]
 
 
