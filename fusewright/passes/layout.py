@@ -37,7 +37,10 @@ class _Layout:
         self.twins: dict[Value, Twin] = {}
 
     def run(self) -> None:
-        for node in list(self.graph.nodes):
+        nodes = list(self.graph.nodes)
+        # Dead code that was there before is not this pass's business.
+        idle = {n for n in nodes if not any(v.uses for v in n.results)}
+        for node in nodes:
             if node.graph is None or len(node.results) != 1:
                 continue
             if node.op.name == "from_blocked" and node.operands[0].shape[-1] == self.block:
@@ -51,7 +54,7 @@ class _Layout:
                 self.adopt(node, twin)
         for plain, twin in list(self.twins.items()):
             for v in (plain, twin.value):
-                if v.producer.graph is not None:
+                if v.producer.graph is not None and v.producer not in idle:
                     erase_dead(v.producer)
 
     def builder(self, node: Node) -> Builder:

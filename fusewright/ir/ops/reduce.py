@@ -49,6 +49,9 @@ def _lowest(dt: np.dtype[Any], largest: bool) -> Any:
 def _evaluator(name: str) -> Callable[[Arrays, Attrs, EvalContext], np.ndarray]:
     def evaluate(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
         x, axes, keep = a[0], attrs["axes"], attrs["keepdims"]
+        if not axes:
+            # NumPy would start a sum at 0 and so lose the sign of -0.
+            return np.asarray(x)
         with np.errstate(all="ignore"):
             if name == "sum":
                 out = np.sum(x, axis=axes, keepdims=keep, dtype=x.dtype)
