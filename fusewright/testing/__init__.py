@@ -1,12 +1,18 @@
 """The tester's kit: typed random graphs, feeds, and an oracle with error bounds. Needs ``fusewright[testing]``."""
 
 from . import samples
+from .arena import MemoryFault, PlainTarget, check_memory
+from .check import CheckReport, PassFailure, check_graph, check_pass
 from .draw import Draw, HypothesisDraw, SeededDraw
 from .feeds import bindings, contents, feeds
 from .graphs import Maker, Options, build, graphs, random_graph
 from .oracle import Mismatch, Verdict, assert_equivalent, check_array, check_outputs
+from .properties import PROPERTIES
+from .reduce import reduce_graph
 
 __all__ = [
-    "Draw", "HypothesisDraw", "Maker", "Mismatch", "Options", "SeededDraw", "Verdict", "assert_equivalent", "bindings",
-    "build", "check_array", "check_outputs", "contents", "feeds", "graphs", "random_graph", "samples",
+    "CheckReport", "Draw", "HypothesisDraw", "Maker", "MemoryFault", "Mismatch", "Options", "PROPERTIES",
+    "PassFailure", "PlainTarget", "SeededDraw", "Verdict", "assert_equivalent", "bindings", "build", "check_array",
+    "check_graph", "check_memory", "check_outputs", "check_pass", "contents", "feeds", "graphs", "random_graph",
+    "reduce_graph", "samples",
 ]  # fmt: skip
