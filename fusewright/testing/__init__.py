@@ -8,11 +8,12 @@ from .feeds import bindings, contents, feeds
 from .graphs import Maker, Options, build, graphs, random_graph
 from .oracle import Mismatch, Verdict, assert_equivalent, check_array, check_outputs
 from .properties import PROPERTIES
+from .prove import Counterexample, Proof, prove
 from .reduce import reduce_graph
 
 __all__ = [
-    "CheckReport", "Draw", "HypothesisDraw", "Maker", "MemoryFault", "Mismatch", "Options", "PROPERTIES",
-    "PassFailure", "PlainTarget", "SeededDraw", "Verdict", "assert_equivalent", "bindings", "build", "check_array",
-    "check_graph", "check_memory", "check_outputs", "check_pass", "contents", "feeds", "graphs", "random_graph",
-    "reduce_graph", "samples",
+    "CheckReport", "Counterexample", "Draw", "HypothesisDraw", "Maker", "MemoryFault", "Mismatch", "Options",
+    "PROPERTIES", "PassFailure", "PlainTarget", "Proof", "SeededDraw", "Verdict", "assert_equivalent", "bindings",
+    "build", "check_array", "check_graph", "check_memory", "check_outputs", "check_pass", "contents", "feeds", "graphs",
+    "prove", "random_graph", "reduce_graph", "samples",
 ]  # fmt: skip
