@@ -10,19 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import lazy
 from ..core.errors import ImportRefused
 from ..ir.graph import Graph
 from .formats.hdf5 import MAGIC as HDF5_MAGIC
 from .formats.limits import DEFAULT, ImportLimits
 from .keras import import_keras, is_live_model
+from .tensorflow import import_tensorflow
 
 Kind = Literal["keras", "saved_model", "graph_def", "checkpoint", "onnx", "tf_object", "tflite", "bundle"]
 _HEAD = 4096
 _NOT_YET: dict[str, tuple[str, str]] = {
-    "saved_model": ("a TensorFlow SavedModel", "pass the Keras model that it was exported from"),
-    "graph_def": ("a frozen TensorFlow graph", "pass the Keras model that it was made from"),
-    "checkpoint": ("a TensorFlow 1 checkpoint", "pass the Keras model that it was made from"),
-    "onnx": ("an ONNX model", "pass the Keras model that it was exported from"),
     "tf_object": ("a TensorFlow function or module", "pass the Keras model"),
 }
 
@@ -128,6 +126,28 @@ def import_model(
                     "unused-option", where, f"{option}= does not apply to Keras models", f"leave {option} out"
                 )
         return import_keras(source, inputs=inputs, outputs=outputs, weights=weights, shapes=shapes, limits=limits)
+    if kind == "onnx":
+        for option, value in (("signature", signature), ("weights", weights)):
+            if value is not None:
+                raise ImportRefused(
+                    "unused-option", where, f"{option}= does not apply to ONNX models", f"leave {option} out"
+                )
+        # Loaded now, because it alone needs the onnx package.
+        onnx_frontend: Any = lazy("frontends.onnx")
+        found: Graph = onnx_frontend.import_onnx(
+            source, inputs=inputs, outputs=outputs, feeds=feeds, shapes=shapes, base_dir=base_dir, limits=limits
+        )
+        return found
+    if kind in ("saved_model", "graph_def", "checkpoint"):
+        for option, given in (("weights", weights), ("base_dir", base_dir)):
+            if given is not None:
+                raise ImportRefused(
+                    "unused-option", where, f"{option}= does not apply to TensorFlow models", f"leave {option} out"
+                )
+        return import_tensorflow(
+            Path(source), kind, inputs=inputs, outputs=outputs, signature=signature, feeds=feeds, shapes=shapes,
+            limits=limits,
+        )  # fmt: skip
     if kind == "tflite":
         raise ImportRefused(
             "unsupported-format",

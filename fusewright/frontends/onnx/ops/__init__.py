@@ -1,0 +1,22 @@
+"""Lowerings of ONNX operators, by family; importing this package fills the table in ``call``."""
+
+from . import (
+    activation,
+    control,
+    elementwise,
+    indexing,
+    matmul,
+    norm,
+    quant,
+    reduce,
+    resize,
+    rnn,
+    shape,
+    signal,
+    window,
+)
+
+__all__ = [
+    "activation", "control", "elementwise", "indexing", "matmul", "norm", "quant", "reduce", "resize", "rnn", "shape",
+    "signal", "window",
+]  # fmt: skip
