@@ -1,0 +1,74 @@
+"""TensorFlow models -> Graph: frozen graphs, SavedModels, TF1 checkpoints.
+
+Owns the public entry ``import_tensorflow``. Must not import TensorFlow or protobuf: files are read as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ...core.errors import FusewrightError, ImportRefused
+from ...ir.graph import Graph
+from ..formats.filebytes import read_file
+from ..formats.limits import DEFAULT, ImportLimits
+from . import control as _control
+from . import ops as _ops
+from . import schema
+from .graphdef import parse_graph_def
+from .importer import Request, build, graph_request
+from .savedmodel import checkpoint_request, saved_model_request
+from .wire import Reader
+
+Kind = Literal["saved_model", "graph_def", "checkpoint"]
+
+
+def import_tensorflow(
+    source: Path,
+    kind: Kind,
+    *,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    signature: str | None = None,
+    feeds: Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Any] | None = None,
+    limits: ImportLimits = DEFAULT,
+) -> Graph:
+    """The graph of a TensorFlow file or folder.
+
+    ``inputs`` and ``outputs`` name tensors (``node`` or ``node:1``), or a signature's inputs and outputs; a graph may
+    be cut at any tensor. ``feeds`` binds inputs at import, ``shapes`` gives or fixes shapes. Raises ImportRefused only.
+    """
+    where = Path(source).name
+    try:
+        request = _request(Path(source), kind, inputs, outputs, signature, feeds, limits)
+        return build(request, shapes)
+    except ImportRefused:
+        raise
+    except FusewrightError as e:
+        raise ImportRefused("ill-typed", where, str(e)) from e
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError) as e:
+        # The last line of the promise that a damaged file has one kind of error, wherever it does its harm.
+        raise ImportRefused("malformed", where, f"the graph is not valid ({type(e).__name__}: {e})") from e
+
+
+def _request(
+    path: Path, kind: Kind, inputs: Any, outputs: Any, signature: str | None, feeds: Any, limits: ImportLimits
+) -> Request:
+    if kind == "saved_model":
+        folder = path if path.is_dir() else path.parent
+        return saved_model_request(folder, inputs, outputs, signature, feeds, limits)
+    if signature is not None:
+        raise ImportRefused("unused-option", path.name, "signature= applies to SavedModels", "leave signature out")
+    if kind == "checkpoint":
+        return checkpoint_request(path, inputs, outputs, feeds, limits)
+    if path.suffix.lower() == ".pbtxt":
+        raise ImportRefused("unsupported-format", path.name, "a graph in text form is not supported", "save it as .pb")
+    data = read_file(path, limits)
+    proto = Reader(path.name, limits).decode(schema.GRAPH, data)
+    return graph_request(parse_graph_def(proto, path.name, limits, len(data)), inputs, outputs, feeds)
+
+
+__all__ = ["import_tensorflow"]
+_ = (_control, _ops)

@@ -1,0 +1,6 @@
+"""Image ops: resizing, colour, crops.
+
+Owns TensorFlow's coordinate conventions.
+"""
+
+from __future__ import annotations

@@ -1,0 +1,39 @@
+"""Ops that are refused on purpose, with the reason.
+
+Owns the words. An op that is neither here nor lowered is refused as having no lowering.
+"""
+
+from __future__ import annotations
+
+from ..lower import RANDOM, REFUSED
+
+_RANDOM = "random numbers differ from call to call, which a bundle's results never do"
+_TABLE = "lookup tables are not supported"
+_STRING = "strings are not supported"
+_DEPENDENT = "the extent of its result depends on values, which is not supported yet"
+
+for _name in (
+    "RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal", "RandomShuffle", "RandomGamma",
+    "RandomPoisson", "RandomPoissonV2", "Multinomial", "ParameterizedTruncatedNormal", "StatelessRandomUniform",
+    "StatelessRandomUniformV2", "StatelessRandomNormal", "StatelessRandomNormalV2", "StatelessTruncatedNormal",
+    "StatelessRandomUniformInt", "StatelessRandomGetKeyCounter", "StatelessMultinomial", "RandomCrop",
+):  # fmt: skip
+    REFUSED[_name] = f"{_name}: {_RANDOM}"
+    RANDOM.add(_name)
+for _name in (
+    "HashTable", "HashTableV2", "LookupTableFind", "LookupTableFindV2", "LookupTableImportV2", "MutableHashTableV2",
+    "InitializeTableV2", "InitializeTableFromTextFileV2", "LookupTableSizeV2",
+):  # fmt: skip
+    REFUSED[_name] = f"{_name}: {_TABLE}"
+for _name in (
+    "AsString", "StringJoin", "StringSplit", "StringSplitV2", "StringToHashBucketFast", "StaticRegexReplace",
+    "RegexReplace", "StringLower", "StringUpper", "StringToNumber", "DecodeJpeg", "DecodePng", "DecodeRaw",
+    "ParseExample", "ParseExampleV2", "StringLength", "Substr", "StringFormat", "ReadFile",
+):  # fmt: skip
+    REFUSED[_name] = f"{_name}: {_STRING}"
+for _name in (
+    "Unique", "UniqueV2", "UniqueWithCounts", "Where", "BooleanMask", "NonMaxSuppression", "NonMaxSuppressionV2",
+    "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5", "CombinedNonMaxSuppression", "ListDiff",
+    "DynamicPartition", "SparseFillEmptyRows", "RaggedRange", "RaggedTensorToTensor",
+):  # fmt: skip
+    REFUSED[_name] = f"{_name}: {_DEPENDENT}"

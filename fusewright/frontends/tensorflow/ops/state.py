@@ -1,0 +1,66 @@
+"""Sources and state: constants, placeholders, variables.
+
+Owns reading variables through their handles. Nothing is ever written: assignments have no lowering.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ....core.errors import ImportRefused
+from ..lower import Ctx, op
+from ..tensors import STRING, array_of, decoded, strings_of
+from ..values import Item, Resource, Strings, Tensor
+
+
+@op("Const", "HostConst", raw=True)
+def _const(c: Ctx) -> Any:
+    proto = c.tensor_proto("value")
+    if proto.get("dtype") == STRING:
+        return Strings(strings_of(proto, c.where, c.limits))
+    array, kind = array_of(proto, c.where, c.limits, c.lowerer.graph.file_bytes)
+    return Tensor.known(decoded(array, kind), kind)
+
+
+@op("Placeholder", "PlaceholderV2", raw=True)
+def _placeholder(c: Ctx) -> Any:
+    raise ImportRefused(
+        "no-such-input", c.where, "the outputs need this placeholder, which is not among the inputs",
+        f"add it to inputs=, or bind it with feeds={{{c.node.name!r}: ...}}",
+    )  # fmt: skip
+
+
+@op("NoOp", "Assert", raw=True)
+def _nothing(c: Ctx, *items: Item) -> Any:
+    return []
+
+
+@op("VarHandleOp", raw=True)
+def _handle(c: Ctx) -> Any:
+    if c.scope.path:
+        raise c.refuse("a variable made inside a function has no stored value")
+    return Resource(c.node.name)
+
+
+def _contents(c: Ctx, name: str) -> Tensor:
+    found = c.lowerer.variables(name)
+    if found is None:
+        raise ImportRefused(
+            "weights", c.where, f"the variable {name!r} has no stored value",
+            "import the SavedModel or checkpoint that holds it, or bind it with feeds=",
+        )  # fmt: skip
+    return found
+
+
+@op("ReadVariableOp", raw=True)
+def _read(c: Ctx, handle: Item) -> Any:
+    if not isinstance(handle, Resource) or handle.kind != "variable":
+        raise c.refuse("reads something that is no variable")
+    return _contents(c, handle.key)
+
+
+@op("VariableV2", "Variable", raw=True)
+def _variable(c: Ctx) -> Any:
+    if c.scope.path:
+        raise c.refuse("a variable made inside a function has no stored value")
+    return _contents(c, c.node.name)

@@ -1,0 +1,262 @@
+"""SavedModel folders and TF1 checkpoints -> a request to import.
+
+Owns tags, signatures and which stored tensor each variable is. Must not know ops' meanings beyond restoring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import ImportRefused
+from ..formats.filebytes import read_file
+from ..formats.limits import DEFAULT, ImportLimits
+from . import schema
+from .bundle import Bundle
+from .graphdef import Attrs, Ref, TFGraph, TFNode, parse_graph_def, parse_ref
+from .importer import Entry, Request, entry_of, graph_request
+from .tensors import decoded, dtype_of, shape_of, strings_of
+from .values import Tensor
+from .wire import Message, Reader
+
+_ASSIGN = ("AssignVariableOp", "Assign")
+_PASS = ("Identity", "Cast", "ReadVariableOp")
+_HANDLES = ("VarHandleOp", "VariableV2", "Variable")
+
+
+def read_saved_model(path: Path, limits: ImportLimits) -> tuple[Message, int]:
+    """(the MetaGraph to serve, the file's size)."""
+    where = "saved_model.pb"
+    if not (path / where).is_file():
+        if (path / "saved_model.pbtxt").is_file():
+            raise ImportRefused("unsupported-format", path.name, "a SavedModel in text form is not supported")
+        raise ImportRefused("unsupported-format", path.name, "there is no saved_model.pb in the folder")
+    data = read_file(path / where, limits)
+    proto = Reader(where, limits).decode(schema.SAVED_MODEL, data)
+    graphs = proto.get("meta_graphs", [])
+    if not graphs:
+        raise ImportRefused("malformed", where, "the file holds no graph")
+    serving = [g for g in graphs if "serve" in g.get("info", {}).get("tags", [])]
+    return (serving or graphs)[0], len(data)
+
+
+def saved_model_request(
+    path: Path,
+    inputs: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    signature: str | None,
+    feeds: Mapping[str, Any] | None,
+    limits: ImportLimits = DEFAULT,
+) -> Request:
+    """A signature of a SavedModel: inputs and outputs by its names, sorted."""
+    meta, size = read_saved_model(path, limits)
+    graph = parse_graph_def(meta.get("graph", {}), "saved_model.pb", limits, size)
+    bundle = None
+    if (path / "variables" / "variables.index").is_file():
+        bundle = Bundle(path / "variables" / "variables", limits)
+    variables = variable_reader(graph, bundle, meta.get("saver", {}), limits)
+    signatures = {k: v for k, v in meta.get("signatures", {}).items() if not k.startswith("__saved_model")}
+    if signature is None and "serving_default" not in signatures and len(signatures) != 1 and outputs is not None:
+        request = graph_request(graph, inputs, outputs, feeds)
+        request.variables = variables
+        return request
+    name = signature or ("serving_default" if "serving_default" in signatures else next(iter(signatures), ""))
+    if name not in signatures:
+        raise ImportRefused(
+            "no-such-signature", name or path.name, "the model has no such signature",
+            f"it has {', '.join(sorted(signatures)) or 'none'}",
+        )  # fmt: skip
+    return _signature_request(graph, signatures[name], inputs, outputs, feeds, variables, limits)
+
+
+def _signature_request(
+    graph: TFGraph,
+    signature: Message,
+    inputs: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    feeds: Mapping[str, Any] | None,
+    variables: Callable[[str], Tensor | None],
+    limits: ImportLimits,
+) -> Request:
+    ins, outs = signature.get("inputs", {}), signature.get("outputs", {})
+    bound: dict[Ref, Any] = {}
+    for name, value in (feeds or {}).items():
+        if name not in ins:
+            raise ImportRefused(
+                "no-such-input", name, "the signature has no such input", f"it has {', '.join(sorted(ins))}"
+            )
+        bound[_tensor(graph, ins[name], name)] = value
+    entries = []
+    for name in inputs if inputs is not None else sorted(ins):
+        if name in (feeds or {}):
+            continue
+        if name not in ins:
+            raise ImportRefused(
+                "no-such-input", name, "the signature has no such input", f"it has {', '.join(sorted(ins))}"
+            )
+        info = ins[name]
+        ref = _tensor(graph, info, name)
+        entries.append(
+            Entry(name, ref, dtype_of(info.get("dtype", 0), name), shape_of(info.get("shape"), name, limits))
+        )
+    wanted = []
+    for name in outputs if outputs is not None else sorted(outs):
+        if name not in outs:
+            raise ImportRefused(
+                "no-such-output", name, "the signature has no such output", f"it has {', '.join(sorted(outs))}"
+            )
+        wanted.append((name, _tensor(graph, outs[name], name)))
+    if not wanted:
+        raise ImportRefused(
+            "no-such-output", graph.name, "the signature has no outputs", "choose another with signature="
+        )
+    return Request(graph, entries, wanted, bound, variables)
+
+
+def _tensor(graph: TFGraph, info: Message, name: str) -> Ref:
+    text = info.get("name", "")
+    if not text:
+        raise ImportRefused("unsupported-dtype", name, "sparse and composite tensors are not supported")
+    ref = parse_ref(text, name)
+    if ref.node not in graph.nodes:
+        raise ImportRefused("malformed", name, f"the signature names {text!r}, which is not in the graph")
+    return ref
+
+
+# -- variables ---------------------------------------------------------------------------------------------------------
+
+
+def variable_reader(
+    graph: TFGraph, bundle: Bundle | None, saver: Message, limits: ImportLimits
+) -> Callable[[str], Tensor | None]:
+    """node of a variable -> its contents. The key is what the restore operation assigns to that node.
+
+    Names are not enough: an exported Keras model names a variable ``conv2d/kernel_1`` in the graph and
+    ``variables/3/.ATTRIBUTES/VARIABLE_VALUE`` in the checkpoint.
+    """
+    keys: dict[str, str] | None = None
+    made: dict[str, Tensor] = {}
+
+    def read(name: str) -> Tensor | None:
+        nonlocal keys
+        if bundle is None:
+            return None
+        if name not in made:
+            if keys is None:
+                keys = restored(graph, saver)
+            key = keys.get(name)
+            if key is None:
+                node = graph.nodes[name]
+                shared = Attrs(node, limits).s("shared_name", "") if node.op in _HANDLES else ""
+                key = next((k for k in (shared, name) if k and k in bundle), None)
+            if key is None:
+                return None
+            array, kind = bundle.read(key)
+            made[name] = Tensor.known(decoded(array, kind), kind)
+        return made[name]
+
+    return read
+
+
+def restored(graph: TFGraph, saver: Message) -> dict[str, str]:
+    """Variable node -> checkpoint key, read off the restore function, or off a TF1 graph's restore nodes."""
+    out: dict[str, str] = {}
+    name = saver.get("restore_op_name", "").partition(":")[0]
+    node = graph.nodes.get(name)
+    if node is not None and "f" in node.attrs:
+        function = graph.functions.get(Attrs(node, graph.limits).function("f"))
+        if function is not None:
+            given = {arg: ref for (arg, _), ref in zip(function.args, node.inputs, strict=False)}
+            for handle, key in _assigned(function.nodes, graph.limits):
+                target = _root(graph.nodes, given.get(handle, Ref(handle)))
+                if target in graph.nodes:
+                    out[target] = key
+    for handle, key in _assigned(graph.nodes, graph.limits):
+        out.setdefault(handle, key)
+    return out
+
+
+def _assigned(nodes: Mapping[str, TFNode], limits: ImportLimits) -> Iterator[tuple[str, str]]:
+    """(variable, key) for every assignment of a restored tensor."""
+    keys: dict[str, list[str]] = {}
+    for node in nodes.values():
+        if node.op not in _ASSIGN or len(node.inputs) < 2:
+            continue
+        source = node.inputs[1]
+        seen: set[str] = set()
+        while source.node in nodes and nodes[source.node].op in _PASS and source.node not in seen:
+            seen.add(source.node)
+            if not nodes[source.node].inputs:
+                break
+            source = nodes[source.node].inputs[0]
+        restore = nodes.get(source.node)
+        if restore is None or restore.op != "RestoreV2" or len(restore.inputs) < 3:
+            continue
+        if source.node not in keys:
+            names = nodes.get(restore.inputs[1].node)
+            if names is None or names.op != "Const":
+                keys[source.node] = []
+            else:
+                stored = strings_of(Attrs(names, limits).tensor_proto("value"), names.name, limits)
+                keys[source.node] = [s.decode("utf-8", "replace") for s in stored]
+        if 0 <= source.index < len(keys[source.node]):
+            yield _root(nodes, node.inputs[0]), keys[source.node][source.index]
+
+
+def _root(nodes: Mapping[str, TFNode], ref: Ref) -> str:
+    """The node behind identities."""
+    name, seen = ref.node, set()
+    while name in nodes and nodes[name].op == "Identity" and nodes[name].inputs and name not in seen:
+        seen.add(name)
+        name = nodes[name].inputs[0].node
+    return name
+
+
+# -- TF1 checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def checkpoint_request(
+    path: Path,
+    inputs: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    feeds: Mapping[str, Any] | None,
+    limits: ImportLimits = DEFAULT,
+) -> Request:
+    """A TF1 checkpoint: prefix (or its .index, .meta or .data file, or the folder). The graph is in the .meta file."""
+    prefix = _prefix(path, limits)
+    meta_path = prefix.with_name(prefix.name + ".meta")
+    if not meta_path.is_file():
+        raise ImportRefused(
+            "no-model", prefix.name, "the checkpoint holds weights only: there is no .meta file beside it",
+            "export a SavedModel, or import the model's own file",
+        )  # fmt: skip
+    data = read_file(meta_path, limits)
+    meta = Reader(meta_path.name, limits).decode(schema.META_GRAPH, data)
+    graph = parse_graph_def(meta.get("graph", {}), meta_path.name, limits, len(data))
+    request = graph_request(graph, inputs, outputs, feeds)
+    request.variables = variable_reader(graph, Bundle(prefix, limits), meta.get("saver", {}), limits)
+    return request
+
+
+def _prefix(path: Path, limits: ImportLimits) -> Path:
+    if path.is_dir():
+        text = bytes(read_file(path / "checkpoint", limits)[: 1 << 16]).decode("utf-8", "replace")
+        for line in text.splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model_checkpoint_path":
+                # Only the base name: a path in a file is never followed.
+                name = value.strip().strip('"').replace("\\", "/").rpartition("/")[2]
+                if name in ("", ".", ".."):
+                    break
+                return path / name
+        raise ImportRefused("malformed", path.name, "the checkpoint file names no checkpoint")
+    name = path.name
+    for suffix in (".index", ".meta"):
+        if name.endswith(suffix):
+            return path.with_name(name.removesuffix(suffix))
+    head, data, _ = name.partition(".data-")
+    return path.with_name(head) if data else path
+
+
+__all__ = ["checkpoint_request", "entry_of", "read_saved_model", "saved_model_request"]
