@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import __version__, lazy
 from .backends.numba_cpu.bundle import compile_cpu, cpu_target
 from .core.errors import CompileRefused
@@ -51,6 +53,10 @@ def compile(
     targets = _targets(target)
     if numerics not in NUMERICS:
         raise CompileRefused(f"numerics={numerics!r} is not one of {', '.join(NUMERICS)}")
+    if pipeline is not None and not isinstance(pipeline, Pipeline):
+        raise CompileRefused(f"pipeline is what fw.default_pipeline() gives, not {type(pipeline).__name__}")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise CompileRefused(f"threads={threads!r} is a positive int or None")
     note("import", 0, 1)
     graph = source if isinstance(source, Graph) else import_model(source)
     note("import", 1, 1)
@@ -124,8 +130,8 @@ def _cpus() -> int:
 
 
 def _targets(target: str | Sequence[str]) -> list[str]:
-    names = [target] if isinstance(target, str) else list(target)
-    unknown = [n for n in names if not n.startswith("cpu")]
+    names = [target] if isinstance(target, str) or not isinstance(target, Sequence) else list(target)
+    unknown = [n for n in names if not isinstance(n, str) or not n.startswith("cpu")]
     if unknown or not names:
         raise CompileRefused(
             f"target {unknown[0] if unknown else target!r} is not available; this version compiles for 'cpu'"
@@ -136,6 +142,8 @@ def _targets(target: str | Sequence[str]) -> list[str]:
 def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None) -> Graph:
     """The graph with fixed symbols replaced and bounded ones noted."""
     dims = dims or {}
+    if not isinstance(dims, Mapping):
+        raise CompileRefused(f"dims is a dict like {{'N': 8}}, not {dims!r}")
     unknown = [d for d in dims if d not in graph.symbols]
     if unknown:
         known = ", ".join(graph.symbols) or "none"
@@ -143,20 +151,25 @@ def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None)
     fixed: dict[str, int] = {}
     bounds: dict[str, tuple[int, int | None]] = {}
     for name, value in dims.items():
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            fixed[name] = value
-        elif (
-            isinstance(value, tuple)
-            and len(value) == 2
-            and value[0] >= 0
-            and (value[1] is None or value[1] >= value[0])
-        ):
-            bounds[name] = value
-        else:
-            raise CompileRefused(f"dims[{name!r}] = {value!r} must be an int >= 0 or (low, high)")
+        if isinstance(value, tuple) and len(value) == 2:
+            low, high = _extent(value[0]), _extent(value[1])
+            if low is not None and (value[1] is None or high is not None and high >= low):
+                bounds[name] = (low, high)
+                continue
+        elif (size := _extent(value)) is not None:
+            fixed[name] = size
+            continue
+        raise CompileRefused(f"dims[{name!r}] = {value!r} must be an int >= 0 or (low, high)")
     out = specialise(graph, fixed)
     out.bounds.update(bounds)
     return out
+
+
+def _extent(value: Any) -> int | None:
+    """``value`` as an extent, or None when it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        return None
+    return int(value) if value >= 0 else None
 
 
 def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, Sequence[str]]:

@@ -108,7 +108,9 @@ def test_fixed_and_bounded_symbols(graph):
         bounded(images(5))
 
 
-@pytest.mark.parametrize("dims", [{"M": 2}, {"N": -1}, {"N": "2"}, {"N": (3, 2)}, {"N": True}])
+@pytest.mark.parametrize(
+    "dims", [{"M": 2}, {"N": -1}, {"N": "2"}, {"N": (3, 2)}, {"N": True}, {"N": (1, "2")}, {"N": 1.5}, ["N"]]
+)
 def test_bad_dims_are_refused(graph, dims):
     with pytest.raises(fw.CompileRefused):
         fw.compile(graph, dims=dims)
@@ -121,6 +123,9 @@ def test_unknown_targets_and_modes_are_refused(graph):
         fw.compile(graph, target="cpu-mmx")
     with pytest.raises(fw.CompileRefused, match="sloppy"):
         fw.compile(graph, numerics="sloppy")
+    for wrong in ({"target": None}, {"target": [1]}, {"pipeline": "cpu"}, {"threads": 0}, {"threads": "2"}):
+        with pytest.raises(fw.CompileRefused):
+            fw.compile(graph, **wrong)
 
 
 def test_the_report_states_kernels_and_memory(graph, bundle):

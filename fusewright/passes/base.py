@@ -128,8 +128,9 @@ class GraphPass(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         result = self.function(graph, ctx)
-        if isinstance(result, Graph) and result is not graph:
-            raise RewriteError(f"pass {self.name!r} returned another graph; edit the one it is given")
+        if result is not None and result is not graph:
+            what = "another graph" if isinstance(result, Graph) else f"a {type(result).__name__}"
+            raise RewriteError(f"pass {self.name!r} returned {what}; edit the graph it is given and return nothing")
 
 
 def graph_pass(numerics: str, name: str | None = None) -> Callable[[Callable[[Graph, PassContext], Any]], GraphPass]:

@@ -32,6 +32,9 @@ class Placeholder:
     def __iter__(self) -> Iterator[Placeholder]:
         raise RewriteError("index the results of an op in a pattern: y[0], y[1]")
 
+    def __bool__(self) -> bool:
+        raise RewriteError("a pattern cannot branch on a value: decide in the replacement, or with m.decline(why)")
+
     def __neg__(self) -> Placeholder:
         return apply("neg", self)
 

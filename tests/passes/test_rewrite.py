@@ -250,3 +250,8 @@ def test_long_chain_is_linear() -> None:
         y = b.mul(y, 1.0)
     got, stats = TIMES_ONE.apply(b.build(y))
     assert ops(got) == [] and stats.rewritten == 3000 and stats.seconds < 5
+
+
+def test_patterns_do_not_branch_on_values() -> None:
+    with pytest.raises(RewriteError, match="branch"):
+        rewrite(lambda x: op.relu(x) if x > 0 else x, lambda x: x, numerics="exact")

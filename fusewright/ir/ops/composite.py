@@ -129,9 +129,18 @@ def _vector(v: Value, axis: int, rank: int, b: Any) -> Value:
     return v if axis == rank - 1 else b.reshape(v, shape=(*v.shape, *(1,) * (rank - axis - 1)))
 
 
+def _check_affine(types: Types, attrs: dict[str, Any]) -> None:
+    if not isinstance(attrs["has_gamma"], bool):
+        raise TypeRefused(f"has_gamma is True or False, not {attrs['has_gamma']!r}")
+    most = 2 if attrs["has_gamma"] else 1
+    if len(types) > most:
+        raise TypeRefused(f"takes {'gamma and beta' if most == 2 else 'beta'} at most, got {len(types)} vectors")
+
+
 def _infer_batch_norm(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
     x = _float(types)
     one_dtype(types)
+    _check_affine(types[3:], attrs)
     axis = attrs["axis"] = axis_of(attrs["axis"], x.rank)
     for t in types[1:]:
         if t.rank != 1:
@@ -163,6 +172,7 @@ define_op(
 def _infer_norm(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
     x = _float(types)
     one_dtype(types)
+    _check_affine(types[1:], attrs)
     attrs["axes"] = axes_of(attrs["axes"], x.rank)
     for t in types[1:]:
         if broadcast([x.shape, t.shape]) != x.shape:
@@ -205,6 +215,7 @@ for _name, _decompose, _doc in (
 
 def _infer_group_norm(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
     x = _float(types)
+    _check_affine(types[1:], attrs)
     axis = attrs["axis"] = axis_of(attrs["axis"], x.rank)
     channels, groups = x.shape[axis], attrs["groups"]
     if not isinstance(channels, int) or not isinstance(groups, int) or groups < 1 or channels % groups:
