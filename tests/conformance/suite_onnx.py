@@ -57,8 +57,8 @@ def keys(corpora: Path) -> list[str]:
 
 
 def _plain(array: Any) -> np.ndarray:
-    """bf16 crosses the API as float32."""
-    array = np.asarray(array)
+    """bf16 crosses the API as float32; its rounding unit is asked for in ``rtol``."""
+    array = numpy_helper.to_array(array) if isinstance(array, onnx.TensorProto) else np.asarray(array)
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
@@ -67,23 +67,23 @@ def load(corpora: Path, key: str, scratch: Path) -> Case:
     if key in light:
         return _load_light(light[key])
     case = _cases()[key]
-    given, wanted = case.data_sets[0]
+    given, wanted = ([_plain(a) for a in side] for side in case.data_sets[0])
     names = [v.name for v in case.model.graph.input]
     feeds = dict(zip(names, given))
     bound: dict[str, Any] = {}
     for node in case.model.graph.node:
         for i in _SHAPING.get(node.op_type, ()):
             if i < len(node.input) and node.input[i] in feeds:
-                bound[node.input[i]] = np.asarray(feeds[node.input[i]])
-    narrow = any(np.asarray(a).dtype.name == "bfloat16" for a in (*given, *wanted))
+                bound[node.input[i]] = feeds[node.input[i]]
+    narrow = any(v.type.tensor_type.elem_type == T.BFLOAT16 for v in case.model.graph.output)
     source = scratch / "model.onnx"
     source.write_bytes(case.model.SerializeToString())
     return Case(
         source,
-        feeds={n: _plain(a) for n, a in feeds.items() if n not in bound},
-        wants=[_plain(w) for w in wanted],
+        feeds={n: a for n, a in feeds.items() if n not in bound},
+        wants=wanted,
         import_options={"feeds": bound} if bound else {},
-        rtol=max(case.rtol, 2.0**-7 if narrow else 0.0),
+        rtol=max(case.rtol, 2.0**-6 if narrow else 0.0),
         atol=case.atol,
     )
 

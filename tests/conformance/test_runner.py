@@ -129,6 +129,8 @@ def test_the_whole_runner(tmp_path: Path, repository: Path) -> None:
     result = json.loads((tmp_path / "out.json").read_text())["keras_h5"]
     assert (result["total"], result["refused"], result["no_reference"]) == (1, 1, 1)
     assert result["cases"]["junk/a.h5"]["outcome"] == "refused"
-    done = subprocess.run([*command[:3], "onnx", *command[4:]], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "the frontend is not there yet" in done.stderr
+    for suite in ("tf_graphs", "tf_cases", "onnx"):
+        if not (script.parent / f"suite_{suite}.py").exists():
+            done = subprocess.run([*command[:3], suite, *command[4:]], capture_output=True, text=True)
+            assert done.returncode == 2
+            assert "the frontend is not there yet" in done.stderr

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from ...core.dims import Extent
-from ...core.dtypes import DType
+from ...core.dtypes import DType, decode
 from ...core.errors import ImportRefused
 from ...ir.graph import Const, Value
 from .fold import Folder
@@ -137,7 +137,7 @@ class Call:
                 f"{what} depends on values that are only known at run time", "data-dependent",
                 "bind the input it comes from with feeds=",
             )  # fmt: skip
-        return value.const.array
+        return decode(value.const.array, value.dtype)
 
     def extents(self, value: Value, what: str) -> tuple[Extent, ...]:
         """The elements of an integer operand that shape a result: ints, or extents of symbols."""

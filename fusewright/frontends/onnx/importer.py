@@ -434,6 +434,10 @@ class Importer:
             text = schema.get_function_with_opset_version(max(versions, default=version))
         f = onnx.FunctionProto()
         f.ParseFromString(text)
+        if not any(_domain(entry.domain) == "" for entry in f.opset_import):
+            # The standard's own functions may leave the standard's own opset out.
+            entry = f.opset_import.add()
+            entry.version = scope.opsets.get("", min(NEWEST, defs.onnx_opset_version()))
         if not f.node:
             raise ImportRefused("unsupported-op", where, f"the operator {node.op_type} is not supported in this form")
         defaults = onnx.NodeProto()

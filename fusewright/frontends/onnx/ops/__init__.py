@@ -13,10 +13,11 @@ from . import (
     rnn,
     shape,
     signal,
+    training,
     window,
 )
 
 __all__ = [
     "activation", "control", "elementwise", "indexing", "matmul", "norm", "quant", "reduce", "resize", "rnn", "shape",
-    "signal", "window",
+    "signal", "training", "window",
 ]  # fmt: skip

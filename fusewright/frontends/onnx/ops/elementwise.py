@@ -81,8 +81,6 @@ def _div(c: Call, x: Value, y: Value) -> Value:
 def _mod(c: Call, x: Value, y: Value) -> Value:
     if c.int("fmod", 0):
         return c.b.rem(x, y)
-    if x.dtype.is_float:
-        raise c.refuse("floats need fmod=1", "malformed")
     return c.b.mod(x, y)
 
 
@@ -140,6 +138,14 @@ def _cast(c: Call, x: Value) -> Value:
 @op("CastLike")
 def _cast_like(c: Call, x: Value, like: Value) -> Value:
     return _convert(c, x, like.dtype)
+
+
+@op("BitCast")
+def _bit_cast(c: Call, x: Value) -> Value:
+    to = c.element("to")
+    if x.dtype.is_float or to.is_float or x.dtype.size != to.size or (to is BOOL and x.dtype is not BOOL):
+        raise c.refuse(f"{x.dtype} to {to}: only integers of one size are reinterpreted")
+    return _convert(c, x, to)
 
 
 def _convert(c: Call, x: Value, to: Any) -> Value:

@@ -15,8 +15,10 @@ from ....ir.graph import Const, Value
 from ..call import REFUSED, Call, op
 
 _FAR = (1 << 31) - 1
-for _name in ("NonZero", "Unique"):
+for _name in ("NonZero", "Unique", "NonMaxSuppression"):
     REFUSED[("", _name)] = ("data-dependent", "the result's extent depends on values")
+for _name in ("ImageDecoder", "StringNormalizer", "StringSplit", "StringConcat", "RegexFullMatch"):
+    REFUSED[("", _name)] = ("unsupported-op", "it works on encoded images or strings, not on tensors of numbers")
 
 
 @op("Constant")
@@ -375,7 +377,7 @@ def _range(c: Call, start: Value, limit: Value, delta: Value) -> Value:
     count = max(int(np.ceil((e - s) / d)), 0)
     _check_extents(c, (count,))
     c.importer.limits.check_shape((count,), 8, c.importer.model.size, c.where)
-    return b.constant((s + np.arange(count, dtype=np.float64) * d).astype(start.dtype.np))
+    return b.constant(s + np.arange(count, dtype=np.float64) * d, start.dtype)
 
 
 @op("EyeLike")
@@ -427,3 +429,13 @@ def _space_to_depth(c: Call, x: Value) -> Value:
     else:
         y = b.transpose(y, perm=(0, 3, 5, 1, 2, 4))
     return b.reshape(y, shape=(n, ch * k * k, floordiv(h, k), floordiv(w, k)))
+
+
+@op("OptionalHasElement")
+def _has_element(c: Call, x: Value | None = None) -> Value:
+    return c.b.constant(np.array(x is not None))
+
+
+@op("OptionalGetElement")
+def _get_element(c: Call, x: Value) -> Value:
+    return x
