@@ -445,9 +445,16 @@ def _bench(args: argparse.Namespace) -> int:
     for name, value in dims.items():
         if isinstance(value, tuple):
             raise UsageError(f"--dim {name}: bench needs one extent, not a range")
+        if value < 0:
+            raise UsageError(f"--dim {name}={value}: an extent is at least 0")
     start = time.perf_counter()
     bundle: Any = fw.load(args.bundle, threads=args.threads)
     loaded = time.perf_counter() - start
+    known = {s for value in bundle.signature.inputs for e in value.shape for s in symbols(extent(e))}
+    for name in dims:
+        if name not in known:
+            have = ", ".join(sorted(known)) or "none"
+            raise fw.InputRefused(f"--dim {name}: the bundle's symbols are {have}")
     feeds = _random_feeds(bundle.signature.inputs, dims)
     outputs = bundle.run(feeds)
     bound = bundle.bind(feeds, {name: np.empty_like(value) for name, value in outputs.items()})
