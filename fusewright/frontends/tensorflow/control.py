@@ -92,7 +92,7 @@ def _rebuilt(item: Item, parts: list[Tensor]) -> Item:
         return Complex(parts.pop(0), parts.pop(0))
     if isinstance(item, ListOf) and item.stack is not None:
         stack = parts.pop(0)
-        return ListOf(item.dtype, item.length, stack.shape[1:], stack)
+        return ListOf(item.dtype, item.length, stack.shape[1:], stack, item.grows)
     return item
 
 
@@ -196,7 +196,7 @@ def _region(
 
 def _with_elements(c: Ctx, body: str, args: list[Item], fixed: Sequence[bool]) -> list[Item]:
     """Lists that enter empty get their element shape from what the body writes, and start as zeros."""
-    bare = [i for i, a in enumerate(args) if isinstance(a, ListOf) and a.stack is None]
+    bare = [i for i, a in enumerate(args) if isinstance(a, ListOf) and a.stack is None and not fixed[i]]
     if not bare:
         return args
     out = list(args)
@@ -207,13 +207,13 @@ def _with_elements(c: Ctx, body: str, args: list[Item], fixed: Sequence[bool]) -
         for i in bare:
             item, result = args[i], found[i]
             if isinstance(item, ListOf) and isinstance(result, ListOf) and item.element is None:
-                out[i] = ListOf(item.dtype, item.length, result.element)
+                out[i] = ListOf(item.dtype, item.length, result.element, None, item.grows)
     for i in bare:
         item = out[i]
         if not isinstance(item, ListOf) or item.element is None or item.length is None:
             raise c.refuse("the shape of the list's elements is not known", code="unsupported-op")
         stack = Tensor.of(c.bld.full((item.length, *item.element), 0, item.dtype))
-        out[i] = ListOf(item.dtype, item.length, item.element, stack)
+        out[i] = ListOf(item.dtype, item.length, item.element, stack, item.grows)
     return out
 
 
@@ -222,7 +222,7 @@ def _vague(item: Item) -> Item:
     if isinstance(item, Tensor):
         return Tensor(item.dtype, item.shape)
     if isinstance(item, ListOf) and item.stack is not None:
-        return ListOf(item.dtype, item.length, item.element, Tensor(item.dtype, item.stack.shape))
+        return ListOf(item.dtype, item.length, item.element, Tensor(item.dtype, item.stack.shape), item.grows)
     return item
 
 

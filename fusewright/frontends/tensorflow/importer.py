@@ -18,6 +18,7 @@ from ...core.errors import FusewrightError, ImportRefused, TypeRefused
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Origin
 from ..symbols import Unequal, solve
+from .frames import rebuild_loops
 from .graphdef import Attrs, Ref, TFGraph, TFNode, parse_ref, reachable
 from .lower import Lowerer, Scope, called_functions
 from .tensors import array_of, dtype_of
@@ -52,7 +53,8 @@ class Request:
 def _find(graph: TFGraph, text: str, what: str) -> Ref:
     ref = parse_ref(text, text)
     if ref.node not in graph.nodes or ref.arg or ref.index < 0:
-        raise ImportRefused(f"no-such-{what}", text, f"the graph has no such {what}")
+        code = "no-such-input" if what == "input" else "no-such-output"
+        raise ImportRefused(code, text, f"the graph has no such {what}")
     return ref
 
 
@@ -113,6 +115,7 @@ def graph_request(
 def build(request: Request, shapes: Mapping[str, Any] | None) -> Graph:
     """Lower what the outputs need. Symbols that typing finds to be equal become one."""
     graph = request.graph
+    rebuild_loops(graph)
     cut = {e.ref.node for e in request.inputs} | {r.node for r in request.feeds}
     lowerer = Lowerer(graph, request.variables)
     lowerer.check_known([r.node for _, r in request.outputs], cut)

@@ -6,7 +6,7 @@ Owns Tensor (a value of the IR, or contents that are known already) and the kind
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,7 @@ class ListOf:
     length: Extent | None
     element: tuple[Extent, ...] | None
     stack: Tensor | None = None
-    parts: dict[int, Tensor] = field(default_factory=dict)
+    grows: bool = False
     guard: Guard = NO_GUARD
 
 

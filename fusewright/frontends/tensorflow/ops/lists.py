@@ -95,11 +95,16 @@ def _set(c: Ctx, item: Item, index: Item, value: Item) -> Any:
 def write(c: Ctx, items: ListOf, index: Value, t: Tensor) -> ListOf:
     """The list with one element replaced."""
     stack = c.v(filled(c, items, t))
+    if items.grows and c.tensor(index).content is None:
+        raise c.refuse("a list that grows is not supported")
+    known = c.tensor(index).content
+    if known is not None and isinstance(items.length, int) and not 0 <= int(known.reshape(())) < items.length:
+        raise c.refuse(f"element {known} of a list of {items.length}")
     row = c.bld.reshape(c.v(t), shape=(1, *t.shape))
     zero = c.bld.constant(np.array(0, np.int64), I64)
     at = same_type(c, index, I64)
     updated = c.bld.dynamic_update_slice(stack, row, at, *[zero] * t.rank)
-    return ListOf(items.dtype, items.length, t.shape, Tensor.of(updated))
+    return ListOf(items.dtype, items.length, t.shape, Tensor.of(updated), items.grows)
 
 
 @op("TensorListStack", raw=True)
@@ -113,3 +118,110 @@ def _stack(c: Ctx, item: Item, shape: Item) -> Any:
 @op("TensorListGather", raw=True)
 def _gather(c: Ctx, item: Item, indices: Item, shape: Item) -> Any:
     return c.bld.gather(c.v(filled(c, _list(c, item))), c.v(indices), axis=0)
+
+
+# -- TensorArrays: the handle says what it holds, the flow is the state ------------------------------------------------
+
+
+def _state(c: Ctx, handle: Item, flow: Item) -> ListOf:
+    if not isinstance(handle, ListOf) or not isinstance(flow, ListOf):
+        raise c.refuse("takes a TensorArray")
+    if flow.element is None and handle.element is not None:
+        return ListOf(flow.dtype, flow.length, handle.element, flow.stack, flow.grows)
+    return flow
+
+
+@op("TensorArrayV3", raw=True)
+def _array(c: Ctx, size: Item) -> Any:
+    (n,) = c.extents(size, "the size")
+    shape = c.shape("element_shape")
+    element = None if shape is None or any(d is None for d in shape) else tuple(int(d) for d in shape if d is not None)
+    grows = c.b("dynamic_size", False)
+    return [ListOf(c.type("dtype"), n, element, None, grows), ListOf(c.type("dtype"), n, element, None, grows)]
+
+
+@op("TensorArrayWriteV3", raw=True)
+def _array_write(c: Ctx, handle: Item, index: Item, value: Item, flow: Item) -> Any:
+    items = _state(c, handle, flow)
+    at = c.tensor(index)
+    if items.grows and at.is_constant and isinstance(items.length, int):
+        items = _grown(c, items, int(c.array(at, "the index").reshape(())) + 1)
+    return write(c, items, c.v(index), c.tensor(value))
+
+
+def _grown(c: Ctx, items: ListOf, length: int) -> ListOf:
+    if isinstance(items.length, int) and length <= items.length:
+        return items
+    stack = items.stack
+    if stack is not None and isinstance(items.length, int):
+        high = (length - items.length, *(0,) * (stack.rank - 1))
+        stack = Tensor.of(c.bld.pad(c.v(stack), low=(0,) * stack.rank, high=high))
+    return ListOf(items.dtype, length, items.element, stack, True)
+
+
+@op("TensorArrayReadV3", raw=True)
+def _array_read(c: Ctx, handle: Item, index: Item, flow: Item) -> Any:
+    return c.bld.gather(c.v(filled(c, _state(c, handle, flow))), c.v(index), axis=0)
+
+
+@op("TensorArraySizeV3", raw=True)
+def _array_size(c: Ctx, handle: Item, flow: Item) -> Any:
+    n = _state(c, handle, flow).length
+    return Tensor.known(np.array(n, object if isinstance(n, Dim) else np.int32), I32)
+
+
+def _whole(c: Ctx, indices: Item, length: Extent | None) -> bool:
+    """Whether the indices are 0, 1, 2... up to the length."""
+    t = c.tensor(indices)
+    if t.is_constant and isinstance(length, int):
+        return c.ints(t, "the indices") == list(range(length))
+    if t.rank == 1 and t.shape[0] == length and t.content is None:
+        producer = c.v(t).producer
+        while producer.op.name == "cast":
+            producer = producer.operands[0].producer
+        return producer.op.name == "iota"
+    return False
+
+
+@op("TensorArrayScatterV3", raw=True)
+def _array_scatter(c: Ctx, handle: Item, indices: Item, value: Item, flow: Item) -> Any:
+    items, t = _state(c, handle, flow), c.tensor(value)
+    rows = c.tensor(indices)
+    if items.grows and rows.is_constant:
+        items = _grown(c, items, max([-1, *c.ints(rows, "the indices")]) + 1)
+    if _whole(c, indices, items.length):
+        return ListOf(items.dtype, items.length, t.shape[1:], t, items.grows)
+    if items.grows and not rows.is_constant:
+        raise c.refuse("a list that grows is not supported")
+    element = Tensor(t.dtype, t.shape[1:])
+    i = c.v(indices)
+    stack = c.bld.scatter_nd(c.v(filled(c, items, element)), c.bld.reshape(i, shape=(*i.shape, 1)), c.v(t))
+    return ListOf(items.dtype, items.length, t.shape[1:], Tensor.of(stack), items.grows)
+
+
+@op("TensorArrayGatherV3", raw=True)
+def _array_gather(c: Ctx, handle: Item, indices: Item, flow: Item) -> Any:
+    items = _state(c, handle, flow)
+    shape = c.shape("element_shape")
+    if items.stack is None and items.element is None and shape is not None and None not in shape:
+        items = ListOf(items.dtype, items.length, tuple(int(d) for d in shape if d is not None))
+    stack = filled(c, items)
+    return stack if _whole(c, indices, items.length) else c.bld.gather(c.v(stack), c.v(indices), axis=0)
+
+
+@op("TensorArrayConcatV3", raw=True)
+def _array_concat(c: Ctx, handle: Item, flow: Item) -> Any:
+    v = c.v(filled(c, _state(c, handle, flow)))
+    if v.rank < 2:
+        raise c.refuse("scalars are not concatenated")
+    lengths = Tensor.known(np.full([int(d) for d in v.shape[:1]], v.shape[1], np.int64), I64)
+    return [c.bld.reshape(v, shape=(v.shape[0] * v.shape[1], *v.shape[2:])), lengths]
+
+
+@op("TensorArraySplitV3", raw=True)
+def _array_split(c: Ctx, handle: Item, value: Item, lengths: Item, flow: Item) -> Any:
+    items, v, sizes = _state(c, handle, flow), c.v(value), c.ints(lengths, "the lengths")
+    if not sizes or len(set(sizes)) != 1:
+        raise c.refuse("pieces of different lengths are not supported")
+    stack = Tensor.of(c.bld.reshape(v, shape=(len(sizes), sizes[0], *v.shape[1:])))
+    return ListOf(items.dtype, len(sizes), stack.shape[1:], stack, items.grows)

@@ -34,6 +34,6 @@ for _name in (
 for _name in (
     "Unique", "UniqueV2", "UniqueWithCounts", "Where", "BooleanMask", "NonMaxSuppression", "NonMaxSuppressionV2",
     "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5", "CombinedNonMaxSuppression", "ListDiff",
-    "DynamicPartition", "SparseFillEmptyRows", "RaggedRange", "RaggedTensorToTensor",
+    "SparseFillEmptyRows", "RaggedRange", "RaggedTensorToTensor",
 ):  # fmt: skip
     REFUSED[_name] = f"{_name}: {_DEPENDENT}"
