@@ -79,17 +79,17 @@ class Call:
             raise self.refuse(f"attribute {name} has a wrong type", "malformed")
         return a
 
-    def int(self, name: str, default: Any = None) -> Any:
+    def integer(self, name: str, default: Any = None) -> Any:
         """An integer attribute."""
         a = self._attr(name, (_KIND.INT,))
         return default if a is None else int(a.i)
 
-    def float(self, name: str, default: Any = None) -> Any:
+    def number(self, name: str, default: Any = None) -> Any:
         """A float attribute, as the float32 that the file holds."""
         a = self._attr(name, (_KIND.FLOAT,))
         return default if a is None else float(a.f)
 
-    def str(self, name: str, default: Any = None) -> Any:
+    def text(self, name: str, default: Any = None) -> Any:
         """A string attribute."""
         a = self._attr(name, (_KIND.STRING,))
         return default if a is None else a.s.decode("utf-8", "replace")
@@ -123,7 +123,7 @@ class Call:
 
     def element(self, name: str, default: DType | None = None) -> DType:
         """An attribute that names an element type."""
-        code = self.int(name)
+        code = self.integer(name)
         if code is None:
             if default is None:
                 raise self.refuse(f"attribute {name} is missing", "malformed")

@@ -120,7 +120,7 @@ class Folder(Builder):
     def _follow(self, node: Node) -> np.ndarray | None:
         """Elements of the result as extents, where those of the operands are known."""
         out = node.results[0]
-        if not node.operands or not out.type.is_static or int(np.prod(out.shape, dtype=object)) > SMALL:
+        if not node.operands or not isinstance(out.type.size, int) or out.type.size > SMALL:
             return None
         if not any(v in self.contents for v in node.operands):
             return None
@@ -145,7 +145,7 @@ def _compute(name: str, args: list[np.ndarray], node: Node) -> np.ndarray | None
     if name in ("floor", "ceil", "round", "trunc"):
         return args[0]
     if name in ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min") and len(node.attrs["axes"]) == args[0].ndim:
-        return _reduce(name, args[0]).reshape(node.results[0].shape)
+        return _reduce(name, args[0]).reshape(node.results[0].type.concrete({}))
     fn = _ARITHMETIC.get(name)
     if fn is None:
         return None
@@ -221,7 +221,7 @@ def _fold(node: Node) -> Const | None:
         return None
     if not all(map(_static, node.attrs.values())):
         return None
-    size = int(np.prod(out.shape, dtype=object)) * out.dtype.size
+    size = int(np.prod(out.type.concrete({}), dtype=object)) * out.dtype.size
     given = sum(c.array.nbytes for c in consts if c is not None)
     view = name in ("reshape", "transpose", "slice", "reverse") and size <= given
     if name == "broadcast_to" and size > FREE_BYTES:

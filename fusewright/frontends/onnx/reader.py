@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ...core.dtypes import BF16, BOOL, DTYPES, DType
 from ...core.errors import ImportRefused

@@ -19,44 +19,44 @@ def _relu(c: Call, x: Value) -> Value:
 
 @op("LeakyRelu")
 def _leaky(c: Call, x: Value) -> Value:
-    return c.b.leaky_relu(x, alpha=c.float("alpha", 0.01))
+    return c.b.leaky_relu(x, alpha=c.number("alpha", 0.01))
 
 
 @op("Elu")
 def _elu(c: Call, x: Value) -> Value:
-    return c.b.elu(x, alpha=c.float("alpha", 1.0))
+    return c.b.elu(x, alpha=c.number("alpha", 1.0))
 
 
 @op("Celu")
 def _celu(c: Call, x: Value) -> Value:
-    return c.b.celu(x, alpha=c.float("alpha", 1.0))
+    return c.b.celu(x, alpha=c.number("alpha", 1.0))
 
 
 @op("Selu")
 def _selu(c: Call, x: Value) -> Value:
-    alpha, gamma = c.float("alpha", 1.67326319217681884765625), c.float("gamma", 1.05070102214813232421875)
+    alpha, gamma = c.number("alpha", 1.67326319217681884765625), c.number("gamma", 1.05070102214813232421875)
     return c.b.mul(c.b.elu(x, alpha=alpha), gamma)
 
 
 @op("ThresholdedRelu")
 def _thresholded(c: Call, x: Value) -> Value:
-    return c.b.where(c.b.gt(x, c.float("alpha", 1.0)), x, c.like(0.0, x))
+    return c.b.where(c.b.gt(x, c.number("alpha", 1.0)), x, c.like(0.0, x))
 
 
 @op("HardSigmoid")
 def _hard_sigmoid(c: Call, x: Value) -> Value:
-    return c.b.hard_sigmoid(x, alpha=c.float("alpha", 0.2), beta=c.float("beta", 0.5))
+    return c.b.hard_sigmoid(x, alpha=c.number("alpha", 0.2), beta=c.number("beta", 0.5))
 
 
 @op("Swish")
 def _swish(c: Call, x: Value) -> Value:
-    alpha = c.float("alpha", 1.0)
+    alpha = c.number("alpha", 1.0)
     return c.b.silu(x) if alpha == 1.0 else c.b.mul(x, c.b.sigmoid(c.b.mul(x, alpha)))
 
 
 @op("Gelu")
 def _gelu(c: Call, x: Value) -> Value:
-    how = c.str("approximate", "none")
+    how = c.text("approximate", "none")
     if how not in ("none", "tanh"):
         raise c.refuse(f"approximate={how!r}", "malformed")
     return c.b.gelu(x, approximate=how == "tanh")
@@ -64,7 +64,7 @@ def _gelu(c: Call, x: Value) -> Value:
 
 @op("Shrink")
 def _shrink(c: Call, x: Value) -> Value:
-    b, lambd, bias = c.b, c.float("lambd", 0.5), c.float("bias", 0.0)
+    b, lambd, bias = c.b, c.number("lambd", 0.5), c.number("bias", 0.0)
     wide = x if x.dtype.is_float else b.cast(x, to=F32)
     zero = c.like(0.0, wide)
     y = b.where(b.lt(wide, -lambd), b.add(wide, bias), b.where(b.gt(wide, lambd), b.sub(wide, bias), zero))
@@ -82,9 +82,9 @@ def _prelu(c: Call, x: Value, slope: Value) -> Value:
 
 def _softmax_axes(c: Call, x: Value) -> tuple[int, ...]:
     if c.opset >= 13:
-        return (c.axis(c.int("axis", -1), x.rank),)
+        return (c.axis(c.integer("axis", -1), x.rank),)
     # Before opset 13 everything from the axis on was one row.
-    axis = c.int("axis", 1)
+    axis = c.integer("axis", 1)
     if not -x.rank <= axis <= x.rank:
         raise c.refuse(f"axis {axis} is outside rank {x.rank}", "malformed")
     return tuple(range(axis + x.rank if axis < 0 else axis, x.rank))

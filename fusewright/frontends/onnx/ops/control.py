@@ -150,7 +150,7 @@ def _while(c: Call, body: Any, names: list[str], state: Any, scanned: int) -> An
 
 @op("Scan")
 def _scan(c: Call, *operands: Value) -> Any:
-    b, body, m = c.b, c.graph("body"), c.int("num_scan_inputs")
+    b, body, m = c.b, c.graph("body"), c.integer("num_scan_inputs")
     if c.opset < 9:
         raise c.refuse("the batched form of opset 8", "unsupported-version", "convert it with onnx.version_converter")
     n = len(operands) - (m or 0)

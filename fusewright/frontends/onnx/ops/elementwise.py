@@ -79,7 +79,7 @@ def _div(c: Call, x: Value, y: Value) -> Value:
 
 @op("Mod")
 def _mod(c: Call, x: Value, y: Value) -> Value:
-    if c.int("fmod", 0):
+    if c.integer("fmod", 0):
         return c.b.rem(x, y)
     return c.b.mod(x, y)
 
@@ -107,7 +107,7 @@ def _pow(c: Call, x: Value, y: Value) -> Value:
 
 @op("BitShift")
 def _shift(c: Call, x: Value, y: Value) -> Value:
-    direction = c.str("direction")
+    direction = c.text("direction")
     if direction not in ("LEFT", "RIGHT"):
         raise c.refuse(f"direction {direction!r} is neither LEFT nor RIGHT", "malformed")
     return c.b.shift_left(x, y) if direction == "LEFT" else c.b.shift_right(x, y)
@@ -120,7 +120,7 @@ def _where(c: Call, cond: Value, x: Value, y: Value) -> Value:
 
 @op("IsInf")
 def _isinf(c: Call, x: Value) -> Value:
-    positive, negative = c.int("detect_positive", 1), c.int("detect_negative", 1)
+    positive, negative = c.integer("detect_positive", 1), c.integer("detect_negative", 1)
     b = c.b
     found = b.isinf(x)
     if positive and negative:
@@ -160,7 +160,7 @@ def _convert(c: Call, x: Value, to: Any) -> Value:
 def _clip(c: Call, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
     b = c.b
     if c.opset < 11:
-        a, z = c.float("min"), c.float("max")
+        a, z = c.number("min"), c.number("max")
         low = None if a is None else c.like(a, x)
         high = None if z is None else c.like(z, x)
     low, high = (None if v is None else b.reshape(v, shape=()) if v.rank else v for v in (low, high))
@@ -183,7 +183,7 @@ def _dropout(c: Call, x: Value, ratio: Value | None = None, training: Value | No
 
 @op("Binarizer", domain="ai.onnx.ml")
 def _binarizer(c: Call, x: Value) -> Value:
-    return c.b.cast(c.b.gt(x, c.like(c.float("threshold", 0.0), x)), to=x.dtype)
+    return c.b.cast(c.b.gt(x, c.like(c.number("threshold", 0.0), x)), to=x.dtype)
 
 
 _ = I32

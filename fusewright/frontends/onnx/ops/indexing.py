@@ -35,7 +35,7 @@ def wrapped(c: Call, index: Value, n: Extent) -> Value:
 
 @op("Gather")
 def _gather(c: Call, x: Value, index: Value) -> Value:
-    axis = c.axis(c.int("axis", 0), x.rank)
+    axis = c.axis(c.integer("axis", 0), x.rank)
     return c.b.gather(x, wrapped(c, index, x.shape[axis]), axis=axis)
 
 
@@ -51,7 +51,7 @@ def _grid(c: Call, index: Value, axis: int, n: Extent) -> Value:
 
 @op("GatherElements")
 def _gather_elements(c: Call, x: Value, index: Value) -> Value:
-    axis = c.axis(c.int("axis", 0), x.rank)
+    axis = c.axis(c.integer("axis", 0), x.rank)
     if index.rank != x.rank:
         raise c.refuse(f"indices {index.type} for {x.type}", "malformed")
     return c.b.gather_nd(x, _grid(c, index, axis, x.shape[axis]))
@@ -73,7 +73,7 @@ def _wrapped_columns(c: Call, index: Value, extents: tuple[Extent, ...]) -> Valu
 
 @op("GatherND")
 def _gather_nd(c: Call, x: Value, index: Value) -> Value:
-    batch = c.int("batch_dims", 0)
+    batch = c.integer("batch_dims", 0)
     depth = index.shape[-1] if index.rank else None
     if not isinstance(depth, int) or not 0 <= batch < index.rank or batch + depth > x.rank:
         raise c.refuse(f"indices {index.type} for {x.type}", "malformed")
@@ -84,7 +84,7 @@ _REDUCTION = {"none": "set", "add": "add", "mul": "mul", "max": "max", "min": "m
 
 
 def _reduction(c: Call) -> str:
-    how = c.str("reduction", "none")
+    how = c.text("reduction", "none")
     if how not in _REDUCTION:
         raise c.refuse(f"reduction {how!r}", "malformed")
     return _REDUCTION[how]
@@ -99,7 +99,7 @@ def _scatter_nd(c: Call, x: Value, index: Value, updates: Value) -> Value:
 
 
 def _scatter(c: Call, x: Value, index: Value, updates: Value) -> Value:
-    axis = c.axis(c.int("axis", 0), x.rank)
+    axis = c.axis(c.integer("axis", 0), x.rank)
     if index.rank != x.rank:
         raise c.refuse(f"indices {index.type} for {x.type}", "malformed")
     return c.b.scatter_nd(x, _grid(c, index, axis, x.shape[axis]), updates, reduction=_reduction(c))
@@ -116,7 +116,7 @@ def _one_hot(c: Call, index: Value, depth: Value, values: Value) -> Value:
         n: Any = int(c.scalar(depth, "depth"))
     else:
         (n,) = c.extents(depth, "depth")
-    axis = c.axis(c.int("axis", -1), index.rank + 1)
+    axis = c.axis(c.integer("axis", -1), index.rank + 1)
     shape = (*index.shape[:axis], 1, *index.shape[axis:])
     wide = index if index.dtype is I64 else b.cast(index, to=I64)
     wide = b.where(b.lt(wide, 0), b.add(wide, b.dim(n)), wide)
@@ -131,7 +131,7 @@ def _one_hot(c: Call, index: Value, depth: Value, values: Value) -> Value:
 @op("ReverseSequence")
 def _reverse_sequence(c: Call, x: Value, lengths: Value) -> Value:
     b = c.b
-    time, batch = c.int("time_axis", 0), c.int("batch_axis", 1)
+    time, batch = c.integer("time_axis", 0), c.integer("batch_axis", 1)
     if x.rank < 2 or {time, batch} != {0, 1}:
         raise c.refuse(f"axes {time}, {batch} on {x.type}", "malformed")
     y = x if batch == 0 else b.transpose(x, perm=(1, 0, *range(2, x.rank)))
@@ -153,7 +153,7 @@ def reversed_rows(c: Call, x: Value, lengths: Value) -> Value:
 def _compress(c: Call, x: Value, condition: Value) -> Value:
     b = c.b
     keep = c.const(condition, "condition")
-    axis = c.int("axis")
+    axis = c.integer("axis")
     if axis is None:
         x, axis = b.reshape(x, shape=(x.type.size,)), 0
     axis = c.axis(axis, x.rank)
@@ -167,7 +167,7 @@ def _compress(c: Call, x: Value, condition: Value) -> Value:
 @op("TensorScatter")
 def _tensor_scatter(c: Call, past: Value, update: Value, start: Value | None = None) -> Value:
     b = c.b
-    axis, mode = c.axis(c.int("axis", -2), past.rank), c.str("mode", "linear")
+    axis, mode = c.axis(c.integer("axis", -2), past.rank), c.text("mode", "linear")
     if mode not in ("linear", "circular") or axis == 0:
         raise c.refuse(f"mode {mode!r}, axis {axis}", "malformed")
     n, t = past.shape[axis], update.shape[axis]

@@ -35,10 +35,10 @@ def _matmul(c: Call, x: Value, y: Value) -> Value:
 
 @op("Gemm")
 def _gemm(c: Call, x: Value, y: Value, z: Value | None = None) -> Value:
-    b, alpha, beta = c.b, c.float("alpha", 1.0), c.float("beta", 1.0)
+    b, alpha, beta = c.b, c.number("alpha", 1.0), c.number("beta", 1.0)
     if x.rank != 2 or y.rank != 2:
         raise c.refuse("takes matrices", "malformed")
-    out = b.matmul(x, y, transpose_a=bool(c.int("transA", 0)), transpose_b=bool(c.int("transB", 0)))
+    out = b.matmul(x, y, transpose_a=bool(c.integer("transA", 0)), transpose_b=bool(c.integer("transB", 0)))
     if alpha != 1.0:
         out = b.mul(out, alpha if out.dtype.is_float else int(alpha))
     if z is None or beta == 0.0:
@@ -70,7 +70,7 @@ def _diagonal(c: Call, x: Value, letters: str) -> tuple[Value, str]:
 
 @op("Einsum")
 def _einsum(c: Call, *xs: Value) -> Value:
-    text = (c.str("equation") or "").replace(" ", "")
+    text = (c.text("equation") or "").replace(" ", "")
     left, arrow, right = text.partition("->")
     ins = left.split(",")
     if len(ins) != len(xs) or not xs:

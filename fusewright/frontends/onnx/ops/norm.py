@@ -19,17 +19,17 @@ def _params(c: Call, x: Value, *params: Value) -> list[Value]:
 
 @op("BatchNormalization")
 def _batch_norm(c: Call, x: Value, scale: Value, bias: Value, mean: Value, var: Value) -> Any:
-    b, epsilon = c.b, c.float("epsilon", 1e-5)
-    if c.opset < 9 and not c.int("spatial", 1):
+    b, epsilon = c.b, c.number("epsilon", 1e-5)
+    if c.opset < 9 and not c.integer("spatial", 1):
         raise c.refuse("spatial=0")
-    if not c.int("training_mode", 0):
+    if not c.integer("training_mode", 0):
         if any(c.wants(i) for i in range(1, 5)):
             raise c.refuse("statistics of training are wanted")
         wide = x if max(p.dtype.size for p in (scale, mean)) <= x.dtype.size else b.cast(x, to=mean.dtype)
         gamma, beta, mu, sigma = _params(c, wide, scale, bias, mean, var)
         y = b.batch_norm(wide, mu, sigma, gamma, beta, axis=1, epsilon=epsilon)
         return y if wide is x else b.cast(y, to=x.dtype)
-    momentum = c.float("momentum", 0.9)
+    momentum = c.number("momentum", 0.9)
     axes = tuple(i for i in range(x.rank) if i != 1)
     mu = b.reduce_mean(x, axes=axes)
     centred = b.sub(x, channel(b, mu, x.rank))
@@ -49,20 +49,20 @@ def _instance_norm(c: Call, x: Value, scale: Value, bias: Value) -> Value:
     if x.rank < 3:
         raise c.refuse(f"takes rank >= 3, got {x.type}", "malformed")
     gamma, beta = (channel(b, p, x.rank) for p in _params(c, x, scale, bias))
-    return b.layer_norm(x, gamma, beta, axes=tuple(range(2, x.rank)), epsilon=c.float("epsilon", 1e-5))
+    return b.layer_norm(x, gamma, beta, axes=tuple(range(2, x.rank)), epsilon=c.number("epsilon", 1e-5))
 
 
 def _stash(c: Call, x: Value) -> Value:
     """x in the type that statistics are computed in."""
-    if x.dtype is F64 or x.dtype is F32 or c.int("stash_type", 1) != 1:
+    if x.dtype is F64 or x.dtype is F32 or c.integer("stash_type", 1) != 1:
         return x
     return c.b.cast(x, to=F32)
 
 
 @op("LayerNormalization")
 def _layer_norm(c: Call, x: Value, scale: Value, bias: Value | None = None) -> Any:
-    b, epsilon = c.b, c.float("epsilon", 1e-5)
-    axes = tuple(range(c.axis(c.int("axis", -1), x.rank), x.rank))
+    b, epsilon = c.b, c.number("epsilon", 1e-5)
+    axes = tuple(range(c.axis(c.integer("axis", -1), x.rank), x.rank))
     wide = _stash(c, x)
     if c.wants(1) or c.wants(2):
         mean = b.reduce_mean(wide, axes=axes, keepdims=True)
@@ -81,9 +81,9 @@ def _layer_norm(c: Call, x: Value, scale: Value, bias: Value | None = None) -> A
 @op("RMSNormalization")
 def _rms_norm(c: Call, x: Value, scale: Value) -> Value:
     b = c.b
-    axes = tuple(range(c.axis(c.int("axis", -1), x.rank), x.rank))
+    axes = tuple(range(c.axis(c.integer("axis", -1), x.rank), x.rank))
     wide = _stash(c, x)
-    epsilon = c.float("epsilon", 1e-5)
+    epsilon = c.number("epsilon", 1e-5)
     if wide is x and scale.dtype is x.dtype:
         return b.rms_norm(x, scale, axes=axes, epsilon=epsilon)
     y = b.rms_norm(wide, axes=axes, epsilon=epsilon, has_gamma=False)
@@ -92,7 +92,7 @@ def _rms_norm(c: Call, x: Value, scale: Value) -> Value:
 
 @op("GroupNormalization")
 def _group_norm(c: Call, x: Value, scale: Value, bias: Value) -> Value:
-    b, groups = c.b, c.int("num_groups")
+    b, groups = c.b, c.integer("num_groups")
     if x.rank < 3 or not isinstance(x.shape[1], int) or not groups or groups < 1 or x.shape[1] % groups:
         raise c.refuse(f"{groups} groups of {x.type}", "malformed")
     wide = _stash(c, x)
@@ -104,14 +104,14 @@ def _group_norm(c: Call, x: Value, scale: Value, bias: Value) -> Value:
             b.reshape(b.broadcast_to(b.reshape(p, shape=(groups, 1)), shape=(groups, each)), shape=(x.shape[1],))
             for p in params
         ]
-    y = b.group_norm(wide, *params, groups=groups, axis=1, epsilon=c.float("epsilon", 1e-5))
+    y = b.group_norm(wide, *params, groups=groups, axis=1, epsilon=c.number("epsilon", 1e-5))
     return y if wide is x else b.cast(y, to=x.dtype)
 
 
 @op("LRN")
 def _lrn(c: Call, x: Value) -> Value:
-    b, size = c.b, c.int("size")
-    alpha, beta, bias = c.float("alpha", 1e-4), c.float("beta", 0.75), c.float("bias", 1.0)
+    b, size = c.b, c.integer("size")
+    alpha, beta, bias = c.number("alpha", 1e-4), c.number("beta", 0.75), c.number("bias", 1.0)
     if x.rank < 2 or not size or not 1 <= size <= 1 << 16:
         raise c.refuse(f"size {size} on {x.type}", "malformed")
     low, high = (size - 1) // 2, size - 1 - (size - 1) // 2

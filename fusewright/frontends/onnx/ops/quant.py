@@ -52,9 +52,9 @@ def saturate(c: Call, y: Value, zero: Value | None, to: DType) -> Value:
 
 @op("QuantizeLinear")
 def _quantize(c: Call, x: Value, scale: Value, zero: Value | None = None) -> Value:
-    b, axis, block = c.b, c.int("axis", 1), c.int("block_size", 0)
+    b, axis, block = c.b, c.integer("axis", 1), c.integer("block_size", 0)
     to = zero.dtype if zero is not None else U8
-    code = c.int("output_dtype", 0)
+    code = c.integer("output_dtype", 0)
     to = c.element("output_dtype") if code else to
     if to not in _TARGETS:
         raise c.refuse(f"quantising to {to}", "unsupported-dtype")
@@ -68,10 +68,10 @@ def _quantize(c: Call, x: Value, scale: Value, zero: Value | None = None) -> Val
 
 @op("DequantizeLinear")
 def _dequantize(c: Call, x: Value, scale: Value, zero: Value | None = None) -> Value:
-    b, axis, block = c.b, c.int("axis", 1), c.int("block_size", 0)
+    b, axis, block = c.b, c.integer("axis", 1), c.integer("block_size", 0)
     if x.dtype not in (*_TARGETS, I32):
         raise c.refuse(f"dequantising {x.dtype}", "unsupported-dtype")
-    code = c.int("output_dtype", 0)
+    code = c.integer("output_dtype", 0)
     out = c.element("output_dtype") if code else scale.dtype
     value = x if x.dtype is I32 else b.cast(x, to=I32)
     if zero is not None:

@@ -16,11 +16,11 @@ _AXES_OPERAND = {"ReduceSum": 13}
 
 
 def _plain(name: str) -> Any:
-    return lambda c, x, axes: getattr(c.b, f"reduce_{name}")(x, axes=axes, keepdims=bool(c.int("keepdims", 1)))
+    return lambda c, x, axes: getattr(c.b, f"reduce_{name}")(x, axes=axes, keepdims=bool(c.integer("keepdims", 1)))
 
 
 def _sum(c: Call, x: Value, axes: tuple[int, ...]) -> Value:
-    return c.b.reduce_sum(x, axes=axes, keepdims=bool(c.int("keepdims", 1)))
+    return c.b.reduce_sum(x, axes=axes, keepdims=bool(c.integer("keepdims", 1)))
 
 
 def _mean(c: Call, x: Value, axes: tuple[int, ...]) -> Value:
@@ -62,7 +62,7 @@ def _log_sum_exp(c: Call, x: Value, axes: tuple[int, ...]) -> Value:
     # An infinite maximum would make inf - inf.
     safe = b.where(b.isfinite(top), top, c.like(0.0, wide))
     y = b.add(b.log(b.reduce_sum(b.exp(b.sub(wide, safe)), axes=axes, keepdims=True)), safe)
-    if not c.int("keepdims", 1):
+    if not c.integer("keepdims", 1):
         y = b.reshape(y, shape=tuple(d for i, d in enumerate(x.shape) if i not in axes))
     return y if wide is x else b.cast(y, to=x.dtype)
 
@@ -83,7 +83,7 @@ def _reduction(name: str) -> Any:
             empty_is_none = False
         else:
             given = None if axes is None else c.known_ints(axes, "axes")
-            empty_is_none = bool(c.int("noop_with_empty_axes", 0))
+            empty_is_none = bool(c.integer("noop_with_empty_axes", 0))
         if not given:
             if empty_is_none:
                 return _FORMS[name](c, x, ())
@@ -100,8 +100,8 @@ for _name in _FORMS:
 def _arg(name: str) -> Any:
     def lower(c: Call, x: Value) -> Value:
         b = c.b
-        axis, keep = c.axis(c.int("axis", 0), x.rank), bool(c.int("keepdims", 1))
-        if not c.int("select_last_index", 0):
+        axis, keep = c.axis(c.integer("axis", 0), x.rank), bool(c.integer("keepdims", 1))
+        if not c.integer("select_last_index", 0):
             return getattr(b, name)(x, axis=axis, keepdims=keep)
         found = getattr(b, name)(b.reverse(x, axes=(axis,)), axis=axis, keepdims=keep)
         return b.sub(b.dim(x.shape[axis] - 1), found)
@@ -116,7 +116,9 @@ OPS[("", "ArgMin")] = _arg("argmin")
 def _cumulative(name: str) -> Any:
     def lower(c: Call, x: Value, axis: Value) -> Value:
         at = c.axis(int(c.scalar(axis, "axis")), x.rank)
-        return getattr(c.b, name)(x, axis=at, exclusive=bool(c.int("exclusive", 0)), reverse=bool(c.int("reverse", 0)))
+        return getattr(c.b, name)(
+            x, axis=at, exclusive=bool(c.integer("exclusive", 0)), reverse=bool(c.integer("reverse", 0))
+        )
 
     return lower
 
@@ -128,19 +130,19 @@ OPS[("", "CumProd")] = _cumulative("cumprod")
 @op("TopK")
 def _top_k(c: Call, x: Value, k: Value | None = None) -> Any:
     if k is None:
-        count: Any = c.int("k")
+        count: Any = c.integer("k")
     else:
         (count,) = c.extents(k, "k")
     if count is None:
         raise c.refuse("k is missing", "malformed")
-    axis, largest = c.axis(c.int("axis", -1), x.rank), bool(c.int("largest", 1))
+    axis, largest = c.axis(c.integer("axis", -1), x.rank), bool(c.integer("largest", 1))
     values, index = c.b.top_k(x, k=count, axis=axis, largest=largest)
     return values, c.b.cast(index, to=I64)
 
 
 @op("LpNormalization")
 def _lp_norm(c: Call, x: Value) -> Value:
-    b, p, axis = c.b, c.int("p", 2), c.axis(c.int("axis", -1), x.rank)
+    b, p, axis = c.b, c.integer("p", 2), c.axis(c.integer("axis", -1), x.rank)
     if p not in (1, 2):
         raise c.refuse(f"p={p}", "malformed")
     if p == 1:

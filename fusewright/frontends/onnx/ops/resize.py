@@ -28,7 +28,7 @@ _LIMIT = 1 << 24
 @op("Upsample")
 def _upsample(c: Call, x: Value, scales: Value | None = None) -> Value:
     factors = c.floats("scales") if scales is None else tuple(float(v) for v in c.const(scales, "scales").ravel())
-    mode = c.str("mode", "nearest")
+    mode = c.text("mode", "nearest")
     return _resized(c, x, list(range(x.rank)), factors, None, None, mode, "asymmetric", "floor")
 
 
@@ -39,14 +39,16 @@ def _resize(
     if c.opset < 11:
         # Opset 10: (X, scales), as Upsample.
         factors = tuple(float(v) for v in c.const(roi, "scales").ravel()) if roi is not None else None
-        return _resized(c, x, list(range(x.rank)), factors, None, None, c.str("mode", "nearest"), "asymmetric", "floor")
+        return _resized(
+            c, x, list(range(x.rank)), factors, None, None, c.text("mode", "nearest"), "asymmetric", "floor"
+        )
     given = c.ints("axes")
     axes = list(range(x.rank)) if given is None else [c.axis(a, x.rank) for a in given]
     factors = None
     if scales is not None and scales.type.size != 0:
         factors = tuple(float(v) for v in c.const(scales, "scales").ravel())
     wanted = None if sizes is None or sizes.type.size == 0 else c.extents(sizes, "sizes")
-    coordinates = c.str("coordinate_transformation_mode", "half_pixel")
+    coordinates = c.text("coordinate_transformation_mode", "half_pixel")
     if coordinates not in _COORDINATES:
         raise c.refuse(f"coordinate_transformation_mode {coordinates!r}", "malformed")
     window = None
@@ -57,8 +59,8 @@ def _resize(
         if len(window) != 2 * len(axes):
             raise c.refuse(f"roi {window} for {len(axes)} axes", "malformed")
     return _resized(
-        c, x, axes, factors, wanted, window, c.str("mode", "nearest"), coordinates,
-        c.str("nearest_mode", "round_prefer_floor"),
+        c, x, axes, factors, wanted, window, c.text("mode", "nearest"), coordinates,
+        c.text("nearest_mode", "round_prefer_floor"),
     )  # fmt: skip
 
 
@@ -76,7 +78,7 @@ def _resized(
             plan[axis] = _scaled(c, n, factors[i]), factors[i]
         else:
             plan[axis] = wanted[i], _ratio(c, wanted[i], n)
-    policy = c.str("keep_aspect_ratio_policy", "stretch")
+    policy = c.text("keep_aspect_ratio_policy", "stretch")
     if wanted is not None and policy != "stretch":
         if policy not in ("not_larger", "not_smaller") or not x.type.is_static:
             raise c.refuse(f"keep_aspect_ratio_policy {policy!r} on {x.type}")
@@ -116,7 +118,7 @@ def _ratio(c: Call, out: Extent, n: Extent) -> float:
 def _as_op(c: Call, x: Value, plan: Any, mode: str, coordinates: str, rounding: str) -> Value | None:
     """The IR's own op, where it means exactly this."""
     b = c.b
-    if not 3 <= x.rank <= 5 or any(a < 2 for a in plan) or c.int("antialias", 0) or c.int("exclude_outside", 0):
+    if not 3 <= x.rank <= 5 or any(a < 2 for a in plan) or c.integer("antialias", 0) or c.integer("exclude_outside", 0):
         return None
     if mode != "nearest" and not x.dtype.is_float:
         return None
@@ -147,7 +149,7 @@ def _as_op(c: Call, x: Value, plan: Any, mode: str, coordinates: str, rounding: 
         return None
     y = b.resize(
         to_last(b, x), sizes=tuple(sizes), method=_MODES[mode], coordinates=how, rounding=turn,
-        cubic=c.float("cubic_coeff_a", -0.75),
+        cubic=c.number("cubic_coeff_a", -0.75),
     )  # fmt: skip
     return to_first(b, y)
 
@@ -180,7 +182,7 @@ def _by_axis(
         else:
             y = _contract(c, y, _weights(c, at, n, scale, mode), axis)
     if outside is not None:
-        y = b.where(outside, c.like(c.float("extrapolation_value", 0.0), y), y)
+        y = b.where(outside, c.like(c.number("extrapolation_value", 0.0), y), y)
     return y
 
 
@@ -224,17 +226,18 @@ def _positions(n: int, out: int, scale: float, coordinates: str, span: Any) -> n
 
 
 def _nearest(at: np.ndarray, n: int, rounding: str) -> np.ndarray:
-    rounded = {
+    rules: dict[str, Any] = {
         "floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda p: np.ceil(p - 0.5),
         "round_prefer_ceil": lambda p: np.floor(p + 0.5),
-    }[rounding](at)  # fmt: skip
+    }  # fmt: skip
+    rounded = rules[rounding](at)
     return np.clip(rounded, 0, n - 1).astype(np.int64)
 
 
 def _weights(c: Call, at: np.ndarray, n: int, scale: float, mode: str) -> np.ndarray:
     """Interpolation matrix [out, n]; outside elements repeat the border or are left out."""
-    a = c.float("cubic_coeff_a", -0.75)
-    stretch = min(scale, 1.0) if c.int("antialias", 0) else 1.0
+    a = c.number("cubic_coeff_a", -0.75)
+    stretch = min(scale, 1.0) if c.integer("antialias", 0) else 1.0
     radius = (1.0 if mode == "linear" else 2.0) / stretch
     reach = int(np.ceil(radius)) + 1
     base = np.floor(at).astype(np.int64)
@@ -249,7 +252,7 @@ def _weights(c: Call, at: np.ndarray, n: int, scale: float, mode: str) -> np.nda
             near = ((a + 2) * t - (a + 3)) * t * t + 1
             far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
             w = np.where(t <= 1, near, np.where(t < 2, far, 0))
-        if c.int("exclude_outside", 0):
+        if c.integer("exclude_outside", 0):
             w = np.where((index >= 0) & (index < n), w, 0)
         np.add.at(matrix, (rows, np.clip(index, 0, n - 1)), w)
     total = matrix.sum(1, keepdims=True)

@@ -50,8 +50,12 @@ def _activations(c: Call, directions: int) -> list[list[Activation]]:
         takes = _TAKES.get(key, 0)
         alpha = alphas.pop(0) if takes >= 1 and alphas else alpha
         beta = betas.pop(0) if takes >= 2 and betas else beta
-        found.append(lambda b, x, fn=fn, p=alpha, q=beta: fn(b, x, p, q))
+        found.append(_bound(fn, alpha, beta))
     return [found[i * per : (i + 1) * per] for i in range(directions)]
+
+
+def _bound(fn: Any, alpha: float, beta: float) -> Activation:
+    return lambda b, x: fn(b, x, alpha, beta)
 
 
 def _cut(b: Any, x: Value, axis: int, at: int, n: int) -> Value:
@@ -71,9 +75,9 @@ def _recurrent(
     h0: Value | None = None, c0: Value | None = None, peepholes: Value | None = None,
 ) -> Any:  # fmt: skip
     b, kind = c.b, c.type
-    hidden = c.int("hidden_size", r.shape[-1])
-    direction = c.str("direction", "forward")
-    layout = c.int("layout", 0)
+    hidden = c.integer("hidden_size", r.shape[-1])
+    direction = c.text("direction", "forward")
+    layout = c.integer("layout", 0)
     if direction not in ("forward", "reverse", "bidirectional") or x.rank != 3 or w.rank != 3 or r.rank != 3:
         raise c.refuse(f"direction {direction!r} on {x.type}", "malformed")
     directions = 2 if direction == "bidirectional" else 1
@@ -119,7 +123,7 @@ def _direction(
     if bias is not None:
         wb, rb = _cut(b, bias, 0, 0, gates * hidden), _cut(b, bias, 0, 1, gates * hidden)
         z = b.add(z, wb)
-        if not (kind == "GRU" and c.int("linear_before_reset", 0)):
+        if not (kind == "GRU" and c.integer("linear_before_reset", 0)):
             z, rb = b.add(z, rb), None
     carried = start[: 2 if kind == "LSTM" else 1]
     consts = [r] + [v for v in (rb, peepholes) if v is not None]
@@ -128,7 +132,7 @@ def _direction(
         n = lengths if lengths.dtype is I64 else b.cast(lengths, to=I64)
         alive = b.lt(b.iota(shape=(steps, batch, 1), axis=0, dtype=I64), b.reshape(n, shape=(1, batch, 1)))
         xs.append(alive)
-    clip = c.float("clip", 0.0) or None
+    clip = c.number("clip", 0.0) or None
 
     def body(inner: Any, *args: Value) -> list[Value]:
         state, rest = list(args[: len(carried)]), list(args[len(carried) :])
@@ -177,7 +181,7 @@ def _cell(
         i = fns[0](b, bounded(i if pi is None else b.add(i, b.mul(pi, cell))))
         f = (
             b.sub(1.0, i)
-            if c.int("input_forget", 0)
+            if c.integer("input_forget", 0)
             else fns[0](b, bounded(f if pf is None else b.add(f, b.mul(pf, cell))))
         )
         g = fns[1](b, bounded(g))
@@ -189,7 +193,7 @@ def _cell(
     rh = b.slice(r, starts=(2 * n, None), stops=(3 * n, None))
     zr = b.slice(z, starts=(None, 0), stops=(None, 2 * n))
     a = b.add(zr, b.matmul(h, rz, transpose_b=True))
-    after = bool(c.int("linear_before_reset", 0))
+    after = bool(c.integer("linear_before_reset", 0))
     if rb is not None:
         a = b.add(a, b.slice(rb, starts=(0,), stops=(2 * n,)))
     a = fns[0](b, bounded(a))

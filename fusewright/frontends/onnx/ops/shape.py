@@ -31,10 +31,10 @@ def _constant(c: Call) -> Value:
     if name == "value":
         return b.constant(c.tensor("value"))
     if name in ("value_float", "value_floats"):
-        found: Any = c.float(name) if name == "value_float" else c.floats(name)
+        found: Any = c.number(name) if name == "value_float" else c.floats(name)
         return b.constant(np.array(found, np.float32))
     if name in ("value_int", "value_ints"):
-        found = c.int(name) if name == "value_int" else c.ints(name)
+        found = c.integer(name) if name == "value_int" else c.ints(name)
         return b.constant(np.array(found, np.int64))
     raise c.refuse(f"{name} is not supported", "unsupported-dtype")
 
@@ -67,7 +67,7 @@ def _check_extents(c: Call, dims: Any) -> None:
 
 @op("Shape")
 def _shape(c: Call, x: Value) -> Value:
-    start, end = c.int("start", 0), c.int("end")
+    start, end = c.integer("start", 0), c.integer("end")
     line = slice(start, x.rank if end is None else end)
     n = x.rank
     low, high, _ = line.indices(n)
@@ -82,7 +82,7 @@ def _size(c: Call, x: Value) -> Value:
 @op("Reshape")
 def _reshape(c: Call, x: Value, shape: Value) -> Value:
     want = list(c.extents(shape, "the shape"))
-    if not c.int("allowzero", 0):
+    if not c.integer("allowzero", 0):
         for i, d in enumerate(want):
             if isinstance(d, int) and d == 0:
                 if i >= x.rank:
@@ -103,7 +103,7 @@ def _reshape(c: Call, x: Value, shape: Value) -> Value:
 
 @op("Flatten")
 def _flatten(c: Call, x: Value) -> Value:
-    axis = c.int("axis", 1)
+    axis = c.integer("axis", 1)
     axis = axis + x.rank if axis < 0 else axis
     if not 0 <= axis <= x.rank:
         raise c.refuse(f"axis {axis} is outside rank {x.rank}", "malformed")
@@ -155,7 +155,7 @@ def _unsqueeze(c: Call, x: Value, axes: Value | None = None) -> Value:
 
 @op("Concat")
 def _concat(c: Call, *xs: Value) -> Value:
-    axis = c.int("axis")
+    axis = c.integer("axis")
     if axis is None:
         raise c.refuse("axis is missing", "malformed")
     if len(xs) == 1:
@@ -165,11 +165,11 @@ def _concat(c: Call, *xs: Value) -> Value:
 
 @op("Split")
 def _split(c: Call, x: Value, sizes: Value | None = None) -> Any:
-    axis = c.axis(c.int("axis", 0), x.rank)
+    axis = c.axis(c.integer("axis", 0), x.rank)
     size = x.shape[axis]
     given = c.ints("split") if c.opset < 13 else None if sizes is None else c.extents(sizes, "split")
     if given is None:
-        n = c.int("num_outputs", c.n_outputs)
+        n = c.integer("num_outputs", c.n_outputs)
         if n < 1 or n > c.importer.limits.nodes:
             raise c.refuse(f"num_outputs {n}", "malformed")
         part = ceildiv(size, n)
@@ -310,10 +310,10 @@ def _tile(c: Call, x: Value, repeats: Value) -> Value:
 @op("Pad")
 def _pad(c: Call, x: Value, pads: Value | None = None, value: Value | None = None, axes: Value | None = None) -> Value:
     b = c.b
-    mode = c.str("mode", "constant")
+    mode = c.text("mode", "constant")
     if c.opset < 11:
         amounts: tuple[Extent, ...] = c.ints("pads") or ()
-        fill: Value | None = c.like(c.float("value", 0.0), x)
+        fill: Value | None = c.like(c.number("value", 0.0), x)
     else:
         if pads is None:
             raise c.refuse("pads are missing", "malformed")
@@ -371,13 +371,13 @@ def _range(c: Call, start: Value, limit: Value, delta: Value) -> Value:
         if isinstance(s, int):
             return line if s == 0 else b.add(line, c.like(s, start))
         return b.add(line, b.cast(b.dim(s), to=start.dtype))
-    s, e, d = (float(c.scalar(v, "the range")) for v in (start, limit, delta))
-    if d == 0.0 or not np.all(np.isfinite([s, e, d])):
+    first, last, gap = (float(c.scalar(v, "the range")) for v in (start, limit, delta))
+    if gap == 0.0 or not np.all(np.isfinite([first, last, gap])):
         raise c.refuse("the range is not finite", "malformed")
-    count = max(int(np.ceil((e - s) / d)), 0)
+    count = max(int(np.ceil((last - first) / gap)), 0)
     _check_extents(c, (count,))
     c.importer.limits.check_shape((count,), 8, c.importer.model.size, c.where)
-    return b.constant(s + np.arange(count, dtype=np.float64) * d, start.dtype)
+    return b.constant(first + np.arange(count, dtype=np.float64) * gap, start.dtype)
 
 
 @op("EyeLike")
@@ -385,7 +385,7 @@ def _eye(c: Call, x: Value) -> Value:
     b = c.b
     if x.rank != 2:
         raise c.refuse(f"takes a matrix, not {x.type}", "malformed")
-    dt, k = c.element("dtype", x.dtype), c.int("k", 0)
+    dt, k = c.element("dtype", x.dtype), c.integer("k", 0)
     rows, cols = b.iota(shape=x.shape, axis=0), b.iota(shape=x.shape, axis=1)
     return b.cast(b.eq(b.add(rows, k), cols), to=dt)
 
@@ -399,18 +399,18 @@ def _trilu(c: Call, x: Value, k: Value | None = None) -> Value:
         raise c.refuse(f"takes matrices, not {x.type}", "malformed")
     shape = x.shape[-2:]
     gap = b.sub(b.iota(shape=shape, axis=1), b.iota(shape=shape, axis=0))
-    keep = b.ge(gap, offset) if c.int("upper", 1) else b.le(gap, offset)
+    keep = b.ge(gap, offset) if c.integer("upper", 1) else b.le(gap, offset)
     return b.where(keep, x, c.like(False if x.dtype is BOOL else 0, x))
 
 
 @op("DepthToSpace")
 def _depth_to_space(c: Call, x: Value) -> Value:
-    b, k = c.b, c.int("blocksize")
+    b, k = c.b, c.integer("blocksize")
     if x.rank != 4 or not k or k < 1:
         raise c.refuse(f"blocksize {k} on {x.type}", "malformed")
     n, ch, h, w = x.shape
     inner = floordiv(ch, k * k)
-    if c.str("mode", "DCR") == "DCR":
+    if c.text("mode", "DCR") == "DCR":
         y = b.transpose(b.reshape(x, shape=(n, k, k, inner, h, w)), perm=(0, 3, 4, 1, 5, 2))
     else:
         y = b.transpose(b.reshape(x, shape=(n, inner, k, k, h, w)), perm=(0, 1, 4, 2, 5, 3))
@@ -419,12 +419,12 @@ def _depth_to_space(c: Call, x: Value) -> Value:
 
 @op("SpaceToDepth")
 def _space_to_depth(c: Call, x: Value) -> Value:
-    b, k = c.b, c.int("blocksize")
+    b, k = c.b, c.integer("blocksize")
     if x.rank != 4 or not k or k < 1:
         raise c.refuse(f"blocksize {k} on {x.type}", "malformed")
     n, ch, h, w = x.shape
     y = b.reshape(x, shape=(n, ch, floordiv(h, k), k, floordiv(w, k), k))
-    if c.str("mode", "DCR") == "CRD":
+    if c.text("mode", "DCR") == "CRD":
         y = b.transpose(y, perm=(0, 1, 3, 5, 2, 4))
     else:
         y = b.transpose(y, perm=(0, 3, 5, 1, 2, 4))

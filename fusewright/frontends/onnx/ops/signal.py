@@ -50,8 +50,8 @@ def _cubic(b: Any, t: Value, tap: int) -> Value:
 @op("GridSample")
 def _grid_sample(c: Call, x: Value, grid: Value) -> Value:
     b = c.b
-    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(c.str("mode", "linear"), c.str("mode", "linear"))
-    padding, corners = c.str("padding_mode", "zeros"), bool(c.int("align_corners", 0))
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(c.text("mode", "linear"), c.text("mode", "linear"))
+    padding, corners = c.text("padding_mode", "zeros"), bool(c.integer("align_corners", 0))
     rank = x.rank - 2
     if mode not in ("linear", "nearest", "cubic") or padding not in ("zeros", "border", "reflection"):
         raise c.refuse(f"mode {mode!r}, padding_mode {padding!r}", "malformed")
@@ -133,9 +133,9 @@ def _pixel(
 @op("RoiAlign")
 def _roi_align(c: Call, x: Value, rois: Value, batch: Value) -> Value:
     b = c.b
-    mode, ratio, scale = c.str("mode", "avg"), c.int("sampling_ratio", 0), c.float("spatial_scale", 1.0)
-    height, width = c.int("output_height", 1), c.int("output_width", 1)
-    half = c.opset >= 16 and c.str("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+    mode, ratio, scale = c.text("mode", "avg"), c.integer("sampling_ratio", 0), c.number("spatial_scale", 1.0)
+    height, width = c.integer("output_height", 1), c.integer("output_width", 1)
+    half = c.opset >= 16 and c.text("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     if x.rank != 4 or rois.rank != 2 or mode not in ("avg", "max") or min(height, width) < 1:
         raise c.refuse(f"mode {mode!r}, {height}x{width} on {x.type}", "malformed")
     if ratio < 1:
@@ -246,13 +246,13 @@ def _dft_matrix(c: Call, size: int, parts: int, n: int, inverse: bool, onesided:
 def _transform(c: Call, x: Value, axis: int, n: Any, inverse: bool, onesided: bool) -> Value:
     b = c.b
     size, parts = x.shape[axis], x.shape[-1]
-    if not isinstance(size, int) or parts not in (1, 2) or axis == x.rank - 1:
+    if not isinstance(size, int) or not isinstance(parts, int) or parts not in (1, 2) or axis == x.rank - 1:
         raise c.refuse(f"axis {axis} of {x.type} has no fixed extent", "unsupported-option", "fix it with shapes=")
     if n is None:
         n = 2 * (size - 1) if inverse and onesided else size
     if n < 1:
         raise c.refuse(f"a transform of {n} points", "malformed")
-    matrix, out, out_parts = _dft_matrix(c, size, int(parts), n, inverse, onesided)
+    matrix, out, out_parts = _dft_matrix(c, size, parts, n, inverse, onesided)
     wide = _wide(b, x)
     rest = [i for i in range(x.rank - 1) if i != axis]
     front = [x.shape[i] for i in rest]
@@ -269,9 +269,9 @@ def _dft(c: Call, x: Value, length: Value | None = None, axis: Value | None = No
     if c.opset >= 20:
         at = -2 if axis is None else int(c.scalar(axis, "axis"))
     else:
-        at = c.int("axis", 1)
+        at = c.integer("axis", 1)
     n = None if length is None else int(c.scalar(length, "dft_length"))
-    return _transform(c, x, c.axis(at, x.rank), n, bool(c.int("inverse", 0)), bool(c.int("onesided", 0)))
+    return _transform(c, x, c.axis(at, x.rank), n, bool(c.integer("inverse", 0)), bool(c.integer("onesided", 0)))
 
 
 @op("STFT")
@@ -294,7 +294,7 @@ def _stft(c: Call, x: Value, step: Value, window: Value | None = None, length: V
     y = b.gather(x, b.constant(index.astype(np.int64)), axis=1)
     if window is not None:
         y = b.mul(y, b.reshape(window, shape=(n, 1)))
-    return _transform(c, y, 2, n, False, bool(c.int("onesided", 1)))
+    return _transform(c, y, 2, n, False, bool(c.integer("onesided", 1)))
 
 
 @op("MelWeightMatrix")

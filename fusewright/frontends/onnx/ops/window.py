@@ -44,7 +44,7 @@ def window_pads(
     c: Call, sizes: tuple[Extent, ...], window: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
 ) -> Pads:
     """(low, high) per axis from pads or auto_pad."""
-    auto = c.str("auto_pad", "NOTSET")
+    auto = c.text("auto_pad", "NOTSET")
     rank = len(sizes)
     if auto in ("NOTSET", ""):
         flat = c.ints("pads", (0,) * (2 * rank))
@@ -85,7 +85,7 @@ def convolve(c: Call, x: Value, w: Value) -> Value:
     if any(isinstance(p, int) and p < 0 for pair in pads for p in pair):
         raise c.refuse(f"negative pads {pads}")
     y = b.conv(
-        to_last(b, x), kernel_last(b, w), strides=strides, pads=pads, dilations=dilations, groups=c.int("group", 1)
+        to_last(b, x), kernel_last(b, w), strides=strides, pads=pads, dilations=dilations, groups=c.integer("group", 1)
     )
     return to_first(b, y)
 
@@ -109,7 +109,7 @@ def _conv_transpose(c: Call, x: Value, w: Value, bias: Value | None = None) -> V
     rank, window = x.rank - 2, fixed(c, w)
     strides, dilations = spatial(c, "strides", rank), spatial(c, "dilations", rank)
     extra = list(spatial(c, "output_padding", rank, 0))
-    auto, wanted = c.str("auto_pad", "NOTSET"), c.ints("output_shape")
+    auto, wanted = c.text("auto_pad", "NOTSET"), c.ints("output_shape")
     sizes = x.shape[2:]
     reach = [(k - 1) * d + 1 for k, d in zip(window, dilations)]
     if wanted is not None:
@@ -133,7 +133,7 @@ def _conv_transpose(c: Call, x: Value, w: Value, bias: Value | None = None) -> V
                 total = 0
             half = floordiv(total, 2)
             pads.append((half, total - half) if auto == "SAME_UPPER" else (total - half, half))
-    groups = c.int("group", 1)
+    groups = c.integer("group", 1)
     kernel = b.transpose(w, perm=(*range(2, w.rank), 1, 0))
     y = b.conv_transpose(
         to_last(b, x), kernel, strides=strides, pads=tuple(pads), dilations=dilations, output_padding=tuple(extra),
@@ -177,7 +177,7 @@ def _pool_window(c: Call, x: Value) -> tuple[Any, ...]:
     strides, dilations = spatial(c, "strides", rank), spatial(c, "dilations", rank)
     pads = window_pads(c, x.shape[2:], window, strides, dilations)
     whole = pads
-    if c.int("ceil_mode", 0) and c.str("auto_pad", "NOTSET") in ("NOTSET", ""):
+    if c.integer("ceil_mode", 0) and c.text("auto_pad", "NOTSET") in ("NOTSET", ""):
         whole = _ceiled(c, x.shape[2:], window, strides, dilations, pads)
     for (low, high), k, d in zip(pads, window, dilations):
         if any(isinstance(p, int) and (p < 0 or p >= (k - 1) * d + 1) for p in (low, high)):
@@ -232,10 +232,10 @@ def _max_with_indices(c: Call, x: Value, window: Any, strides: Any, dilations: A
         b.reshape(best, shape=(product(patches.shape[:-1]), 1)), axis=1, batch_dims=1,
     )  # fmt: skip
     index_of = b.reshape(position, shape=value.shape)
-    if c.int("storage_order", 0):
+    if c.integer("storage_order", 0):
         index_of = _column_major(c, index_of, sizes)
     plane = product(sizes)
-    shape = (*lead, *(1,) * len(sizes))
+    shape: tuple[Extent, ...] = (*lead, *(1,) * len(sizes))
     base = b.add(
         b.mul(b.iota(shape=shape, axis=0), b.dim(lead[1] * plane)), b.mul(b.iota(shape=shape, axis=1), b.dim(plane))
     )
@@ -263,7 +263,7 @@ def _average_pool(c: Call, x: Value) -> Value:
     b = c.b
     window, strides, dilations, pads, whole = _pool_window(c, x)
     y = to_last(b, x)
-    if c.int("count_include_pad", 0) and any(p != 0 for pair in pads for p in pair):
+    if c.integer("count_include_pad", 0) and any(p != 0 for pair in pads for p in pair):
         # The model's padding counts, what ceil_mode adds beyond it does not.
         zero = (0,)
         y = b.pad(y, low=(*zero, *(p for p, _ in pads), 0), high=(*zero, *(q for _, q in pads), 0))
@@ -274,7 +274,7 @@ def _average_pool(c: Call, x: Value) -> Value:
 
 @op("LpPool")
 def _lp_pool(c: Call, x: Value) -> Value:
-    b, p = c.b, c.int("p", 2)
+    b, p = c.b, c.integer("p", 2)
     window, strides, dilations, _, whole = _pool_window(c, x)
     if p < 1:
         raise c.refuse(f"p={p}", "malformed")
@@ -304,7 +304,7 @@ def _global_max(c: Call, x: Value) -> Value:
 
 @op("GlobalLpPool")
 def _global_lp(c: Call, x: Value) -> Value:
-    b, p = c.b, c.int("p", 2)
+    b, p = c.b, c.integer("p", 2)
     total = b.reduce_sum(b.pow(b.abs(x), float(p)), axes=_spatial_axes(c, x), keepdims=True)
     return b.pow(total, 1.0 / p)
 
