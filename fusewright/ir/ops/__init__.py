@@ -1,5 +1,5 @@
 """The op table, one file per family. Importing this package fills ``opdef.OPS``."""
 
-from . import blocked, composite, contract, control, data, elementwise, reduce, resize, shape, window
+from . import bits, blocked, composite, contract, control, data, elementwise, reduce, resize, shape, window
 
-__all__ = ["blocked", "composite", "contract", "control", "data", "elementwise", "reduce", "resize", "shape", "window"]
+__all__ = ["bits", "blocked", "composite", "contract", "control", "data", "elementwise", "reduce", "resize", "shape", "window"]

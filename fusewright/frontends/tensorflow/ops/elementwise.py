@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ....core.dims import Dim, compare_eq, compare_le, maximum, minimum
-from ....core.dtypes import BOOL, DTYPES, F32, DType
+from ....core.dtypes import BOOL, F32
 from ....ir.graph import Value
 from ..lower import FOLDS, OPS, Ctx, fold, op, same_type
 from ..values import Complex, Item, Tensor
@@ -152,46 +152,7 @@ def _select(c: Ctx, condition: Value, x: Value, y: Value) -> Any:
 @op("Bitcast")
 def _bitcast(c: Ctx, x: Value) -> Any:
     to = c.type("type")
-    if to is x.dtype:
-        return x
-    if not (to.is_int and x.dtype.is_int):
-        raise c.refuse(f"the bits of {x.dtype} as {to} are not supported")
-    if to.size == x.dtype.size:
-        return c.bld.cast(x, to=to)
-    return _split_bits(c, x, to) if to.size < x.dtype.size else _join_bits(c, x, to)
-
-
-def _split_bits(c: Ctx, x: Value, to: DType) -> Any:
-    parts = x.dtype.size // to.size
-    pieces = []
-    for i in range(parts):
-        moved = c.bld.shift_right(x, c.const(8 * to.size * i, x)) if i else x
-        pieces.append(c.bld.reshape(_truncated(c, moved, to), shape=(*x.shape, 1)))
-    return c.bld.concat(*pieces, axis=x.rank)
-
-
-def _truncated(c: Ctx, x: Value, to: DType) -> Value:
-    """The low bits: masked first, so that no cast has to leave its range."""
-    unsigned = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}[to.size]
-    low = c.bld.bitwise_and(x, c.const((1 << 8 * to.size) - 1, x))
-    small = c.bld.cast(low, to=unsigned)
-    return same_type(c, small, to)
-
-
-def _join_bits(c: Ctx, x: Value, to: DType) -> Any:
-    parts = to.size // x.dtype.size
-    if x.rank == 0 or x.shape[-1] != parts:
-        raise c.refuse(f"the last extent must be {parts}", code="malformed")
-    unsigned = {1: "u8", 2: "u16", 4: "u32"}[x.dtype.size]
-    wide = c.bld.cast(same_type(c, x, DTYPES[unsigned]), to=to)
-    total = None
-    for i in range(parts):
-        starts, stops = [0] * x.rank, list(x.shape)
-        starts[-1], stops[-1] = i, i + 1
-        part = c.bld.reshape(c.bld.slice(wide, starts=tuple(starts), stops=tuple(stops)), shape=x.shape[:-1])
-        part = c.bld.shift_left(part, c.const(8 * x.dtype.size * i, part)) if i else part
-        total = part if total is None else c.bld.bitwise_or(total, part)
-    return total
+    return x if to is x.dtype else c.bld.bitcast(x, to=to)
 
 
 @op("FakeQuantWithMinMaxArgs")

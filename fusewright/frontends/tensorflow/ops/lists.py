@@ -214,7 +214,9 @@ def _array_concat(c: Ctx, handle: Item, flow: Item) -> Any:
     v = c.v(filled(c, _state(c, handle, flow)))
     if v.rank < 2:
         raise c.refuse("scalars are not concatenated")
-    lengths = Tensor.known(np.full([int(d) for d in v.shape[:1]], v.shape[1], np.int64), I64)
+    if isinstance(v.shape[0], Dim) or isinstance(v.shape[1], Dim):
+        raise c.refuse("the lengths are not fixed", "fix them with shapes=")
+    lengths = Tensor.known(np.full(v.shape[0], v.shape[1], np.int64), I64)
     return [c.bld.reshape(v, shape=(v.shape[0] * v.shape[1], *v.shape[2:])), lengths]
 
 
