@@ -214,9 +214,9 @@ def _max_with_indices(c: Call, x: Value, window: Any, strides: Any, dilations: A
         index, ok = np.zeros(out, np.int64), np.ones(out, bool)
         for i, (n, s, d, (lo, _)) in enumerate(zip(sizes, strides, dilations, pads)):
             at = np.arange(out[i]) * s + tap[i] * d - lo  # type: ignore[operator]
-            shape = (1,) * i + (-1,) + (1,) * (len(out) - 1 - i)
-            ok &= ((at >= 0) & (at < n)).reshape(shape)
-            index = index * n + np.clip(at, 0, n - 1).reshape(shape)
+            along = (1,) * i + (-1,) + (1,) * (len(out) - 1 - i)
+            ok &= ((at >= 0) & (at < n)).reshape(along)
+            index = index * n + np.clip(at, 0, n - 1).reshape(along)
         flat[..., t], inside[..., t] = index, ok
     lead = x.shape[:2]
     source = b.reshape(x, shape=(*lead, product(sizes)))
