@@ -129,7 +129,7 @@ def decoded(stored: np.ndarray, kind: DType) -> np.ndarray:
     if kind is not BF16:
         return stored
     if stored.size and not any(stored.strides):
-        one = bf16_to_f32(np.ascontiguousarray(stored.ravel()[:1]))
+        one = bf16_to_f32(np.array(stored[(0,) * stored.ndim]).reshape(1))
         return np.broadcast_to(one.reshape(()), stored.shape)
     return bf16_to_f32(np.ascontiguousarray(stored))
 

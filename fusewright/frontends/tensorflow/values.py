@@ -85,8 +85,9 @@ def _decode(const: Const) -> np.ndarray:
 def _materialise(b: Builder, content: np.ndarray, dtype: DType) -> Value:
     if content.dtype != object:
         if content.size > 1 and not any(content.strides):
-            one = encode(np.ascontiguousarray(content.ravel()[:1]), dtype)
-            return b.constant(Const(np.broadcast_to(one.reshape(()), content.shape), dtype))
+            # One repeated value stays one, however large the tensor claims to be.
+            one = encode(np.array(content[(0,) * content.ndim]), dtype)
+            return b.broadcast_to(b.constant(Const(np.asarray(one, dtype.np), dtype)), shape=content.shape)
         return b.constant(Const(np.asarray(encode(content, dtype), dtype.np), dtype))
     parts = [_extent(b, e, dtype) for e in content.ravel()]
     if content.ndim == 0:
