@@ -160,7 +160,11 @@ def drops(suite: str, now: dict[str, Any], before: dict[str, Any]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--suite", action="append", required=True, choices=[*SUITES, "all"], help="'all' = every suite there is so far"
+        "--suite",
+        action="append",
+        required=True,
+        choices=[*SUITES, "all"],
+        help="'all' = every suite there is so far (with --compare: that has a score)",
     )
     parser.add_argument(
         "--corpora", type=Path, default=Path(os.environ.get("FUSEWRIGHT_SHARED", "../shared")) / "corpora"
@@ -193,6 +197,10 @@ def main() -> int:
         parser.error(f"no corpora in {args.corpora}")
     there = [suite for suite in SUITES if (HERE / f"suite_{suite}.py").exists()]
     asked = there if "all" in args.suite else args.suite
+    if args.compare and "all" in args.suite:
+        scored = json.loads(args.compare.read_text())
+        print("no recorded score yet:", ", ".join(suite for suite in there if suite not in scored) or "none")
+        asked = [suite for suite in there if suite in scored]
     missing = [suite for suite in asked if suite not in there]
     if missing:
         parser.error(f"suite {', '.join(missing)}: the frontend is not there yet; there are {', '.join(there)}")
