@@ -178,7 +178,8 @@ def _by_axis(
                 line = b.reshape(b.constant(bad), shape=(out, *(1,) * (x.rank - axis - 1)))
                 outside = line if outside is None else b.logical_or(outside, line)
         if mode == "nearest":
-            y = b.gather(y, b.constant(_nearest(at, n, rounding)), axis=axis)
+            narrow = _positions(n, out, scale, coordinates, span, np.float32)
+            y = b.gather(y, b.constant(_nearest(narrow, n, rounding)), axis=axis)
         else:
             y = _contract(c, y, _weights(c, at, n, scale, mode), axis)
     if outside is not None:
@@ -204,9 +205,13 @@ def _contract(c: Call, x: Value, matrix: np.ndarray, axis: int) -> Value:
     return y if wide is x else b.cast(y, to=x.dtype)
 
 
-def _positions(n: int, out: int, scale: float, coordinates: str, span: Any) -> np.ndarray:
-    """Source coordinates as the ONNX operator page has them, in float64."""
-    i = np.arange(out, dtype=np.float64)
+def _positions(n: int, out: int, scale: Any, coordinates: str, span: Any, real: Any = np.float64) -> np.ndarray:
+    """Source coordinates as the ONNX operator page has them.
+
+    Nearest asks for float32, in which a scale of 0.6 divides 3 into 5 as every runtime has it, not into 4.9999998.
+    """
+    i = np.arange(out, dtype=real)
+    scale = real(scale)
     length = scale * n
     if coordinates == "align_corners":
         return i * 0 if length == 1 else i * (n - 1) / (length - 1)
@@ -215,12 +220,12 @@ def _positions(n: int, out: int, scale: float, coordinates: str, span: Any) -> n
     if coordinates == "tf_crop_and_resize":
         a, z = span
         if length == 1:
-            return np.full(out, (z - a) * (n - 1) / 2) + a * (n - 1)
+            return np.full(out, (z - a) * (n - 1) / 2, real) + a * (n - 1)
         return i * (z - a) * (n - 1) / (length - 1) + a * (n - 1)
     if coordinates == "tf_half_pixel_for_nn":
         return (i + 0.5) / scale
     if coordinates == "pytorch_half_pixel" and length == 1:
-        return np.full(out, -0.5)
+        return np.full(out, -0.5, real)
     shift = n / 2 * (1 - out / length) if coordinates == "half_pixel_symmetric" else 0.0
     return shift + (i + 0.5) / scale - 0.5
 
