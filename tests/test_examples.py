@@ -13,6 +13,7 @@ EXPECTED = {
     "deploy.py": ["input x f32", "batch 8 -> (8, 10)", "bound call:", "refused:"],
     "first_pass.py": ["square", "relu", "matched 1, rewritten 1"],
     "inspect_bundle.py": ["input   image: f32 [N, 16, 16, 3]", "arena", "flops"],
+    "test_my_pass.py": ["def test_semantics", "check_graph("],
 }
 
 

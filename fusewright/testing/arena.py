@@ -66,10 +66,10 @@ def run_program(program: Program, feeds: Mapping[str, Any]) -> dict[str, np.ndar
 
 
 class Steady(Interpreter):
-    """The interpreter with every operand dense: NumPy's sums depend on strides, and strides are no semantics."""
+    """The interpreter with every operand dense and alone: sums depend on strides, products of x and x on BLAS."""
 
     def evaluate(self, node: Node, operands: Sequence[np.ndarray], ctx: EvalContext) -> list[np.ndarray]:
-        return super().evaluate(node, [np.asarray(o, order="C") for o in operands], ctx)
+        return super().evaluate(node, [np.array(o, order="C") for o in operands], ctx)
 
 
 class _Replay:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import BF16, BOOL, F32, DType
+from ..core.dtypes import BF16, BOOL, DTYPES, F32, DType
 from ..core.errors import FusewrightError, RewriteError, TypeRefused
 from ..ir import OPS, Graph, Node, TensorType, Value
 from ..ir.opdef import REQUIRED
@@ -131,13 +131,23 @@ class _Growth:
 
     def _operands(self, p: Apply, known: list[Value | None]) -> tuple[list[Value], dict[str, Any]]:
         if p.op.kind == "elementwise":
-            return self._elementwise(p, known), {}
+            operands = self._elementwise(p, known)
+            return operands, {k: self._attribute(operands[0], v) for k, v in p.op.attrs.items()}
         if p.op.decompose is None or p.op.name in SAMPLERS or p.op.sample is not None:
             sampler = SAMPLERS.get(p.op.name) or from_hint(p.op)
             if sampler is None:
                 raise RewriteError(f"{p.op.name} has no sampler; give its OpDef a sample hint")
             return self._sampled(p, known, sampler)
         raise RewriteError(f"{p.op.name} has no sampler; give its OpDef a sample hint")
+
+    def _attribute(self, x: Value, default: Any) -> Any:
+        """A value for an attribute that the pattern leaves open: types go back to where they came from, or on."""
+        if default is REQUIRED:
+            before = [v.dtype for v in x.producer.operands]
+            return self.m.draw.pick((*before, F32, *DTYPES.values()) if self.m.draw.chance(0.6) else (*before, F32))
+        if isinstance(default, bool):
+            return self.m.draw.chance(0.5)
+        return self.m.draw.pick((default, 0.5, 2.0)) if isinstance(default, float) else default
 
     def _elementwise(self, p: Apply, known: list[Value | None]) -> list[Value]:
         m, where = self.m, p.op.name == "where"

@@ -183,8 +183,16 @@ def signature(s: Subject, g: Graph, feeds: Sequence[Feeds], after: Applied, draw
 
 def semantics(s: Subject, g: Graph, feeds: Sequence[Feeds], after: Applied, draw: Draw) -> None:
     if after.rewritten or after.graph.fingerprint != g.fingerprint:
+        if s.numerics != "approx" and narrowest(after.graph) < narrowest(g):
+            # Its own bound would excuse it: rounding to a narrower type is no reordering.
+            raise Violation("semantics", f"declared {s.numerics!r}, but it computes in a narrower type than before")
         for given in feeds:
             equal(g, after.graph, given, s.numerics, "semantics")
+
+
+def narrowest(graph: Graph) -> int:
+    """Bytes of the smallest float type that anything is computed in; 8 where there are none."""
+    return min((v.dtype.size for n in graph.walk() for v in n.results if v.dtype.is_float), default=8)
 
 
 def equal(g: Graph, h: Graph, feeds: Feeds, numerics: str, property: str) -> None:
