@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -227,3 +229,25 @@ def test_in_memory_bytes_and_old_opsets():
         fw.import_model(proto)
     assert refused.value.code == "unsupported-version"
     assert onnx.__version__
+
+
+def test_without_the_onnx_package_the_error_names_the_extra(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(
+        model([helper.make_node("Relu", ["x"], ["y"])], [value("x", [3])], [value("y", [3])]).SerializeToString()
+    )
+    script = (
+        "import sys\n"
+        "for name in ('onnx', 'google', 'google.protobuf'): sys.modules[name] = None\n"
+        "import fusewright as fw\n"
+        f"try: fw.import_model({str(path)!r})\n"
+        "except fw.MissingDependency as e: print(e)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "fusewright[compile]" in done.stdout, done.stderr
+
+
+def test_onnx_is_imported_only_for_onnx_sources():
+    script = "import sys, fusewright as fw; fw.import_model; print('onnx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
 from ...core.errors import FusewrightError, ImportRefused, MissingDependency
 from ...ir.graph import Graph
 from ..formats.limits import DEFAULT, ImportLimits
 from . import ops as _ops
 from .importer import build_graph
-from .reader import open_model
+from .reader import DecodeError, open_model
 
 
 def import_onnx(

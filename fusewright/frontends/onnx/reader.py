@@ -198,3 +198,6 @@ def _external(
     if len(data) != total:
         raise ImportRefused("malformed", where, "external data is shorter than its file said")
     return memoryview(data)
+
+
+__all__ = ["DecodeError", "OnnxModel", "element_name", "element_type", "open_model", "read_tensor"]
