@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,15 @@ def _length(data: bytes) -> bytes:
     while n > 127:
         head, n = head + bytes([n & 127 | 128]), n >> 7
     return head + bytes([n]) + data
+
+
+def test_support_page_agrees_with_the_tables() -> None:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "docs/generate_tensorflow.py", "--check"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

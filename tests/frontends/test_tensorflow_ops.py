@@ -143,10 +143,21 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
         (np.abs(X[..., :3]) % 1,),
     ),
     "crop and resize": (
-        lambda x: tf.image.crop_and_resize(x, [[0, 0, 1, 1], [-0.2, 0.1, 0.7, 1]], [1, 0], [3, 4], extrapolation_value=2),
+        lambda x: tf.image.crop_and_resize(x, [[0, 0, 1, 1], [-0.2, 0, 1, 1]], [1, 0], [3, 4], extrapolation_value=2),
         (X,),
     ),
     "fake quantisation": (lambda x: tf.quantization.fake_quant_with_min_max_args(x, -1.1, 2.3), (M,)),
+    "small matrices": (
+        lambda x, y: [
+            tf.linalg.solve(x, y),
+            tf.linalg.inv(x),
+            tf.linalg.det(x),
+            tf.linalg.cholesky(x @ tf.transpose(x)),
+            *tf.linalg.lu(x),
+            tf.linalg.triangular_solve(x + 4 * np.eye(4, dtype=np.float32), y, lower=False),
+        ],
+        (M[:, :4], M),
+    ),
     "bits": (lambda x: [tf.bitcast(x, tf.int32), tf.bitcast(x, tf.uint8)], (M,)),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from . import (
     cell,
     elementwise,
     image,
+    linalg,
     lists,
     matrix,
     movement,
@@ -19,5 +20,5 @@ from . import (
 )  # fmt: skip
 
 FAMILIES = (
-    cell, elementwise, image, lists, matrix, movement, reduce, refused, segment, shape, spectral, state, window,
+    cell, elementwise, image, linalg, lists, matrix, movement, reduce, refused, segment, shape, spectral, state, window,
 )  # fmt: skip

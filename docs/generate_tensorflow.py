@@ -1,0 +1,70 @@
+"""Write docs/tensorflow-support.md from the tables of the TensorFlow frontend, so that the page cannot disagree.
+
+python docs/generate_tensorflow.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fusewright.frontends.tensorflow.lower import CALLS, OPS, RANDOM, REFUSED
+
+PAGE = Path(__file__).resolve().parent / "tensorflow-support.md"
+_HEAD = """# What the TensorFlow frontend supports
+
+Written by `python docs/generate_tensorflow.py` from the frontend's own tables.
+
+TensorFlow is not needed: the files are read as data. An op that stands in no table is refused with its place, together
+with every other; `fw.register_op("tf", "MyOp")` adds your own (it gets the node and its operands as values).
+
+| source | how it is read |
+| --- | --- |
+| frozen graph `.pb` | inputs and outputs as asked for, at any tensor, else placeholders and what nobody reads |
+| SavedModel folder | `signature=` (default `serving_default`), names sorted; functions are inlined |
+| TF1 checkpoint | prefix or its folder, with the graph in the `.meta` file; name outputs with `outputs=` |
+
+`feeds={"name": value}` binds a tensor at import: a switch such as `is_training`, or an operand that decides a shape.
+`shapes={"name": (...)}` gives a shape that the file leaves open, or fixes one. Text forms (`.pbtxt`), partitioned
+variables, lookup tables and string tensors are refused.
+
+Control flow: `If`, `Case` with two branches and `While` become regions; the conditionals and loops of TensorFlow 1
+(`Switch`, `Merge`, `Enter`, `Exit`, `NextIteration`) are rebuilt into the same. A conditional whose branches differ in
+shape, a loop
+whose values change shape, and a list that grows are refused. Complex tensors live inside a graph (Fourier transforms),
+not at its inputs and outputs.
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    families: dict[str, list[str]] = {}
+    for name, lowering in OPS.items():
+        families.setdefault(lowering.__module__.rpartition(".")[2], []).append(name)
+    families.setdefault("control", []).extend(CALLS)
+    lines = [_HEAD, f"## Ops ({len(OPS) + len(CALLS)})", "", "| family | ops |", "| --- | --- |"]
+    lines += [
+        f"| {family} | {', '.join(f'`{n}`' for n in sorted(names))} |" for family, names in sorted(families.items())
+    ]
+    lines += ["", "## Refused by name", "", "| op | why |", "| --- | --- |"]
+    reasons: dict[str, list[str]] = {}
+    for name, text in REFUSED.items():
+        reasons.setdefault(text.partition(": ")[2], []).append(name)
+    lines += [f"| {', '.join(f'`{n}`' for n in sorted(names))} | {why} |" for why, names in reasons.items()]
+    lines += [
+        "",
+        f"Random ops ({len(RANDOM)} of these) are refused with the code `random`, the others with `unsupported-op`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        fresh = PAGE.read_text() == page()
+        print(
+            "up to date"
+            if fresh
+            else "docs/tensorflow-support.md is out of date: run python docs/generate_tensorflow.py"
+        )
+        sys.exit(0 if fresh else 1)
+    PAGE.write_text(page())
