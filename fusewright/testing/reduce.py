@@ -250,6 +250,28 @@ def open_regions(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate
             yield clean(out, feeds)
 
 
+def shrink_regions(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
+    """Inside a body: erase a node, or read one of its operands or an argument of the body instead of its result."""
+    for i, node in enumerate(graph.nodes):
+        for r, region in enumerate(node.regions):
+            for k, inner in enumerate(region.nodes):
+                if inner.op.name in ("input", "return"):
+                    continue
+                pool = [*inner.operands, *region.inputs]
+                choices = [[x for x in dict.fromkeys(pool) if x.type is v.type] for v in inner.results if v.uses]
+                for pick in range(max((len(c) for c in choices), default=1)):
+                    if any(pick >= len(c) for c in choices):
+                        continue
+                    out = graph.clone()
+                    body = list(out.nodes)[i].regions[r]
+                    twin, before = list(body.nodes)[k], list(region.nodes)
+                    for v, c in zip([v for v in twin.results if v.uses], choices):
+                        at = before.index(c[pick].producer)
+                        body.replace(v, list(body.nodes)[at].results[c[pick].index])
+                    body.erase(twin)
+                    yield clean(out, feeds)
+
+
 def shrink_extents(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
     """Make one extent smaller wherever it occurs: in inputs, constants and attributes."""
     types = [v for n in graph.nodes if n.op.name in ("input", "constant") for v in n.results]
@@ -346,7 +368,8 @@ def _plainer(a: np.ndarray) -> Iterator[np.ndarray]:
 
 
 MOVES: tuple[Callable[[Graph, Feeds, Clean], Iterator[Candidate]], ...] = (
-    drop_outputs, cut, return_inner, bypass, open_regions, fix_symbols, shrink_extents, plain_constants, plain_feeds,
+    drop_outputs, cut, return_inner, bypass, open_regions, shrink_regions, fix_symbols, shrink_extents,
+    plain_constants, plain_feeds,
 )  # fmt: skip
 
 

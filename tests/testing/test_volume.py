@@ -1,0 +1,34 @@
+"""The volume runner counts seeds, finds what a lane finds and adds lines to a ledger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fusewright.core.errors import FusewrightError
+from fusewright.testing import Mismatch, volume
+
+
+@pytest.mark.parametrize("lane", volume.LANES)
+def test_a_lane(lane: str) -> None:
+    done = volume.run(lane, 100, 60, "abc")
+    assert (done.lane, done.start, done.count, done.commit) == (lane, 100, 60, "abc")
+    assert done.findings == []
+
+
+def test_findings_and_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(graph: object, given: object) -> None:
+        raise Mismatch("odd")
+
+    monkeypatch.setitem(volume.LANES, "memory", odd)
+    ledger = tmp_path / "ledger.jsonl"
+    assert volume.main(["memory", "--count", "2", "--ledger", str(ledger)]) == 1
+    assert volume.main(["interpreter", "--count", "3", "--start", "7", "--ledger", str(ledger)]) == 0
+    first, second = map(json.loads, ledger.read_text().splitlines())
+    assert [f["seed"] for f in first["findings"]] == [0, 1] and "odd" in first["findings"][0]["error"]
+    assert (second["start"], second["count"], second["findings"]) == (7, 3, [])
+    assert volume.run("interpreter", 0, 100, seconds=0).count <= 1
+    with pytest.raises(FusewrightError, match="no lane"):
+        volume.run("nowhere", 0, 1)
