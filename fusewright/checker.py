@@ -15,7 +15,7 @@ import numpy as np
 from .backends.numba_cpu.bundle import cpu_target
 from .core.errors import FusewrightError, ImportRefused, InputRefused, TypeRefused
 from .frontends.source import import_model
-from .ir.graph import Graph, Node
+from .ir.graph import Graph, Node, Value
 from .ir.interpreter import Interpreter
 from .passes.pipeline import default_pipeline
 
@@ -148,22 +148,50 @@ def _live_values(graph: Graph, model: Any, feeds: Mapping[str, Any] | None) -> d
 
 def _compare(graph: Graph, values: Mapping[str, np.ndarray], found: Check) -> None:
     feeds = _match_inputs(graph, values)
-    names = {v: (name, f"y{i}") for i, (v, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True))}
+    stored = _stored_names(graph, values)
+    unknown = [k for k in values if k not in feeds and k not in stored.values() and not _is_input(graph, k)]
+    if unknown or not stored:
+        raise InputRefused(
+            f"no value of the model is called {', '.join(map(repr, sorted(unknown))) or 'anything given'}; "
+            f"outputs are {', '.join(graph.output_names)}, inner values go by layer name"
+        )
 
     def watch(node: Node, results: list[np.ndarray]) -> None:
+        if node.graph is not graph:
+            return
         for v, got in zip(node.results, results, strict=True):
-            keys = [k for k in (*names.get(v, ()), v.name, node.origin.layer) if k and k in values]
-            if keys and found.first_divergence is None and node.graph is graph:
-                if values[keys[0]].shape == got.shape or v in names:
-                    found.compared += 1
-                    found.first_divergence = _differs(node, keys[0], got, values[keys[0]])
+            if v in stored and found.first_divergence is None:
+                found.compared += 1
+                found.first_divergence = _differs(node, stored[v], got, values[stored[v]])
 
     try:
         Interpreter(graph, watch=watch).run(feeds)
     except FusewrightError as error:
         raise InputRefused(f"the model does not run on these values: {error}") from error
-    if not found.compared:
-        raise InputRefused(f"no value of the model is among {sorted(values)}; outputs are {graph.output_names}")
+
+
+def _stored_names(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[Value, str]:
+    """The graph's values that have a stored one: outputs by name or position, others by name, or as a layer's last."""
+    names: dict[Value, str] = {}
+    for i, (v, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True)):
+        key = next((k for k in (name, f"y{i}") if k in values), None)
+        if key is not None:
+            names[v] = key
+    last: dict[str, Value] = {}
+    for node in graph.nodes:
+        for v in node.results:
+            if v.name in values and v.name not in names.values() and v not in graph.inputs:
+                names[v] = v.name
+            if node.op.name != "constant":
+                last[node.origin.layer] = v
+    for layer, v in last.items():
+        if layer in values and layer not in names.values():
+            names.setdefault(v, layer)
+    return names
+
+
+def _is_input(graph: Graph, name: str) -> bool:
+    return any(name in (v.name, f"x{i}") for i, v in enumerate(graph.inputs))
 
 
 def _match_inputs(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

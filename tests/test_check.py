@@ -51,6 +51,24 @@ def test_nan_and_shape_differ(graph, spoil):
     assert not fw.check(graph, against=stored).ok
 
 
+def test_a_layer_is_its_last_value(graph):
+    b = fw.Builder()
+    x = b.input("x", "f32", (2, 3))
+    with b.origin(layer="probs"):
+        scaled = b.mul(x, 3.0)
+        y = b.softmax(scaled)
+    model = b.build({"out": b.neg(y)})
+    feeds = {"x": np.array([[1, 2, 3], [0, 0, 5]], np.float32)}
+    right = -model.run(feeds)["out"]
+    assert fw.check(model, against={**feeds, "probs": right}).ok
+    assert not fw.check(model, against={**feeds, "probs": feeds["x"] * 3}).ok
+
+
+def test_names_that_nothing_has_are_refused(graph):
+    with pytest.raises(fw.InputRefused, match="'foo'"):
+        fw.check(graph, against={**values(graph), "foo": np.zeros(1)})
+
+
 def test_values_by_position_from_a_file(graph, tmp_path):
     stored = values(graph)
     np.savez(tmp_path / "v.npz", x0=stored["x"], y0=stored["y"])

@@ -55,7 +55,7 @@ class Report:
         dims = ", ".join(f"{k}={v}" for k, v in self.dims.items())
         return (
             f"Report({len(self.kernels)} kernels, {self.flops} flops, arena {self.arena_bytes} bytes "
-            f"(lower bound {self.lower_bound_bytes}), {len(self.in_place)} in place, {dims})"
+            f"(lower bound {self.lower_bound_bytes}), {sum(bool(row['reused']) for row in self.in_place)} in place, {dims})"
         )
 
     @classmethod
