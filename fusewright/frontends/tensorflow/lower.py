@@ -120,7 +120,14 @@ class Ctx(Attrs):
             t.content = self.lowerer.evaluate(t.value(self.bld), self, what)
         if t.content.dtype == object:
             raise self.refuse(f"{what} depends on a symbolic extent", "fix it with shapes=")
+        self.few(t.content.size, f"the number of elements of {what}", 1 << 24)
         return t.content
+
+    def few(self, count: int, what: str, most: int = 1 << 14) -> int:
+        """A number of nodes to make, refused where the file asks for too many."""
+        if count > most:
+            raise ImportRefused("limit", self.where, f"{self.node.op}: {what} is {count}, over the limit {most}")
+        return count
 
     def extents(self, item: Any, what: str) -> list[Extent]:
         """The operand's contents as a flat list of extents."""

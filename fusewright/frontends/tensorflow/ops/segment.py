@@ -164,5 +164,8 @@ def _partition(c: Ctx, data: Item, parts: Item) -> Any:
     v, t = c.v(data), c.tensor(parts)
     which = np.array(c.ints(t, "the partitions"))
     v = c.bld.reshape(v, shape=(_product(v.shape[: t.rank]), *v.shape[t.rank :]))
-    rows = [np.flatnonzero(which == k).astype(np.int64) for k in range(c.i("num_partitions"))]
+    rows = [
+        np.flatnonzero(which == k).astype(np.int64)
+        for k in range(c.few(c.i("num_partitions"), "the number of results"))
+    ]
     return [c.bld.gather(v, c.bld.constant(r), axis=0) for r in rows]

@@ -148,7 +148,7 @@ def _unpack(c: Ctx, item: Item) -> Any:
         raise c.refuse(f"axis {axis} of {list(x.shape)} does not hold {c.i('num')} elements", code="malformed")
     axis %= rank
     v = c.v(x)
-    return [_take(c, v, axis, i) for i in range(c.i("num"))]
+    return [_take(c, v, axis, i) for i in range(c.few(c.i("num"), "the number of results"))]
 
 
 def _take(c: Ctx, v: Value, axis: int, at: int) -> Value:
@@ -198,7 +198,7 @@ def _split(c: Ctx, axis: Item, item: Item) -> Any:
     size = x.shape[at]
     if n < 1 or size % n != 0:
         raise c.refuse(f"an extent of {size} does not split into {n}")
-    return cut(c, x, at, [size // n] * n)
+    return cut(c, x, at, [size // n] * c.few(n, "the number of results"))
 
 
 @fold("Split")
@@ -215,6 +215,7 @@ def _split_v(c: Ctx, item: Item, sizes: Item, axis: Item) -> Any:
         for p in parts:
             rest = rest - (0 if p == -1 else p)
         parts = [rest if p == -1 else p for p in parts]
+    c.few(len(parts), "the number of results")
     return cut(c, x, at, parts)
 
 

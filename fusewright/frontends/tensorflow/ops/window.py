@@ -178,6 +178,7 @@ def taps(
     if any(v != 0 for p in pads for v in p):
         x = b.pad(x, c.const(fill, x), low=(0, *(p[0] for p in pads), 0), high=(0, *(p[1] for p in pads), 0))
     out = []
+    c.few(int(np.prod([max(k, 0) for k in window], dtype=object)), "the window's size", 4096)
     for tap in cartesian(*(range(k) for k in window)):
         first = [t * r for t, r in zip(tap, rates, strict=True)]
         stops = [a + (m - 1) * s + 1 for a, m, s in zip(first, places, strides, strict=True)]
@@ -254,7 +255,7 @@ def _batch_norm(c: Ctx, x: Value, gamma: Value, beta: Value, mean: Value, var: V
 @op("LRN")
 def _lrn(c: Ctx, x: Value) -> Any:
     """x / (bias + alpha * sum of squares over 2 * radius + 1 channels) ** beta (Krizhevsky et al., 2012)."""
-    b, radius = c.bld, c.i("depth_radius", 5)
+    b, radius = c.bld, c.few(c.i("depth_radius", 5), "the radius", 1024)
     square = b.square(x)
     wide = b.pad(square, low=(0, 0, 0, radius), high=(0, 0, 0, radius))
     total = None
