@@ -1,0 +1,109 @@
+"""What a mutant is and how it is hunted: a seeded miscompile, the classes it stands for, the graphs until it shows."""
+
+from __future__ import annotations
+import __future__
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from fusewright.passes.base import GraphPass
+from fusewright.passes.canonicalise import Function
+from fusewright.passes.rewrite import RuleSet
+
+Hunt = Callable[[int], "Kill"]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """How a mutant ended: ``graphs`` until the first finding (None: it survived), by which oracle, how small."""
+
+    graphs: int | None
+    by: str = ""
+    ops: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``hunt(budget)`` looks for it. ``kind``: a class (type, shape, logic, numeric, in-place...) or a catalogue id."""
+
+    name: str
+    kind: str
+    hunt: Hunt = field(repr=False)
+    budget: int = 400
+
+
+def _module_lists(module: ModuleType) -> Iterator[list[Any]]:
+    for value in list(vars(module).values()):
+        if isinstance(value, list):
+            yield value
+        elif isinstance(value, RuleSet):
+            yield value.all
+
+
+@contextmanager
+def changed(module: ModuleType, name: str, old: str, new: str) -> Iterator[None]:
+    """Exchange ``old`` for ``new`` in the source of a function, method, pass or registered rule of ``module``."""
+    owner, _, attribute = name.rpartition(".")
+    holder: Any = getattr(module, owner) if owner else module
+    target = getattr(holder, attribute)
+    original = target.function if isinstance(target, GraphPass) else target
+    source = textwrap.dedent(inspect.getsource(original))
+    if old not in source:
+        raise LookupError(f"{module.__name__}.{name} no longer contains {old!r}: fit the mutant to the new source")
+    lines = source.replace(old, new, 1).splitlines()
+    while not lines[0].startswith("def "):
+        lines.pop(0)
+    scope: dict[str, Any] = {}
+    code = compile("\n".join(lines), f"<mutant of {name}>", "exec", flags=__future__.annotations.compiler_flag)
+    exec(code, vars(module), scope)
+    fake = scope[attribute]
+    with ExitStack() as undo:
+        if isinstance(target, GraphPass):
+            target.function = fake
+            undo.callback(setattr, target, "function", original)
+        else:
+            # Modules that imported the function by name get the fake as well.
+            setattr(holder, attribute, fake)
+            undo.callback(setattr, holder, attribute, original)
+            for other in [m for n, m in sys.modules.items() if n.startswith("fusewright") and m is not module]:
+                if not owner and vars(other).get(attribute) is original:
+                    setattr(other, attribute, fake)
+                    undo.callback(setattr, other, attribute, original)
+        for entries in _module_lists(module):
+            for i, entry in enumerate(entries):
+                if isinstance(entry, Function) and entry.function is original:
+                    entries[i] = Function(entry.name, entry.roots, fake)
+                    undo.callback(entries.__setitem__, i, entry)
+        yield
+
+
+@contextmanager
+def exchanged(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Give a module, class or op another value for one attribute."""
+    original = getattr(module, name)
+    object.__setattr__(module, name, value) if not isinstance(module, (ModuleType, type)) else setattr(
+        module, name, value
+    )
+    try:
+        yield
+    finally:
+        object.__setattr__(module, name, original) if not isinstance(module, (ModuleType, type)) else setattr(
+            module, name, original
+        )
+
+
+def table(kills: Sequence[tuple[Mutant, Kill]]) -> str:
+    """The kill table as text."""
+    lines = [f"{'mutant':58s} {'class':12s} {'graphs':>6s} {'ops':>4s}  by"]
+    for m, k in kills:
+        graphs = "-" if k.graphs is None else str(k.graphs)
+        ops = "" if k.ops is None else str(k.ops)
+        lines.append(f"{m.name[:58]:58s} {m.kind:12s} {graphs:>6s} {ops:>4s}  {k.by}")
+    return "\n".join(lines)
