@@ -148,6 +148,9 @@ class Interpreter:
         if node.op.name == "constant":
             return [self.constant(node)]
         attrs = {k: bind_attr(v, ctx.env) for k, v in node.attrs.items()}
+        for v in node.results:
+            if not v.type.is_static and min(v.type.concrete(ctx.env)) < 0:
+                raise InputRefused(f"{node.where}: too small inputs, {v.type} would be {v.type.concrete(ctx.env)}")
         if node.op.name in CONTROL:
             out = eval_control(node, operands, attrs, ctx)
         elif node.op.eval is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from fusewright.core.errors import TypeRefused
+from fusewright.core.errors import InputRefused, TypeRefused
 from fusewright.ir import Builder
 
 
@@ -19,3 +20,12 @@ def test_norms_take_no_more_vectors_than_they_use(name: str) -> None:
         b.apply(name, [*given, v, v], {**attrs, "has_gamma": False})
     with pytest.raises(TypeRefused, match="beta"):
         b.apply(name, [*given, v, v, v], attrs)
+
+
+def test_inputs_that_no_window_fits_are_refused_by_the_interpreter() -> None:
+    b = Builder()
+    x = b.input("x", "f32", ("N", "H", 2))
+    graph = b.build(b.conv(x, b.constant(np.ones((3, 2, 2), np.float32)), strides=(1,)))
+    assert graph.run({"x": np.ones((1, 3, 2), np.float32)})[graph.output_names[0]].shape == (1, 1, 2)
+    with pytest.raises(InputRefused, match="too small inputs"):
+        graph.run({"x": np.ones((1, 1, 2), np.float32)})

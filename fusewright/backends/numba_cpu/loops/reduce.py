@@ -47,7 +47,11 @@ def _kind(name: str, dt: DType, count: str) -> _Kind:
     sign, unit = ("*", 1) if name == "prod" else ("+", 0)
     if dt.is_int:
         return _Kind(
-            "i64", f"i64({unit})", lambda v: f"i64({v})", lambda a, b: f"({a} {sign} {b})", lambda a: f"{dt.name}({a})"
+            "i64",
+            f"i64({unit})",
+            lambda v: f"i64({v})",
+            lambda a, b: f"i64(u64({a}) {sign} u64({b}))",  # signed, an overflow would be undefined
+            lambda a: f"{dt.name}({a})",
         )
     acc = "f64" if dt is F64 else "f32"
     tail = f" / {acc}({count})" if name == "mean" else ""

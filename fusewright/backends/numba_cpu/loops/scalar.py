@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dtypes import BF16, BOOL, F16, F32, F64, DType, bf16_to_f32, f32_to_bf16
+from ....core.dtypes import BF16, BOOL, F16, F32, F64, I64, DType, bf16_to_f32, f32_to_bf16
 from ....ir.opdef import OpDef
 
 BITS = {1: "pu8", 2: "pu16", 4: "pu32", 8: "pu64"}
@@ -268,6 +268,10 @@ def _bool_text(name: str, x: Sequence[str]) -> str:
 
 def _int_text(name: str, x: Sequence[str], dt: DType) -> str:
     to = dt.name
+    if dt is I64 and name in (*_SYMBOL, "neg", "square"):
+        # Numba promises LLVM that signed 64-bit arithmetic does not overflow: x * x would never be negative.
+        left, right = {"neg": ("i64(0)", x[0]), "square": (x[0], x[0])}.get(name, x)
+        return f"i64(u64({left}) {_SYMBOL[{'neg': 'sub', 'square': 'mul'}.get(name, name)]} u64({right}))"
     if name in _SYMBOL:
         return f"{to}({x[0]} {_SYMBOL[name]} {x[1]})"
     if name in _LOGIC:
