@@ -57,7 +57,9 @@ def load(corpora: Path, key: str, scratch: Path) -> Case:
         wants = {name: np.asarray(want).astype(types[name].compute) for name, want in wants.items()}
     rtol = 2.0**-7 if types is not None and any(t.name == "bf16" for t in types.values()) else 0.0
     # The stored decimals write subnormal numbers as 0.
-    atol = max([0.0, *(float(np.finfo(w.dtype).tiny) for w in wants.values() if w.dtype.itemsize > 2 and w.dtype.kind == "f")])
+    atol = max(
+        [0.0, *(float(np.finfo(w.dtype).tiny) for w in wants.values() if w.dtype.itemsize > 2 and w.dtype.kind == "f")]
+    )
     return Case(source, {name: feeds[name] for name in options["inputs"]}, wants, options, rtol, atol)
 
 

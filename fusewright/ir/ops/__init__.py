@@ -2,4 +2,16 @@
 
 from . import bits, blocked, composite, contract, control, data, elementwise, reduce, resize, shape, window
 
-__all__ = ["bits", "blocked", "composite", "contract", "control", "data", "elementwise", "reduce", "resize", "shape", "window"]
+__all__ = [
+    "bits",
+    "blocked",
+    "composite",
+    "contract",
+    "control",
+    "data",
+    "elementwise",
+    "reduce",
+    "resize",
+    "shape",
+    "window",
+]
