@@ -159,11 +159,12 @@ def _make_sign(kind: Any, signed: bool) -> Any:
 
 
 def _make_sign_float(kind: Any) -> Any:
-    one, zero = kind(1), kind(0)
+    one, minus, zero = kind(1), kind(-1), kind(0)
 
     @helper
     def run(x):
-        return low.select((x > zero) | (x < zero), low.copysign(one, x), x)
+        # No copysign: rounded to half afterwards, LLVM would give it the sign of a double and call a library for that.
+        return low.select(x > zero, one, low.select(x < zero, minus, x))
 
     return run
 
