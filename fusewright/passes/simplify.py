@@ -112,7 +112,8 @@ def not_negative(v: Value, depth: int = 4) -> bool:
     name = v.producer.op.name
     if name in _KEEPS_SIGN and depth:
         return all(not_negative(x, depth - 1) for x in v.producer.operands)
-    return name in _NOT_NEGATIVE
+    # Integers wrap: their squares may be negative, and the smallest one is its own absolute value.
+    return name in _NOT_NEGATIVE and (v.dtype.is_float or name not in ("abs", "square"))
 
 
 @form("zero padding into max pool", "max_pool", into=POOLS)
