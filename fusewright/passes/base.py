@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +86,7 @@ class PassContext:
             self.stats.declined.append(entry)
 
 
-class Pass:
+class Pass(ABC):
     """Base of passes. ``run`` edits the graph that it is given; ``apply`` works on a copy."""
 
     name: str
@@ -97,9 +98,9 @@ class Pass:
         self.name = name
         self.numerics = check_numerics(numerics)
 
+    @abstractmethod
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Edit ``graph`` in place."""
-        raise NotImplementedError
 
     def apply(self, graph: Graph, target: Target | None = None) -> tuple[Graph, PassStats]:
         """A rewritten copy and the statistics; ``graph`` is not touched."""

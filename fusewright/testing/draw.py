@@ -6,6 +6,7 @@ Owns Draw and its drivers, Hypothesis (shrinks) and a seeded generator (fast). M
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -27,9 +28,9 @@ class Draw(Protocol):
         """True in about ``share`` of the draws; False is the simpler."""
 
 
-class _Choices:
-    def integer(self, low: int, high: int) -> int:
-        raise NotImplementedError
+class _Choices(ABC):
+    @abstractmethod
+    def integer(self, low: int, high: int) -> int: ...
 
     def pick(self, options: Sequence[T]) -> T:
         return options[self.integer(0, len(options) - 1)]

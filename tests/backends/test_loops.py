@@ -19,7 +19,7 @@ from fusewright.backends.numba_cpu import loops
 from fusewright.backends.numba_cpu.loops.probe import run_node, run_templates, symbol_of
 from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image
 from fusewright.core.dtypes import BF16, DType, decode, encode
-from fusewright.core.errors import TypeRefused
+from fusewright.core.errors import CompileRefused, TypeRefused
 from fusewright.ir.builder import Builder
 from fusewright.ir.graph import Graph, Node
 from fusewright.ir.interpreter import BoundedInterpreter, Interpreter
@@ -500,7 +500,7 @@ def test_what_has_no_kernel_says_so() -> None:
     regrouped = case("fused", [("f32", (4, 6))], body=lambda b, x: b.relu(b.reshape(x, shape=(6, 4))))
     for c in (far, product, regrouped):
         assert not loops.supports(c.node)
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(CompileRefused):
             loops.generate(c.node)
 
 

@@ -15,6 +15,7 @@ from ....ir.types import TensorType
 from ..templates.template import Template
 from . import elementwise, gathering, movement, norm, pool, reduce, scan, sorting
 from .copying import copy_of
+from .refusal import NoKernel
 
 _BY_NAME: dict[str, Callable[[Node], list[Template]]] = {
     "broadcast_to": movement.broadcast_to, "transpose": movement.transpose, "slice": movement.slice_,
@@ -54,11 +55,11 @@ def supports(node: Node) -> bool:
 def generate(node: Node, variant: Any = None) -> list[Template]:
     """The kernels of ``node``, in order. Arguments name operands and results of the node by index.
 
-    Raises NotImplementedError where ``supports`` is False.
+    Raises NoKernel where ``supports`` is False.
     """
     generator = _generator(node)
     if generator is None:
-        raise NotImplementedError(f"no loop kernel for {node.where}")
+        raise NoKernel(f"no loop kernel for {node.where}")
     return generator(node)
 
 

@@ -9,6 +9,7 @@ from ....core.dims import product
 from ....ir.graph import Node
 from ..templates.template import Template, TextBuilder
 from .nest import CHUNK, LINE, digits, flat_loop, grain, guess, scaled, split_rows
+from .refusal import NoKernel
 from .region import Elements, as_graph, first_operands
 from .scalar import pointer
 
@@ -78,6 +79,6 @@ def can(node: Node) -> bool:
         region = Elements(graph, first_operands(node), graph.outputs, graph.outputs[0].shape)
         region.collapse()
         region.emit([f"i{a}" for a in range(len(region.axes))], "get")
-    except NotImplementedError:
+    except NoKernel:
         return False
     return True

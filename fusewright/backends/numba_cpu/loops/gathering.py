@@ -12,6 +12,7 @@ from ....ir.graph import Node, Value
 from ..templates.template import Template, TextBuilder
 from .copying import copy_of
 from .nest import flat_loop, grain, guess, scaled, split_rows, strides, total
+from .refusal import NoKernel
 from .scalar import BIT_ZERO, BITS, Reg, Scalars, load, pointer
 
 _NAMES = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum"}
@@ -118,7 +119,7 @@ def scatter_nd(node: Node) -> list[Template]:
     depth, how = ind.shape[-1], node.attrs["reduction"]
     assert isinstance(depth, int)
     if x.dtype.kind == "b" and how != "set":
-        raise NotImplementedError("scatter_nd reductions need numbers")
+        raise NoKernel("scatter_nd reductions need numbers")
     inner, rows = product(x.shape[depth:]), product(ind.shape[:-1])
     own = strides(x.shape)
     bits = how == "set"

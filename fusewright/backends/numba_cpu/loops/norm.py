@@ -11,26 +11,27 @@ from ....ir.graph import Node
 from ..templates.template import Template, TextBuilder
 from .lanes import Lanes
 from .nest import grain, guess, split_rows
+from .refusal import NoKernel
 from .scalar import literal, load, lowest, pointer, register, store
 
 COLUMNS = 256
 
 
 def _rows(shape: tuple[Extent, ...], axes: tuple[int, ...]) -> tuple[Extent, Extent, Extent]:
-    """(before, reduced, after) of neighbouring axes. Raises NotImplementedError for others."""
+    """(before, reduced, after) of neighbouring axes. Raises NoKernel for others."""
     axes = tuple(a for a in axes if shape[a] != 1) or axes[:1]
     if not axes:
-        raise NotImplementedError("no axis to normalise over")
+        raise NoKernel("no axis to normalise over")
     low, high = axes[0], axes[-1] + 1
     if any(a not in axes and shape[a] != 1 for a in range(low, high)):
-        raise NotImplementedError("axes that are not neighbours")
+        raise NoKernel("axes that are not neighbours")
     return product(shape[:low]), product(shape[low:high]), product(shape[high:])
 
 
 def can(node: Node) -> bool:
     try:
         generate(node)
-    except NotImplementedError:
+    except NoKernel:
         return False
     return True
 
@@ -117,7 +118,7 @@ def normalise(node: Node) -> list[Template]:
     x, *rest = node.operands
     before, n, after = _rows(x.shape, node.attrs["axes"])
     if after != 1:
-        raise NotImplementedError("normalisation over axes that are not the last")
+        raise NoKernel("normalisation over axes that are not the last")
     axes = node.attrs["axes"]
     dt, reg, size, ptr = x.dtype, register(x.dtype), x.dtype.size, pointer(x.dtype)
     has_gamma = bool(node.attrs["has_gamma"] and rest)
@@ -130,7 +131,7 @@ def normalise(node: Node) -> list[Template]:
     for i, v in enumerate(rest):
         moving = [a + x.rank - v.rank for a, d in enumerate(v.shape) if d != 1]
         if v.type.size != 1 and (any(a not in axes for a in moving) or compare_eq(v.type.size, n) is not True):
-            raise NotImplementedError("scale or shift that does not follow the normalised axes")
+            raise NoKernel("scale or shift that does not follow the normalised axes")
         t.add(0, f"p{i} = {ptr}(w{i})")
         at.append("0" if v.type.size == 1 else "j")
     t.add(0, f"for u in range(start, stop):\n    at = u * {t.dim(n)} * {size}")

@@ -14,6 +14,7 @@ from ....ir.graph import Graph, Node, Value
 from ..templates.template import Template, TextBuilder
 from .lanes import Lanes
 from .nest import Axis, digits, grain, guess, scaled, split_rows
+from .refusal import NoKernel
 from .region import Elements, as_graph, first_operands
 from .scalar import extreme, literal, load, lowest, pointer, register, store
 
@@ -63,14 +64,14 @@ def _kind(name: str, dt: DType, count: str) -> _Kind:
 def _root(graph: Graph) -> tuple[Value, Node]:
     """The value that is reduced and the reduction, of a plain or fused node."""
     if len(graph.outputs) != 1 or not graph.outputs[0].producer.op.name.startswith("reduce_"):
-        raise NotImplementedError("a fused reduction must end in one reduction")
+        raise NoKernel("a fused reduction must end in one reduction")
     return graph.outputs[0].producer.operands[0], graph.outputs[0].producer
 
 
 def can(node: Node) -> bool:
     try:
         reduce(node)
-    except NotImplementedError:
+    except NoKernel:
         return False
     return True
 

@@ -15,6 +15,7 @@ from ....ir.graph import Graph, Node, Value
 from ....ir.interpreter import decomposition
 from ..templates.template import TextBuilder
 from .nest import Axis, address, collapse, scaled, total
+from .refusal import NoKernel
 from .scalar import Reg, Scalars, literal_reg, load, pointer, weight
 
 AxisMap = tuple[int, ...]  # per axis of a value the axis of the loops that it follows, or -1
@@ -65,7 +66,7 @@ class Elements:
         self._root_maps = [full for _ in roots]
         for v in roots:
             if not same_shape(v.shape, shape):
-                raise NotImplementedError(f"results of shapes {v.shape} and {tuple(shape)} in one kernel")
+                raise NoKernel(f"results of shapes {v.shape} and {tuple(shape)} in one kernel")
             self._discover(v, full)
         self.axes: list[Axis] = []
         self._scalars = Scalars()
@@ -92,7 +93,7 @@ class Elements:
             x = node.operands[0]
             outer = [m for d, m in zip(v.shape, amap, strict=True) if d != 1]
             if not same_shape([d for d in x.shape if d != 1], [d for d in v.shape if d != 1]):
-                raise NotImplementedError("a reshape that regroups elements inside a loop")
+                raise NoKernel("a reshape that regroups elements inside a loop")
             moves = iter(outer)
             return [(x, tuple(next(moves) if d != 1 else -1 for d in x.shape))]
         if node.op.kind == "elementwise" or node.op.name == "broadcast_to":
@@ -100,7 +101,7 @@ class Elements:
                 (x, tuple(-1 if d == 1 else amap[i + v.rank - x.rank] for i, d in enumerate(x.shape)))
                 for x in node.operands
             ]
-        raise NotImplementedError(f"{node.op.name} inside an elementwise loop")
+        raise NoKernel(f"{node.op.name} inside an elementwise loop")
 
     def _stream(self, v: Value, amap: AxisMap) -> Stream:
         return Stream(self._inputs[v], amap, v.dtype)
@@ -118,7 +119,7 @@ class Elements:
         node = v.producer
         if node.op.name == "constant":
             if not node.attrs["value"].is_splat:
-                raise NotImplementedError("a constant tensor inside an elementwise loop: make it an operand")
+                raise NoKernel("a constant tensor inside an elementwise loop: make it an operand")
             return
         if node.op.name == "iota":
             axis = amap[node.attrs["axis"]]

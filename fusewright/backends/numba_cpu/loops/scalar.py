@@ -15,6 +15,7 @@ import numpy as np
 
 from ....core.dtypes import BF16, BOOL, F16, F32, F64, I64, DType, bf16_to_f32, f32_to_bf16
 from ....ir.opdef import OpDef
+from .refusal import NoKernel
 
 BITS = {1: "pu8", 2: "pu16", 4: "pu32", 8: "pu64"}
 BIT_ZERO = {1: "u8(0)", 2: "u16(0)", 4: "u32(0)", 8: "u64(0)"}
@@ -161,7 +162,7 @@ class Scalars:
         if op.name == "relu":
             return self.call(lines, "relu", args)
         if op.scalar is None:
-            raise NotImplementedError(f"{op.name} has no scalar form")
+            raise NoKernel(f"{op.name} has no scalar form")
         tree = ast.parse(op.scalar, mode="eval").body
         names = dict(zip("abcdefgh", args, strict=False))
         like = args[-1].dtype if args else result
@@ -184,7 +185,7 @@ class Scalars:
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in VOCABULARY:
             parts = [self._expression(lines, a, names, attrs, like) for a in tree.args]
             return self.call(lines, tree.func.id, parts)
-        raise NotImplementedError(f"kernel text has no form for {ast.unparse(tree)}")
+        raise NoKernel(f"kernel text has no form for {ast.unparse(tree)}")
 
     def call(self, lines: list[str], name: str, args: Sequence[Reg]) -> Reg:
         """``name`` of the vocabulary on registers of one dtype."""
