@@ -25,6 +25,7 @@ from .window import (
     _eval_avg_pool,
     _eval_max_pool,
     conv_arrays,
+    pooled_extents,
     window_attrs,
     window_extent,
 )  # fmt: skip
@@ -170,13 +171,7 @@ def _infer_pool(types: Types, attrs: dict[str, Any], regions: Regions) -> list[T
     x = types[0]
     if not 4 <= x.rank <= 6:
         raise TypeRefused(f"pooling on blocks needs rank 4 to 6, got {x}")
-    rank = x.rank - 3
-    attrs["strides"] = attrs["window"] if attrs["strides"] is None else attrs["strides"]
-    window_attrs(attrs, rank)
-    out = [
-        window_extent(x.shape[2 + i], attrs["window"][i], attrs["strides"][i], attrs["pads"][i], attrs["dilations"][i])
-        for i in range(rank)
-    ]
+    out = pooled_extents(x.shape[2:-1], attrs)
     return [x.with_shape((*x.shape[:2], *out, x.shape[-1]))]
 
 

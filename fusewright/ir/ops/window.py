@@ -245,18 +245,19 @@ define_op(
 )  # fmt: skip
 
 
+def pooled_extents(spatial: Sequence[Extent], attrs: dict[str, Any]) -> list[Extent]:
+    """The extents after pooling ``spatial``; puts the attributes in canonical form. Raises TypeRefused."""
+    attrs["strides"] = attrs["window"] if attrs["strides"] is None else attrs["strides"]
+    window_attrs(attrs, len(spatial))
+    each = zip(spatial, attrs["window"], attrs["strides"], attrs["pads"], attrs["dilations"], strict=True)
+    return [window_extent(*axis) for axis in each]
+
+
 def _infer_pool(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
     x = types[0]
     if not 3 <= x.rank <= 5:
         raise TypeRefused(f"pooling needs rank 3 to 5, got {x}")
-    rank = x.rank - 2
-    attrs["strides"] = attrs["window"] if attrs["strides"] is None else attrs["strides"]
-    window_attrs(attrs, rank)
-    out = [
-        window_extent(x.shape[1 + i], attrs["window"][i], attrs["strides"][i], attrs["pads"][i], attrs["dilations"][i])
-        for i in range(rank)
-    ]
-    return [x.with_shape((x.shape[0], *out, x.shape[-1]))]
+    return [x.with_shape((x.shape[0], *pooled_extents(x.shape[1:-1], attrs), x.shape[-1]))]
 
 
 def _infer_avg(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:

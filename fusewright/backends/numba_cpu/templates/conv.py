@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ....core.dims import Extent, ceildiv, product
 from .conv_plan import BLOCK, ConvPlan
-from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
+from .epilogue import NONE, Epilogue, loop_text
 from .rows import Part, RowWalk, Run, clip_axis, run_length, runs_of
-from .template import SUM_TERMS, Template, TextBuilder, contract_call
+from .template import SUM_TERMS, Template, contract_call
 
 PANEL_BYTES = 400 * 1024  # weights of one panel beyond this are taken in passes over channel blocks
 PASS_PIXELS = 64  # the least pixels of a unit whose weights are taken in passes
@@ -28,18 +28,8 @@ def conv(plan: ConvPlan, epilogue: Epilogue = NONE, entry: str = "conv") -> Temp
 
 class _Conv(RowWalk):
     def __init__(self, plan: ConvPlan, epilogue: Epilogue, entry: str) -> None:
-        self.plan, self.tile, self.size = plan, plan.tile, plan.size
-        self.low: Lowered = lower(epilogue, plan.size)
-        self.pointer = "pf32" if plan.size == 4 else "pf64"
-        t = self.text = TextBuilder(entry)
-        t.pointer("a", "operand", 0)
-        t.pointer("w", "weights", 1)
-        t.pointer("out", "output")
-        for i in range(len(epilogue.extras)):
-            t.pointer(f"e{i}", "extra", i)
-        depth, height, width = plan.axes
-        self.od, self.oh, self.ow = t.dim(depth.out), t.dim(height.out), t.dim(width.out)
-        self.d, self.h, self.w = t.dim(depth.size), t.dim(height.size), t.dim(width.size)
+        super().__init__(plan.axes, plan.size, epilogue, entry)
+        self.plan, self.tile = plan, plan.tile
         per_group, out_group = plan.channels // plan.groups, plan.layout.outputs
         self.in_blocks = -(-per_group // BLOCK)
         self.all_in_blocks, self.all_out_blocks = -(-plan.channels // BLOCK), -(-plan.outputs // BLOCK)
@@ -52,7 +42,7 @@ class _Conv(RowWalk):
         kd, kh, kw = (axis.taps for axis in plan.axes)
         self.w2, self.w1, self.w0 = inner * nr, kw * inner * nr, kh * kw * inner * nr
         self.panel = (self.in_blocks if plan.in_blocked else kd) * self.w0
-        self.axis, self.most, self.width_text = width, plan.tile.rows, self.w
+        self.most = plan.tile.rows
         self.image = f"{self.d} * {self.h} * {self.w}"
         self.rows_per_unit, self.blocks_per_pass = self._passes()
 

@@ -12,10 +12,10 @@ from ....core.dims import Extent, ceildiv, product
 from ....core.dtypes import F32, F64, DType
 from ..variants import Variant
 from .conv_plan import BLOCK, Axis, make_axes
-from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
+from .epilogue import NONE, Epilogue, loop_text
 from .panels import registers, width_of
 from .rows import MOST_UNROLLED_TAPS, Part, RowWalk, Run, clip_axis
-from .template import Template, TextBuilder, depthwise_call
+from .template import Template, depthwise_call
 
 # vectors -> most pixels: accumulators, the columns under the taps and one weight stay in registers.
 _TALLEST = {32: {1: 12, 2: 8, 3: 6, 4: 5}, 16: {1: 8, 2: 4, 3: 3, 4: 2}}
@@ -87,19 +87,8 @@ def depthwise(plan: DepthwisePlan, epilogue: Epilogue = NONE, entry: str = "dept
 
 class _Depthwise(RowWalk):
     def __init__(self, plan: DepthwisePlan, epilogue: Epilogue, entry: str) -> None:
-        self.plan, self.size = plan, plan.size
-        self.low: Lowered = lower(epilogue, plan.size)
-        self.pointer = "pf32" if plan.size == 4 else "pf64"
-        t = self.text = TextBuilder(entry)
-        t.pointer("a", "operand", 0)
-        t.pointer("w", "weights", 1)
-        t.pointer("out", "output")
-        for i in range(len(epilogue.extras)):
-            t.pointer(f"e{i}", "extra", i)
-        depth, height, width = plan.axes
-        self.od, self.oh, self.ow = t.dim(depth.out), t.dim(height.out), t.dim(width.out)
-        self.d, self.h, self.w = t.dim(depth.size), t.dim(height.size), t.dim(width.size)
-        self.axis, self.most, self.width_text = width, plan.rows, self.w
+        super().__init__(plan.axes, plan.size, epilogue, entry)
+        self.plan, self.most = plan, plan.rows
         self.px = BLOCK if plan.blocked else plan.channels
 
     def template(self) -> Template:

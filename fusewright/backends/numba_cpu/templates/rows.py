@@ -5,10 +5,12 @@ Owns the cut of rows and the ranges of taps, forward and transposed. Must not kn
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from ....core.dims import Extent, ceildiv
 from .conv_plan import Axis
+from .epilogue import Epilogue, Lowered, lower
 from .template import TextBuilder, split_rows
 
 MOST_UNROLLED_TAPS = 9
@@ -66,17 +68,30 @@ class Part:
     cols: str
 
 
-class RowWalk:
+class RowWalk(ABC):
     """Writes the loops over the columns of a row; subclasses write the tile itself.
 
     ``axis`` is the row's axis, ``most`` the tallest tile. Loops leave the current step in ``j``.
     """
 
-    text: TextBuilder
-    axis: Axis
     most: int
-    width_text: str
 
+    def __init__(self, axes: tuple[Axis, Axis, Axis], size: int, epilogue: Epilogue, entry: str) -> None:
+        self.size = size
+        self.low: Lowered = lower(epilogue, size)
+        self.pointer = "pf32" if size == 4 else "pf64"
+        t = self.text = TextBuilder(entry)
+        t.pointer("a", "operand", 0)
+        t.pointer("w", "weights", 1)
+        t.pointer("out", "output")
+        for i in range(len(epilogue.extras)):
+            t.pointer(f"e{i}", "extra", i)
+        depth, height, self.axis = axes
+        self.od, self.oh, self.ow = t.dim(depth.out), t.dim(height.out), t.dim(self.axis.out)
+        self.d, self.h, self.w = t.dim(depth.size), t.dim(height.size), t.dim(self.axis.size)
+        self.width_text = self.w
+
+    @abstractmethod
     def tile_call(
         self, indent: int, run: Run, height: int, part: Part, border_at: int | None = None, clip: bool = False,
         loop: bool = True,
@@ -85,11 +100,10 @@ class RowWalk:
 
         ``border_at``: the step, known now, of a tile with taps outside; ``clip``: taps are ``[t_lo, t_hi)``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def after(self, indent: int, height: str, run: Run, part: Part) -> None:
         """Write what follows a tile."""
-        raise NotImplementedError
 
     def row(self, indent: int, part: Part) -> None:
         """All columns of one output row."""
