@@ -80,7 +80,7 @@ class Const:
         if not self._digest:
             h = hashlib.sha256(f"{self.dtype}{self.array.shape}".encode())
             if self.is_splat:
-                h.update(b"splat" + self.array.ravel()[:1].tobytes())
+                h.update(b"splat" + self.array[(0,) * self.array.ndim].tobytes())
             else:
                 h.update(np.ascontiguousarray(self.array).data)
             self._digest = h.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from fusewright.core.dtypes import dtype
 from fusewright.core.errors import VerifyError
 from fusewright.ir import Builder, Const, Graph, Node, Origin, TensorType, get_op
 
@@ -134,3 +135,11 @@ def test_the_message_shows_the_node_its_origin_and_a_hint() -> None:
     assert any(line.startswith("origin: block/dense_1/MatMul") for line in lines)
     assert any(line.startswith("hint:") for line in lines)
     assert "add" in caught.value.where
+
+
+def test_the_digest_of_a_splat_does_not_spread_it() -> None:
+    # 2**50 elements: any copy would fail at once.
+    huge = Const(np.broadcast_to(np.float32(3), (2**25, 2**25)), dtype("f32"))
+    small = Const(np.broadcast_to(np.float32(3), (2, 2)), dtype("f32"))
+    assert huge.is_splat and huge.digest != small.digest
+    assert small.digest == Const(np.broadcast_to(np.float32(3), (2, 2)), dtype("f32")).digest
