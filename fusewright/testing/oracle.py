@@ -134,12 +134,17 @@ def assert_equivalent(g1: Graph, g2: Graph, feeds: Mapping[str, Any], numerics: 
         raise InputRefused(f"numerics {numerics!r} is not exact, nsz, ulp(n), reassoc or approx")
     ulps = float(match.group(1)) if match else 0.0
     first, second = BoundedInterpreter(g1).run_bounded(feeds), BoundedInterpreter(g2).run_bounded(feeds)
-    widened = {}
-    for (name, (value, e1)), (_, e2), v in zip(first.items(), second.values(), g1.outputs, strict=True):
+    return check_outputs(g1, feeds, g2.run(feeds), widened(g1, first, second, ulps))
+
+
+def widened(graph: Graph, first: Bounded, second: Bounded, ulps: float = 0.0) -> Bounded:
+    """Values of ``first`` with the error bounds of both, and ``ulps`` units in the last place on top."""
+    out = {}
+    for (name, (value, e1)), (_, e2), v in zip(first.items(), second.values(), graph.outputs, strict=True):
         with np.errstate(all="ignore"):
             unit = np.where(np.isfinite(value), np.abs(value.astype(np.float64)), 0) * 2 * UNITS.get(v.dtype.name, 0.0)
-            widened[name] = (value, e1 + e2 + ulps * unit if v.dtype.is_float else np.maximum(e1, e2))
-    return check_outputs(g1, feeds, g2.run(feeds), widened)
+            out[name] = (value, e1 + e2 + ulps * unit if v.dtype.is_float else np.maximum(e1, e2))
+    return out
 
 
 def _assert_bits(g1: Graph, g2: Graph, feeds: Mapping[str, Any], signed_zero: bool) -> Verdict:
@@ -159,4 +164,4 @@ def _assert_bits(g1: Graph, g2: Graph, feeds: Mapping[str, Any], signed_zero: bo
     return verdict
 
 
-__all__ = ["Mismatch", "Verdict", "assert_equivalent", "check_array", "check_outputs"]
+__all__ = ["Mismatch", "Verdict", "assert_equivalent", "check_array", "check_outputs", "widened"]
