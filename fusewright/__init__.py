@@ -32,6 +32,7 @@ _LAZY = {
     "rewrite": ("passes", "rewrite"),
     "graph_pass": ("passes", "graph_pass"),
     "Pipeline": ("passes", "Pipeline"),
+    "Journal": ("passes", "Journal"),
     "testing": ("testing", ""),
     **{
         name: ("core.errors", name)
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from .ir import define_op as define_op
     from .ir import parse_graph as parse_graph
     from .loader import load as load
+    from .passes import Journal as Journal
     from .passes import Pipeline as Pipeline
     from .passes import graph_pass as graph_pass
     from .passes import op as op

@@ -25,7 +25,7 @@ from .core.dims import evaluate, extent, symbols
 from .core.dtypes import dtype
 from .core.errors import BundleRefused, CompileRefused, FusewrightError, InputRefused
 from .core.plan import Plan
-from .core.report import Report
+from .core.report import Report, read_fields
 from .progress import on_terminal
 from .runtime.format import MANIFEST, Container
 from .show import (
@@ -150,7 +150,16 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("inspect", _inspect, "Describe a model file or a bundle.")
     sub.add_argument("source", metavar="SRC|BUNDLE")
-    sub.add_argument("--graph", action="store_true", help="print the whole graph as text")
+    sub.add_argument("--graph", action="store_true", help="print the graph as text; long constants only with --json")
+    sub.add_argument("--after", metavar="PASS", help="the graph as it is after this pass of the default pipeline")
+    sub.add_argument("--explain", action="store_true", help="what each pass did, and why it left the rest alone")
+    sub.add_argument(
+        "--journal",
+        nargs="?",
+        const="",
+        metavar="TEXT",
+        help="every rewrite, or those that mention a layer, op or rule",
+    )
     model_options(sub)
 
     sub = add("check", _check, "List everything in a model that cannot be compiled, all at once.")
@@ -341,6 +350,11 @@ def _inspect(args: argparse.Namespace) -> int:
     if _is_bundle(args.source):
         return _inspect_bundle(args)
     graph = fw.import_model(args.source, **_import_options(args))
+    if args.after or args.explain or args.journal is not None:
+        graph, told = _after_passes(graph, args)
+        if told:
+            sys.stdout.write(told)
+            return DONE
     ops = Counter(node.op.name for node in graph.nodes)
     signature = {
         "inputs": [port_row(value.name, value) for value in graph.inputs],
@@ -360,12 +374,22 @@ def _inspect(args: argparse.Namespace) -> int:
             }
         )
     if args.graph:
-        print(graph)
+        sys.stdout.write(graph.brief())
         return DONE
     print(f"{args.source}: {len(graph.nodes)} nodes, {bytes_text(constants)} of constants")
     print_signature(signature)
     print_table([{"op": op, "count": count} for op, count in ops.most_common()])
     return DONE
+
+
+def _after_passes(graph: fw.Graph, args: argparse.Namespace) -> tuple[fw.Graph, str]:
+    """The graph after ``--after`` (or all passes), and what ``--explain`` and ``--journal`` print about them."""
+    journal = fw.Journal()
+    graph, stats = fw.default_pipeline().run(graph, stop_after=args.after, journal=journal)
+    lines = [stats.explain()] if args.explain else []
+    if args.journal is not None:
+        lines.append(str(journal.about(args.journal)) or f"no rewrite mentions {args.journal!r}")
+    return graph, "".join(line + "\n" for line in lines if line)
 
 
 def _is_bundle(path: str) -> bool:
@@ -388,12 +412,12 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
         raise BundleRefused(f"{args.source}: no such file") from None
     manifest = container.manifest
     low = {symbol.name: max(1, symbol.low) for symbol in manifest.symbols}
-    reuses = json.loads(container.read("report.json"))["in_place"]
+    reuses, bounds = read_fields(json.loads(container.read("report.json")), [s.name for s in manifest.symbols])
     reports = {}
     for target in manifest.targets:
         plan = Plan.from_bytes(container.read(f"native/{target.name}/plan.json"))
         reports[target.name] = Report.of_plan(
-            plan, low, manifest.threads or 1, reuses, manifest.numerics, target.name
+            plan, low, manifest.threads or 1, reuses, manifest.numerics, target.name, bounds
         ).to_dict()
     sizes = {name: member["size"] for name, member in manifest.members.items()}
     signature = signature_rows(manifest.signature)

@@ -181,3 +181,23 @@ def test_refusal_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     problem = json.loads(streams.out)["error"]["problems"][0]
     assert problem["code"] and problem["reason"]
     assert "why:" in streams.err
+
+
+def test_inspect_shows_what_the_passes_did(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model), "--explain"]) == 0
+    told = capsys.readouterr().out
+    assert [line.split()[0] for line in told.splitlines() if line[0] != " "] == list(fw.default_pipeline().names)
+    assert main(["inspect", str(model), "--journal", "fuse #"]) == 0
+    assert capsys.readouterr().out.startswith("fuse #1: ")
+    assert main(["inspect", str(model), "--journal", "no such layer"]) == 0
+    assert capsys.readouterr().out == "no rewrite mentions 'no such layer'\n"
+
+
+def test_inspect_prints_the_graph_after_a_pass(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model), "--graph", "--after", "scale"]) == 0
+    text = capsys.readouterr().out
+    assert "matmul" in text and "fused" not in text and "constant ..." in text
+    assert main(["inspect", str(model), "--graph", "--after", "fuse"]) == 0
+    assert "fused" in capsys.readouterr().out
+    assert main(["inspect", str(model), "--after", "nopass"]) == 1
+    assert "no pass 'nopass'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import numpy as np
 
 from .graph import Graph
 from .interpreter import Interpreter
-from .text import fingerprint, print_graph
+from .text import LITERAL, fingerprint, print_graph
 from .verify import verify_graph
 
 
@@ -24,6 +24,11 @@ def _run(self: Graph, feeds: Mapping[str, Any], precision: str = "f32") -> dict[
 def _verify(self: Graph, level: int = 2) -> None:
     """Check structure (1) and types (2). Raises VerifyError."""
     verify_graph(self, level)
+
+
+def _brief(self: Graph) -> str:
+    """The text for reading: long constants shortened to ``...``, so it does not parse back."""
+    return print_graph(self, lambda c: "..." if c.array.size > LITERAL and not c.is_splat else None)
 
 
 def _repr(self: Graph) -> str:
@@ -40,7 +45,7 @@ def attach() -> None:
     """Give Graph its methods; called once by the package."""
     Graph.__str__ = print_graph  # type: ignore[assignment, method-assign]
     Graph.__repr__ = _repr  # type: ignore[assignment, method-assign]
-    for name, method in (("run", _run), ("verify", _verify), ("_repr_pretty_", _repr_pretty)):
+    for name, method in (("run", _run), ("verify", _verify), ("brief", _brief), ("_repr_pretty_", _repr_pretty)):
         setattr(Graph, name, method)
     Graph.fingerprint = property(fingerprint)  # type: ignore[assignment, method-assign]
 

@@ -70,6 +70,12 @@ def excerpt(graph: Graph, node: Node | None, operand: int | None = None, context
     return "\n".join(lines)
 
 
+def node_text(node: Node) -> str:
+    """One node on one line, for messages and journals: long constants shortened, unnamed values by their op."""
+    names = {v: quoted(v.name or v.producer.op.name, "%") for v in (*node.operands, *node.results)}
+    return _Printer(None, False, brief=True).node(node, names, node.graph)
+
+
 def _caret(node: Node, names: dict[Value, str], text: str, operand: int | None) -> tuple[int, int]:
     start = text.find(node.op.name, text.find(" = ") + 1 if node.results else 0)
     if operand is None or not 0 <= operand < len(node.operands):
@@ -172,10 +178,10 @@ class _Printer:
             parts.append(f"rewrites=({', '.join(map(json.dumps, origin.rewrites))})")
         return f" from({', '.join(parts)})"
 
-    def node(self, node: Node, names: dict[Value, str], graph: Graph) -> str:
+    def node(self, node: Node, names: dict[Value, str], graph: Graph | None) -> str:
         """One node without its regions."""
         operands = [_spelt(v, names) for v in node.operands]
-        if node is graph.return_node:
+        if graph is not None and node is graph.return_node:
             if not self.canonical and len(graph.output_names) == len(operands):
                 operands = [f"{quoted(n)} = {v}" for n, v in zip(graph.output_names, operands, strict=True)]
             return ("return " + ", ".join(operands)).rstrip() + self._origin(node.origin)
@@ -279,6 +285,6 @@ def elements(words: Iterable[str], dt: DType) -> np.ndarray:
 
 
 __all__ = [
-    "LITERAL", "PLAIN", "WORDS", "ConstantWriter", "elements", "elements_text", "excerpt", "fingerprint", "print_graph",
-    "quoted",
+    "LITERAL", "PLAIN", "WORDS", "ConstantWriter", "elements", "elements_text", "excerpt", "fingerprint", "node_text",
+    "print_graph", "quoted",
 ]  # fmt: skip

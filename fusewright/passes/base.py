@@ -15,6 +15,8 @@ from typing import Any
 from ..core.errors import RewriteError
 from ..ir.graph import Graph, Node, Value
 from ..ir.target import Target
+from ..ir.text import node_text
+from .journal import Entry, Journal
 
 LEVELS = ("exact", "ulp", "nsz", "reassoc", "approx")
 _ULP = re.compile(r"ulp\(([0-9]+(?:\.[0-9]+)?)\)")
@@ -62,20 +64,44 @@ class PassStats:
         return "\n".join(lines)
 
 
+class Halt(Exception):
+    """Raised inside a pass once it has made the rewrites that it may make. The graph is then a whole one."""
+
+
 @dataclass(slots=True)
 class PassContext:
-    """What a pass may ask and where it reports. ``target`` is None outside a target's pipeline."""
+    """What a pass may ask and where it reports. ``target`` is None outside a target's pipeline.
+
+    ``journal`` takes an entry per rewrite. ``limit``: the pass ends after that many, which is how bisecting finds one.
+    """
 
     stats: PassStats
     target: Target | None = None
+    journal: Journal | None = None
+    limit: int | None = None
+    made: int = 0
     _told: set[tuple[str, str]] = field(default_factory=set)
 
-    def rewrote(self, what: str = "", count: int = 1) -> None:
-        """Note ``count`` matches that were rewritten; ``what`` names the rule."""
+    def text(self, *nodes: Node) -> tuple[str, ...]:
+        """Lines for the journal, taken before an edit; none when nobody keeps one."""
+        return tuple(map(node_text, nodes)) if self.journal is not None else ()
+
+    def rewrote(
+        self, what: str = "", count: int = 1, where: str = "", before: tuple[str, ...] = (), after: tuple[str, ...] = ()
+    ) -> None:
+        """Note ``count`` matches that were rewritten, when the graph is whole again; ``what`` names the rule.
+
+        ``where``, ``before`` and ``after`` are for the journal. May end the pass here.
+        """
         self.stats.matched += count
         self.stats.rewritten += count
         if what:
             self.stats.fired[what] = self.stats.fired.get(what, 0) + count
+        self.made += 1
+        if self.journal is not None:
+            self.journal.entries.append(Entry(self.stats.name, self.made, what, where, before, after))
+        if self.limit is not None and self.made >= self.limit:
+            raise Halt
 
     def decline(self, node: Node | str, why: str) -> None:
         """Note a match that was left alone, and why. The same refusal twice counts once."""
@@ -102,16 +128,35 @@ class Pass(ABC):
     def run(self, graph: Graph, ctx: PassContext) -> None:
         """Edit ``graph`` in place."""
 
-    def apply(self, graph: Graph, target: Target | None = None) -> tuple[Graph, PassStats]:
-        """A rewritten copy and the statistics; ``graph`` is not touched."""
+    def apply(
+        self, graph: Graph, target: Target | None = None, journal: Journal | None = None, limit: int | None = None
+    ) -> tuple[Graph, PassStats]:
+        """A rewritten copy and the statistics; ``graph`` is not touched. ``limit``: after that many rewrites, stop."""
         copy = graph.clone()
-        return copy, self.run_timed(copy, target)
+        return copy, self.run_timed(copy, target, journal, limit)
 
-    def run_timed(self, graph: Graph, target: Target | None = None) -> PassStats:
-        """Run in place and measure."""
-        stats = PassStats(self.name, self.numerics)
+    def run_timed(
+        self,
+        graph: Graph,
+        target: Target | None = None,
+        journal: Journal | None = None,
+        limit: int | None = None,
+        name: str | None = None,
+    ) -> PassStats:
+        """Run in place and measure. ``name``: what the pass is called in its pipeline.
+
+        Whatever the pass's code raises gets a note that names the pass.
+        """
+        stats = PassStats(name or self.name, self.numerics)
         start = time.perf_counter()
-        self.run(graph, PassContext(stats, target))
+        try:
+            if limit != 0:
+                self.run(graph, PassContext(stats, target, journal, limit))
+        except Halt:
+            pass
+        except Exception as error:
+            error.add_note(f"in pass {stats.name!r}, after {stats.rewritten} rewrites")
+            raise
         stats.seconds = time.perf_counter() - start
         return stats
 

@@ -17,5 +17,6 @@ def dce(graph: Graph, ctx: PassContext) -> None:
         for node in reversed(g.nodes):
             keep = node.op.name in ("input", "return") or node.op.effects
             if not keep and not any(v.uses for v in node.results):
+                before = ctx.text(node)
                 g.erase(node)
-                ctx.rewrote("dead " + node.op.name)
+                ctx.rewrote("dead " + node.op.name, where=str(node.origin), before=before)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..core.errors import RewriteError, TypeRefused, VerifyError
 from ..ir.graph import Graph, Node, Value
+from ..ir.text import node_text
 from .base import PassContext, erase_dead, subgraphs
+from .journal import replaced
 
 # A value with more users than this is not watched for losing one: rules that need a single use do not care.
 _FEW = 8
@@ -82,18 +84,19 @@ def _drive_one(g: Graph, by_op: dict[str, list[LocalRule]], anywhere: list[Local
             budget -= 1
             if budget < 0:
                 _refuse(history)
+            entry = _entry(node, values, made) if ctx.journal is not None else {}
             for old, new in zip(node.results, values, strict=True):
                 g.replace(old, new)
             touched = erase_dead(node)
             for n in made:
                 touched += erase_dead(n)
-            ctx.rewrote(rule.name)
             push(reversed(made))
             for new in values:
                 push([new.producer, *new.users])
             for v in touched:
                 if len(v._uses) <= _FEW:
                     push(v.users)
+            ctx.rewrote(rule.name, **entry)
 
 
 def _attempt(rule: LocalRule, node: Node, ctx: PassContext) -> Sequence[Value] | None:
@@ -104,8 +107,20 @@ def _attempt(rule: LocalRule, node: Node, ctx: PassContext) -> Sequence[Value] |
     except (TypeRefused, VerifyError) as error:
         ctx.decline(node, f"{rule.name}: {error}")
         return None
+    except Exception as error:
+        error.add_note(f"in rule {rule.name!r} at {node.where}")
+        raise
     finally:
         node.graph.insertion_point = None
+
+
+def _entry(node: Node, values: Sequence[Value], made: Sequence[Node]) -> dict[str, Any]:
+    """What the journal says of a rewrite: taken before the edit, while the old node still stands."""
+    return {
+        "where": str(node.origin),
+        "before": (node_text(node),),
+        "after": replaced(node.results, values, reversed(made)),
+    }
 
 
 def _refuse(history: Iterable[str]) -> None:

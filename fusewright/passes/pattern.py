@@ -16,11 +16,18 @@ import numpy as np
 from ..core.errors import RewriteError, TypeRefused
 from ..ir.builder import op as value_op
 from ..ir.graph import Node, Value
-from ..ir.opdef import REQUIRED, OpDef, fill_attrs, get_op
+from ..ir.opdef import OPS, REQUIRED, OpDef, fill_attrs, get_op
 from .values import attr_key, same_scalar, splat_scalar
 
 _BINARY = {name: name for name in ("add", "sub", "mul", "floordiv", "mod", "pow", "matmul")} | {"truediv": "div"}
 _COMPARE = ("lt", "le", "gt", "ge")
+# NumPy's names where they are not ours.
+_UFUNCS = {
+    "absolute": "abs", "negative": "neg", "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div",
+    "power": "pow", "floor_divide": "floordiv", "remainder": "mod", "rint": "round", "less": "lt", "less_equal": "le",
+    "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne", "arctan2": "atan2",
+    **{"arc" + name: "a" + name for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+}  # fmt: skip
 
 
 class Placeholder:
@@ -37,6 +44,13 @@ class Placeholder:
 
     def __neg__(self) -> Placeholder:
         return apply("neg", self)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **kwargs: Any) -> Placeholder:
+        # np.exp(x), and np.float32(2) * x, which NumPy would otherwise take for an array of objects.
+        name = _UFUNCS.get(ufunc.__name__, ufunc.__name__)
+        if method != "__call__" or kwargs or name not in OPS:
+            raise RewriteError(f"a pattern has no op for np.{ufunc.__name__}: write it with fw.op")
+        return apply(name, *operands)
 
 
 @dataclass(frozen=True, eq=False)

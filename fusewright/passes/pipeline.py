@@ -15,12 +15,14 @@ from ..ir.graph import Graph
 from ..ir.target import Target
 from . import probe
 from .base import GraphPass, Pass, PassContext, PassStats
+from .bisect import Culprit, Wrong, bisect
 from .canonicalise import canonicalise
 from .cse import cse
 from .dce import dce
 from .decompose import decompose
 from .fold import fold
 from .fuse import fuse
+from .journal import Journal
 from .layout import layout
 from .localise import localise
 from .scale import scale
@@ -99,6 +101,14 @@ class Pipeline:
         return tuple(name for name, _ in self._entries)
 
     @property
+    def admitted(self) -> tuple[str, ...]:
+        """The passes that the numerics mode lets run."""
+        return tuple(name for name, p in self._entries if self._admits(p))
+
+    def _admits(self, p: Pass) -> bool:
+        return p.numerics != "approx" or self.numerics == "fast"
+
+    @property
     def portable_names(self) -> tuple[str, ...]:
         """The passes that make the portable graph: those up to the cut, before decomposition, layout and fusion."""
         if self.portable_cut not in self.names:
@@ -148,14 +158,17 @@ class Pipeline:
 
     def run(
         self, graph: Graph, verify: int = 1, stop_after: str | None = None, trace: Trace | None = None,
-        start_after: str | None = None,
+        start_after: str | None = None, journal: Journal | None = None,
     ) -> tuple[Graph, PipelineStats]:  # fmt: skip
         """A rewritten copy and the statistics; ``graph`` is not touched.
 
         ``verify``: 0 off, 1 structure, 2 types, 3 also interprets probe inputs before and after each pass. ``trace`` is
-        called with each pass's name and the graph after it. ``stop_after`` and ``start_after`` name passes.
+        called with each pass's name and the graph after it (``trace=print`` shows them). ``stop_after`` and
+        ``start_after`` name passes. ``journal`` takes an entry per rewrite.
         Raises VerifyError naming the guilty pass.
         """
+        if verify not in range(4):
+            raise RewriteError(f"verify={verify!r} is 0 (off), 1 (structure), 2 (types) or 3 (probe inputs)")
         first = 0 if start_after is None else self._index(start_after) + 1
         last = len(self._entries) if stop_after is None else self._index(stop_after) + 1
         stats = PipelineStats()
@@ -164,11 +177,11 @@ class Pipeline:
         current.verify(level=min(verify, 2))
         probes = probe.Probes(current) if verify >= 3 else None
         for name, p in self._entries[first:last]:
-            if p.numerics == "approx" and self.numerics == "strict":
+            if not self._admits(p):
                 why = ("pipeline", "numerics='strict' admits no approx")
                 stats.passes.append(PassStats(name, p.numerics, declined=[why]))
                 continue
-            one = self._run_one(name, p, current, verify)
+            one = self._run_one(name, p, current, verify, journal)
             stats.passes.append(one)
             if probes is not None:
                 probes.check(current, name, p.numerics)
@@ -177,10 +190,16 @@ class Pipeline:
         stats.seconds = time.perf_counter() - begin
         return current, stats
 
-    def _run_one(self, name: str, p: Pass, graph: Graph, verify: int) -> PassStats:
+    def bisect(self, graph: Graph, wrong: Wrong | None = None) -> Culprit | None:
+        """The pass, and the number of the rewrite in it, after which ``wrong(graph)`` holds; None if it never does.
+
+        Without ``wrong``, probe inputs decide. Raises RewriteError if the graph is wrong from the start.
+        """
+        return bisect(self, graph, wrong)
+
+    def _run_one(self, name: str, p: Pass, graph: Graph, verify: int, journal: Journal | None) -> PassStats:
         signature = _signature(graph) if verify else ()
-        stats = p.run_timed(graph, self.target)
-        stats.name = name
+        stats = p.run_timed(graph, self.target, journal, name=name)
         if not verify:
             return stats
         try:

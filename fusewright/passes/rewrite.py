@@ -176,27 +176,32 @@ def rewrite(
     check_numerics(numerics)
     traced = trace(pattern)
     if replacement is not None:
-        names = parameters(replacement)
-        if len(names) != len(traced.names):
-            raise RewriteError(f"the pattern takes ({', '.join(traced.names)}), the replacement ({', '.join(names)})")
-        chosen = replacement
-        rule = Rewrite(traced, lambda m: chosen(*(m.values[n] for n in traced.names)), name or traced.text, numerics)
+        chosen, order = replacement, _bound(traced, parameters(replacement), "the replacement")
+        rule = Rewrite(traced, lambda m: chosen(*(m.values[n] for n in order)), name or traced.text, numerics)
         check_declared(rule)
         return rule
     return lambda function: _conditional(traced, function, numerics, name)
 
 
 def _conditional(pattern: Pattern, function: Callable[..., Any], numerics: str, name: str | None) -> Rewrite:
-    names = parameters(function)[1:]
-    if set(names) <= set(pattern.names):
-        order = names
-    elif len(names) == len(pattern.names):
-        order = pattern.names
-    else:
-        raise RewriteError(f"the pattern takes ({', '.join(pattern.names)}), the function (m, {', '.join(names)})")
+    order = _bound(pattern, parameters(function)[1:], "the function after its match")
     rule = Rewrite(pattern, lambda m: function(m, *(m.values[n] for n in order)), name or function.__name__, numerics)
     rule.__doc__ = function.__doc__
     return rule
+
+
+def _bound(pattern: Pattern, names: tuple[str, ...], taker: str) -> tuple[str, ...]:
+    """The pattern's variables in the order in which ``taker`` wants them: by name, or by place if no name is shared.
+
+    Raises RewriteError for anything between the two: some names would then stand for other values than they say.
+    """
+    if set(names) <= set(pattern.names):
+        return names
+    if len(names) == len(pattern.names) and not set(names) & set(pattern.names):
+        return pattern.names
+    raise RewriteError(
+        f"the pattern takes ({', '.join(pattern.names)}), {taker} ({', '.join(names)}): give both the same names"
+    )
 
 
 def instantiate(pattern: Placeholder, b: Builder, env: Env) -> Value:

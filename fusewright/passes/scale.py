@@ -157,7 +157,7 @@ def _fold_behind(anchor: Node, ctx: PassContext) -> None:
         y = b.add(y, b.constant(new_t))
     graph.replace(last.results[0], y)
     erase_dead(last)
-    ctx.rewrote("into " + anchor.op.name)
+    ctx.rewrote("into " + anchor.op.name, where=str(anchor.origin))
 
 
 def _fold_before(node: Node, ctx: PassContext) -> None:
@@ -195,7 +195,7 @@ def _fold_before(node: Node, ctx: PassContext) -> None:
     b = Builder(node.graph, node, Origin.merge([scale.origin, node.origin], "scale"))
     node.graph.replace(node.results[0], b.apply(node.op, [inner, b.constant(new_w)], node.attrs)[0])
     erase_dead(node)
-    ctx.rewrote("before " + node.op.name)
+    ctx.rewrote("before " + node.op.name, where=str(node.origin))
 
 
 def _spell_out(node: Node, ctx: PassContext) -> None:
@@ -213,7 +213,7 @@ def _spell_out(node: Node, ctx: PassContext) -> None:
     vector: Any = lambda c: b.constant(Const(c.array.reshape(shape), c.dtype))
     node.graph.replace(node.results[0], b.add(b.mul(x, vector(scale)), vector(shift)))
     erase_dead(node)
-    ctx.rewrote("spelt out batch_norm")
+    ctx.rewrote("spelt out batch_norm", where=str(node.origin))
 
 
 @graph_pass(numerics="reassoc", name="scale")
