@@ -13,10 +13,12 @@ import numpy as np
 
 from . import __version__, lazy
 from .backends.numba_cpu.bundle import compile_cpu, cpu_target
+from .core.dims import Extent
 from .core.errors import CompileRefused
 from .core.manifest import Port, Signature, Symbol
 from .core.report import Report
 from .frontends.source import import_model
+from .ir.footprint import footprint
 from .ir.graph import Graph, Value
 from .ir.program import Program
 from .passes.batch import batch_symbol
@@ -78,11 +80,12 @@ def compile(
         graph_text=text,
         weights=store.weights,
         targets=images,
-        in_place=[{"value": x.value, "reused": x.reused, "why": x.why} for x in program.placements],
+        in_place=program.placement_rows(),
         numerics=numerics,
         source_hash=graph.fingerprint,
         passes=names,
         threads=threads,
+        report={"lower_bound_bytes": [str(e) for e in footprint(portable)]},
         producer=f"fusewright {__version__}",
     )
     note("bundle", 1, 1)
@@ -96,10 +99,10 @@ def plan(
     targets = _targets(target)
     graph = _bind(source if isinstance(source, Graph) else import_model(source), dims)
     description = cpu_target()
-    _, final, _ = _optimise(graph, pipeline_for(description), lambda phase, done, total: None)
+    portable, final, _ = _optimise(graph, pipeline_for(description), lambda phase, done, total: None)
     program = schedule(final, description)
     program.verify()
-    return PlannedProgram(program, targets[0])
+    return PlannedProgram(program, targets[0], footprint(portable))
 
 
 def default_pipeline(target: str = "cpu") -> Pipeline:
@@ -111,14 +114,15 @@ def default_pipeline(target: str = "cpu") -> Pipeline:
 class PlannedProgram:
     """A Program with its report. ``str`` prints steps and places."""
 
-    def __init__(self, program: Program, variant: str) -> None:
+    def __init__(self, program: Program, variant: str, reference: Sequence[Extent]) -> None:
         self.program = program
         self.variant = variant
+        self.reference = [str(e) for e in reference]
 
     def report(self, dims: Mapping[str, int] | None = None, threads: int | None = None) -> Report:
         """Numbers at one binding, as ``Bundle.report``."""
         backend: Any = lazy("backends.numba_cpu.bundle")
-        found: Report = backend.report_of(self.program, self.variant, dims or {}, threads or _cpus())
+        found: Report = backend.report_of(self.program, self.variant, dims or {}, threads or _cpus(), self.reference)
         return found
 
     def __str__(self) -> str:

@@ -8,21 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import FusewrightError
+from . import dims as extents
+from .errors import FusewrightError, VerifyError
 from .plan import Call, Loop, Plan
 from .planner import Lifetimes, lower_bound, plan_offsets
+
+ROLES = ("elementwise", "normalisation", "residual")  # results that one expects to be placed in place
+HOW = ("in place", "in concat", "view", "output", "own")
 
 
 class Report:
     """``kernels`` [{name, kind, origin, flops, bytes}] in order of execution (loops multiply flops and bytes by their
-    trip count, other control flow counts once), ``dims`` {symbol: value}, ``arena_bytes`` and ``lower_bound_bytes`` of
-    the buffers, ``scratch_bytes`` of all threads, ``in_place`` [{value, reused, why}], ``numerics``, ``threads`` and
-    ``target``.
+    trip count, other control flow counts once), ``dims`` {symbol: value}, ``arena_bytes``: intermediates and the
+    scratch of all threads (``scratch_bytes`` of it), without the caller's arrays, ``lower_bound_bytes``: the need of
+    the neediest op of the imported graph (see ``ir.footprint``), which fusion may beat, ``in_place``
+    [{value, role, how, reused, why}], ``in_place_share`` {role: {how: count}}, ``numerics``, ``threads``, ``target``.
     """
 
     __slots__ = (
-        "kernels", "dims", "arena_bytes", "lower_bound_bytes", "scratch_bytes", "in_place", "numerics", "threads",
-        "target",
+        "kernels", "dims", "arena_bytes", "lower_bound_bytes", "scratch_bytes", "in_place", "in_place_share",
+        "numerics", "threads", "target",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +45,7 @@ class Report:
         self.kernels, self.dims = [dict(k) for k in kernels], dict(dims)
         self.arena_bytes, self.lower_bound_bytes, self.scratch_bytes = arena_bytes, lower_bound_bytes, scratch_bytes
         self.in_place, self.numerics = [dict(r) for r in in_place], numerics
+        self.in_place_share = _share(self.in_place)
         self.threads, self.target = threads, target
 
     @property
@@ -53,7 +59,7 @@ class Report:
 
     def __repr__(self) -> str:
         dims = ", ".join(f"{k}={v}" for k, v in self.dims.items())
-        placed = sum(bool(row["reused"]) for row in self.in_place)
+        placed = sum(bool(row.get("reused")) for row in self.in_place)
         return (
             f"Report({len(self.kernels)} kernels, {self.flops} flops, arena {self.arena_bytes} bytes "
             f"(lower bound {self.lower_bound_bytes}), {placed} in place, {dims})"
@@ -68,8 +74,10 @@ class Report:
         in_place: Sequence[Mapping[str, Any]] = (),
         numerics: str = "strict",
         target: str = "",
+        reference: Sequence[str] | None = None,
     ) -> Report:
-        """The report of ``plan`` with every symbol of it in ``dims``."""
+        """The report of ``plan`` with every symbol of it in ``dims``. The maximum of the extents ``reference`` is the
+        lower bound; where there are none it is what the plan's own order keeps alive."""
         missing = [s for s in plan.symbols if s not in dims]
         if missing:
             raise FusewrightError(f"a report needs a value for {', '.join(missing)}")
@@ -86,14 +94,30 @@ class Report:
                 )
         sizes = [values[b.bytes] for b in plan.buffers]
         lives = Lifetimes([b.first for b in plan.buffers], [b.last for b in plan.buffers])
-        scratch = max((values[k.scratch] for k in plan.kernels), default=0)
-        total = plan_offsets(sizes, lives)[1]
-        bound = lower_bound(sizes, lives)
-        return cls(rows, dims, total, bound, scratch * threads, in_place, numerics, threads, target)
+        scratch = (max((values[k.scratch] for k in plan.kernels), default=0) + 63) & -64
+        calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
+        # A call that no second thread could help with runs on the caller alone.
+        lanes = threads if any(values[c.extent] > c.grain for c in calls) else 1
+        total = plan_offsets(sizes, lives)[1] + scratch * lanes
+        if reference is None:
+            bound = lower_bound(sizes, lives)
+        else:
+            bound = max((extents.evaluate(extents.parse(e), dims) for e in reference), default=0)
+        return cls(rows, dims, total, bound, scratch * lanes, in_place, numerics, threads, target)
+
+
+def _share(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """How many results of each role were placed how."""
+    counts = {role: dict.fromkeys(HOW, 0) for role in ROLES}
+    for row in rows:
+        if row.get("role") in counts and row.get("how") in HOW:
+            counts[row["role"]][row["how"]] += 1
+    return counts
 
 
 def report_fields(plan: Plan, in_place: Sequence[Mapping[str, Any]] = (), numerics: str = "strict") -> dict[str, Any]:
-    """The content of report.json: the same fields with expressions as text."""
+    """The content of report.json: the same fields with expressions as text. The compiler adds the lower bound: a list
+    of expressions, of which the maximum counts."""
     rows = []
     for _, step, around in plan.walk():
         if isinstance(step, Call):
@@ -102,3 +126,20 @@ def report_fields(plan: Plan, in_place: Sequence[Mapping[str, Any]] = (), numeri
             row = {"name": k.name, "kind": k.kind, "origin": step.origin, "flops": plan.exprs[k.flops]}
             rows.append({**row, "bytes": plan.exprs[k.bytes], "trips": trips})
     return {"kernels": rows, "in_place": [dict(r) for r in in_place], "numerics": numerics}
+
+
+def read_fields(raw: Any, symbols: Sequence[str]) -> tuple[list[dict[str, Any]], list[str] | None]:
+    """(rows of ``in_place``, extents of the lower bound) of a report.json. Raises VerifyError when it is malformed."""
+    rows = raw.get("in_place") if isinstance(raw, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+        raise VerifyError("report.json is malformed: in_place")
+    bounds = raw.get("lower_bound_bytes")
+    if bounds is None:
+        return rows, None
+    try:
+        known = {s for text in bounds for s in extents.symbols(extents.parse(text))}
+    except (FusewrightError, TypeError, AttributeError):
+        raise VerifyError("report.json is malformed: lower_bound_bytes") from None
+    if not known.issubset(symbols):
+        raise VerifyError("report.json is malformed: lower_bound_bytes names an unknown symbol")
+    return rows, bounds

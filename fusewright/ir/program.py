@@ -6,7 +6,7 @@ Owns the record, its text and its own consistency check. Must not know how place
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from ..core.dims import Extent
@@ -125,6 +125,10 @@ class Program:
     constants: list[Value] = field(default_factory=list)
     outputs: list[Place] = field(default_factory=list)
     placements: list[Placement] = field(default_factory=list)
+
+    def placement_rows(self) -> list[dict[str, str]]:
+        """``placements`` as the report shows them."""
+        return [asdict(p) for p in self.placements]
 
     def walk(self) -> Iterator[Step]:
         """Every step in pre-order: the order of step numbers."""

@@ -20,7 +20,7 @@ from ..core.errors import BundleRefused, FusewrightError, InputRefused, VerifyEr
 from ..core.manifest import Manifest, Signature, parse_canonical
 from ..core.plan import Plan
 from ..core.poolwords import MAX_THREADS
-from ..core.report import Report
+from ..core.report import Report, read_fields
 from . import cpu
 from .binding import Binding, Context, Template, evaluator
 from .call import READY, Array, Matcher, Spec, convert, decoded, ordered, outward, usable_output
@@ -425,10 +425,12 @@ class Bundle:
                 raise InputRefused(f"symbol {s.name}: {value!r} is outside {s.low}..{'' if s.high is None else s.high}")
             env[s.name] = value
         fields = parse_canonical(self._report_fields, "report.json")
-        rows = fields.get("in_place") if isinstance(fields, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-            raise self._container.refused("report.json is malformed")
-        return Report.of_plan(self._plan, env, threads or self.threads, rows, self.manifest.numerics, self.target)
+        try:
+            rows, bounds = read_fields(fields, list(env))
+            numerics = self.manifest.numerics
+            return Report.of_plan(self._plan, env, threads or self.threads, rows, numerics, self.target, bounds)
+        except VerifyError as e:
+            raise self._container.refused(str(e)) from None
 
     def graph_text(self) -> str:
         """The portable text of the graph before layout and fusion."""

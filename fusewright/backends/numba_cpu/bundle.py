@@ -69,10 +69,11 @@ def _clamp(value: int, low: int, high: int | None) -> int:
     return max(low, value) if high is None else min(max(low, value), high)
 
 
-def report_of(program: Program, variant: str, dims: Mapping[str, int], threads: int) -> Report:
+def report_of(
+    program: Program, variant: str, dims: Mapping[str, int], threads: int, reference: Sequence[str] | None = None
+) -> Report:
     """The report of a program whose kernels are chosen but not compiled."""
     name = expand_target(variant)[-1]
     plan = lower(program, VARIANTS[name], ConstantStore()).plan
     env = {s: dims.get(s, _clamp(1, *program.graph.bounds.get(s, (0, None)))) for s in program.graph.symbols}
-    rows = [{"value": p.value, "reused": p.reused, "why": p.why} for p in program.placements]
-    return Report.of_plan(plan, env, threads, rows, "strict", name)
+    return Report.of_plan(plan, env, threads, program.placement_rows(), "strict", name, reference)
