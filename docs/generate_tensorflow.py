@@ -23,6 +23,13 @@ with every other; `fw.register_op("tf", "MyOp")` adds your own (it gets the node
 | frozen graph `.pb` | inputs and outputs as asked for, at any tensor, else placeholders and what nobody reads |
 | SavedModel folder | `signature=` (default `serving_default`), names sorted; functions are inlined |
 | TF1 checkpoint | prefix or its folder, with the graph in the `.meta` file; name outputs with `outputs=` |
+| `tf.function`, `ConcreteFunction`, `tf.Graph`, `GraphDef` | inputs in the order of the arguments, results by their keys, else `output_0`... |
+| `tf.Module`, object of `tf.saved_model.load` | `signature=` names one of its functions or signatures |
+| `keras.Model` with `signature="call"` | its call traced by TensorFlow: the other route, to compare |
+
+A live function without an input signature is traced with `shapes=` (float32, or a `tf.TensorSpec` each) and `feeds=`; if
+it was called for one kind of arguments, that trace is taken. Variables are read at import. A variable that a call
+changes and its outputs read is refused (`stateful`); one that is only counted up is left alone.
 
 `feeds={"name": value}` binds a tensor at import: a switch such as `is_training`, or an operand that decides a shape.
 `shapes={"name": (...)}` gives a shape that the file leaves open, or fixes one. Text forms (`.pbtxt`), partitioned

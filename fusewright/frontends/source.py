@@ -16,13 +16,10 @@ from ..ir.graph import Graph
 from .formats.hdf5 import MAGIC as HDF5_MAGIC
 from .formats.limits import DEFAULT, ImportLimits
 from .keras import import_keras, is_live_model
-from .tensorflow import import_tensorflow
+from .tensorflow import import_tensorflow, is_tensorflow_object, keras_function
 
 Kind = Literal["keras", "saved_model", "graph_def", "checkpoint", "onnx", "tf_object", "tflite", "bundle"]
 _HEAD = 4096
-_NOT_YET: dict[str, tuple[str, str]] = {
-    "tf_object": ("a TensorFlow function or module", "pass the Keras model"),
-}
 
 
 def sniff(source: Any) -> Kind:
@@ -31,14 +28,13 @@ def sniff(source: Any) -> Kind:
         return _sniff_path(Path(source))
     if is_live_model(source):
         return "keras"
-    modules = {c.__module__.split(".")[0] for c in type(source).__mro__}
     if type(source).__name__ == "ModelProto":
         return "onnx"
-    if "tensorflow" in modules or hasattr(source, "get_concrete_function"):
+    if is_tensorflow_object(source):
         return "tf_object"
     raise ImportRefused(
         "unknown-format", type(source).__name__, "the source is neither a path nor a model object",
-        "pass a path (.keras, .h5, .json with weights=) or a keras.Model",
+        "pass a path, a keras.Model, a tf.function or tf.Module, or an onnx.ModelProto",
     )  # fmt: skip
 
 
@@ -119,6 +115,9 @@ def import_model(
     """The graph of a model file or object (public as ``fw.import_model``). Raises ImportRefused and nothing else."""
     kind = sniff(source)
     where = Path(source).name if isinstance(source, (str, os.PathLike)) else type(source).__name__
+    if kind == "keras" and signature == "call" and is_live_model(source):
+        # The other route to the same model, to compare: its call, traced by TensorFlow.
+        kind, source, signature = "tf_object", keras_function(source, shapes), None
     if kind == "keras":
         for option, given in (("signature", signature), ("feeds", feeds), ("base_dir", base_dir)):
             if given is not None:
@@ -138,14 +137,14 @@ def import_model(
             source, inputs=inputs, outputs=outputs, feeds=feeds, shapes=shapes, base_dir=base_dir, limits=limits
         )
         return found
-    if kind in ("saved_model", "graph_def", "checkpoint"):
+    if kind in ("saved_model", "graph_def", "checkpoint", "tf_object"):
         for option, given in (("weights", weights), ("base_dir", base_dir)):
             if given is not None:
                 raise ImportRefused(
                     "unused-option", where, f"{option}= does not apply to TensorFlow models", f"leave {option} out"
                 )
         return import_tensorflow(
-            Path(source), kind, inputs=inputs, outputs=outputs, signature=signature, feeds=feeds, shapes=shapes,
+            source, kind, inputs=inputs, outputs=outputs, signature=signature, feeds=feeds, shapes=shapes,
             limits=limits,
         )  # fmt: skip
     if kind == "tflite":
@@ -155,9 +154,4 @@ def import_model(
             "TensorFlow Lite files are not supported",
             "import the model it was converted from",
         )
-    if kind == "bundle":
-        raise ImportRefused(
-            "unsupported-format", where, "this is a compiled bundle, not a model", "open it with fw.load"
-        )
-    what, hint = _NOT_YET[kind]
-    raise ImportRefused("unsupported-format", where, f"{what} cannot be imported yet", hint)
+    raise ImportRefused("unsupported-format", where, "this is a compiled bundle, not a model", "open it with fw.load")

@@ -1,4 +1,4 @@
-"""TensorFlow models -> Graph: frozen graphs, SavedModels, TF1 checkpoints.
+"""TensorFlow models -> Graph: frozen graphs, SavedModels, TF1 checkpoints, live functions and modules.
 
 Owns the public entry ``import_tensorflow``. Must not import TensorFlow or protobuf: files are read as data.
 """
@@ -18,14 +18,15 @@ from . import ops as _ops
 from . import schema
 from .graphdef import parse_graph_def
 from .importer import Request, build, graph_request
+from .live import is_tensorflow_object, keras_function, live_request
 from .savedmodel import checkpoint_request, saved_model_request
 from .wire import Reader
 
-Kind = Literal["saved_model", "graph_def", "checkpoint"]
+Kind = Literal["saved_model", "graph_def", "checkpoint", "tf_object"]
 
 
 def import_tensorflow(
-    source: Path,
+    source: Any,
     kind: Kind,
     *,
     inputs: Sequence[str] | None = None,
@@ -35,14 +36,17 @@ def import_tensorflow(
     shapes: Mapping[str, Any] | None = None,
     limits: ImportLimits = DEFAULT,
 ) -> Graph:
-    """The graph of a TensorFlow file or folder.
+    """The graph of a TensorFlow file, folder or live object.
 
     ``inputs`` and ``outputs`` name tensors (``node`` or ``node:1``), or a signature's inputs and outputs; a graph may
     be cut at any tensor. ``feeds`` binds inputs at import, ``shapes`` gives or fixes shapes. Raises ImportRefused only.
     """
-    where = Path(source).name
+    where = type(source).__name__ if kind == "tf_object" else Path(source).name
     try:
-        request = _request(Path(source), kind, inputs, outputs, signature, feeds, limits)
+        if kind == "tf_object":
+            request, shapes = live_request(source, inputs, outputs, signature, feeds, shapes, limits)
+        else:
+            request = _request(Path(source), kind, inputs, outputs, signature, feeds, limits)
         return build(request, shapes)
     except ImportRefused:
         raise
@@ -70,5 +74,5 @@ def _request(
     return graph_request(parse_graph_def(proto, path.name, limits, len(data)), inputs, outputs, feeds)
 
 
-__all__ = ["import_tensorflow"]
+__all__ = ["import_tensorflow", "is_tensorflow_object", "keras_function"]
 _ = (_control, _ops)

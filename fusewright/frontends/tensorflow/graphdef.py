@@ -52,12 +52,13 @@ class Ref:
 
 @dataclass(slots=True)
 class TFNode:
-    """A node: ``inputs`` are data inputs in order; control inputs are left out, as nothing here has effects."""
+    """A node: ``inputs`` are data inputs in order; ``controls`` name the nodes that run before it."""
 
     name: str
     op: str
     inputs: tuple[Ref, ...]
     attrs: dict[str, Message]
+    controls: tuple[str, ...] = ()
 
     def output(self, ref: Ref) -> int:
         """Which output a reference means."""
@@ -78,6 +79,7 @@ class TFFunction:
     outputs: list[str]
     returns: dict[str, Ref]
     nodes: dict[str, TFNode]
+    controls: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -113,10 +115,12 @@ def _nodes(protos: list[Message], where: str, limits: ImportLimits) -> dict[str,
         name = proto.get("name", "")
         attrs = proto.get("attr", {})
         limits.check("attributes", len(attrs), name, "the number of attributes")
-        inputs = tuple(parse_ref(i, name) for i in proto.get("input", []) if not i.startswith("^"))
+        given = proto.get("input", [])
+        inputs = tuple(parse_ref(i, name) for i in given if not i.startswith("^"))
+        controls = tuple(i[1:] for i in given if i.startswith("^"))
         if name in out:
             raise ImportRefused("malformed", where, f"two nodes are named {name!r}")
-        out[name] = TFNode(name, proto.get("op", ""), inputs, attrs)
+        out[name] = TFNode(name, proto.get("op", ""), inputs, attrs, controls)
     return out
 
 
@@ -131,7 +135,9 @@ def parse_graph_def(proto: Message, name: str, limits: ImportLimits = DEFAULT, f
         args = [(a.get("name", ""), plain(a.get("type", 0))) for a in signature.get("input_arg", [])]
         outputs = [a.get("name", "") for a in signature.get("output_arg", [])]
         returns = {key: parse_ref(text, own) for key, text in item.get("ret", {}).items()}
-        graph.functions[own] = TFFunction(own, args, outputs, returns, _nodes(item.get("node_def", []), own, limits))
+        controls = list(item.get("control_ret", {}).values())
+        nodes = _nodes(item.get("node_def", []), own, limits)
+        graph.functions[own] = TFFunction(own, args, outputs, returns, nodes, controls)
     return graph
 
 

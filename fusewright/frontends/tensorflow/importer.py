@@ -6,8 +6,8 @@ Owns the choice of inputs and outputs, bound feeds, shapes and symbols. Must not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ...core.errors import FusewrightError, ImportRefused, TypeRefused
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Origin
 from ..symbols import Unequal, solve
+from .effects import written
 from .frames import rebuild_loops
 from .graphdef import Attrs, Ref, TFGraph, TFNode, parse_ref, reachable
 from .lower import Lowerer, Scope, called_functions
@@ -48,13 +49,20 @@ class Request:
     outputs: list[tuple[str, Ref]]
     feeds: dict[Ref, Any]
     variables: Callable[[str], Tensor | None] | None = None
+    captured: dict[Ref, Item] = field(default_factory=dict)
 
 
-def _find(graph: TFGraph, text: str, what: str) -> Ref:
+def no_such(what: str, name: str, where: str, known: Iterable[str] = ()) -> ImportRefused:
+    """The refusal of a name that is no input or output."""
+    hint = f"it has {', '.join(sorted(known))}" if known else ""
+    return ImportRefused(f"no-such-{what}", name, f"{where} has no such {what}", hint)
+
+
+def find(graph: TFGraph, text: str, what: str) -> Ref:
+    """The tensor ``node`` or ``node:1`` of the graph."""
     ref = parse_ref(text, text)
     if ref.node not in graph.nodes or ref.arg or ref.index < 0:
-        code = "no-such-input" if what == "input" else "no-such-output"
-        raise ImportRefused(code, text, f"the graph has no such {what}")
+        raise no_such(what, text, "the graph")
     return ref
 
 
@@ -87,9 +95,9 @@ def graph_request(
     feeds: Mapping[str, Any] | None,
 ) -> Request:
     """Inputs and outputs of a bare graph: as asked for, else its placeholders and the nodes that nobody reads."""
-    bound = {_find(graph, name, "input"): value for name, value in (feeds or {}).items()}
+    bound = {find(graph, name, "input"): value for name, value in (feeds or {}).items()}
     if outputs is not None:
-        wanted = [(text, _find(graph, text, "output")) for text in outputs]
+        wanted = [(text, find(graph, text, "output")) for text in outputs]
     else:
         read = {r.node for n in graph.nodes.values() for r in n.inputs}
         wanted = [
@@ -101,7 +109,7 @@ def graph_request(
         raise ImportRefused("no-such-output", graph.name, "the graph has no output", "name some with outputs=")
     stop = {r.node for r in bound}
     if inputs is not None:
-        entries = [entry_of(graph, text, _find(graph, text, "input")) for text in inputs]
+        entries = [entry_of(graph, text, find(graph, text, "input")) for text in inputs]
     else:
         used = {n.name for path, n in reachable(graph, [r.node for _, r in wanted], stop, called_functions) if not path}
         entries = [
@@ -197,9 +205,18 @@ def _lower(request: Request, shapes: Sequence[tuple[Extent, ...]]) -> Graph:
         except TypeRefused as e:
             raise ImportRefused("ill-typed", entry.name, str(e)) from None
         scope.bound[(entry.ref.node, entry.ref.index)] = Tensor.of(value)
+    for ref, item in request.captured.items():
+        scope.bound[(ref.node, ref.index)] = item
     for ref, given in request.feeds.items():
         scope.bound[(ref.node, ref.index)] = _feed(graph, ref, given)
     found = lowerer.get(scope, [r for _, r in request.outputs])
+    changed = written(graph, [r for _, r in request.outputs], [n for n, _ in scope.bound])
+    for variable, node in changed.items():
+        if variable in lowerer.reads:
+            raise ImportRefused(
+                "stateful", node, f"a call changes the variable {variable!r}, which {lowerer.reads[variable]} reads",
+                "name outputs before the assignment, or cut there with inputs=",
+            )  # fmt: skip
     named: dict[str, Any] = {}
     for (name, ref), item in zip(request.outputs, found, strict=True):
         named[name] = _output(graph.nodes[ref.node], item, b)
@@ -226,4 +243,4 @@ def _feed(graph: TFGraph, ref: Ref, given: Any) -> Item:
     return Tensor.known(cast, kind)
 
 
-__all__ = ["Entry", "Request", "build", "entry_of", "graph_request"]
+__all__ = ["Entry", "Request", "build", "entry_of", "find", "graph_request", "no_such"]

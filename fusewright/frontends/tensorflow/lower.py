@@ -171,6 +171,8 @@ class Lowerer:
         self.graph, self.limits = graph, graph.limits
         self.variables = variables or (lambda key: None)
         self.calls: list[str] = []
+        # Variable -> the first node that reads it.
+        self.reads: dict[str, str] = {}
         self.nodes_left = graph.limits.nodes
 
     # -- what is supported -----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ....core.dtypes import I64
 from ....ir.graph import Value
 from ..lower import Ctx, fold, op, same_type
 from ..values import Complex, Item, Resource, Tensor
+from .state import contents
 
 
 @op("Transpose", raw=True)
@@ -134,10 +135,7 @@ def _part(c: Ctx, x: Value, axis: int, start: Extent, stop: Extent) -> Value:
 @op("Gather", "GatherV2", "ResourceGather", raw=True)
 def _gather(c: Ctx, item: Item, indices: Item, axis: Item | None = None) -> Any:
     if isinstance(item, Resource):
-        found = c.lowerer.variables(item.key)
-        if found is None:
-            raise c.refuse(f"the variable {item.key!r} has no stored value", code="weights")
-        item = found
+        item = contents(c, item.key)
     x, i = c.v(item), c.v(indices)
     batch = c.i("batch_dims", 0)
     at = c.axis(axis, x.rank) if axis is not None else batch

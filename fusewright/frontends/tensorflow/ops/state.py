@@ -42,7 +42,9 @@ def _handle(c: Ctx) -> Any:
     return Resource(c.node.name)
 
 
-def _contents(c: Ctx, name: str) -> Tensor:
+def contents(c: Ctx, name: str) -> Tensor:
+    """What a variable holds, or the refusal that nothing does."""
+    c.lowerer.reads.setdefault(name, c.where)
     found = c.lowerer.variables(name)
     if found is None:
         raise ImportRefused(
@@ -56,11 +58,11 @@ def _contents(c: Ctx, name: str) -> Tensor:
 def _read(c: Ctx, handle: Item) -> Any:
     if not isinstance(handle, Resource) or handle.kind != "variable":
         raise c.refuse("reads something that is no variable")
-    return _contents(c, handle.key)
+    return contents(c, handle.key)
 
 
 @op("VariableV2", "Variable", raw=True)
 def _variable(c: Ctx) -> Any:
     if c.scope.path:
         raise c.refuse("a variable made inside a function has no stored value")
-    return _contents(c, c.node.name)
+    return contents(c, c.node.name)
