@@ -23,7 +23,7 @@ from ..passes.base import Pass, loosest
 from ..passes.specialise import specialise
 from .arena import MemoryFault, PlainTarget, Steady, check_memory
 from .draw import Draw
-from .oracle import Mismatch, assert_equivalent
+from .oracle import Mismatch, assert_equivalent, same_bits
 
 Feeds = Mapping[str, np.ndarray]
 PROPERTIES = {
@@ -199,27 +199,11 @@ def equal(g: Graph, h: Graph, feeds: Feeds, numerics: str, property: str) -> Non
     """Both graphs agree on ``feeds`` within ``numerics``. Raises Violation."""
     try:
         if numerics in ("exact", "nsz"):
-            same_bits(Steady(g).run(feeds), Steady(h).run(feeds), numerics == "exact")
+            same_bits(g, feeds, Steady(g).run(feeds), Steady(h).run(feeds), numerics == "exact")
         else:
             assert_equivalent(g, h, feeds, numerics)
     except (Mismatch, FusewrightError) as error:
         raise Violation(property, f"declared {numerics!r}, but {error}") from error
-
-
-def same_bits(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray], signed_zero: bool) -> None:
-    """Equal arrays; any NaN is any NaN. Raises Mismatch."""
-    for name, a in one.items():
-        b = two[name]
-        if a.shape != b.shape or a.dtype != b.dtype:
-            raise Mismatch(f"{name}: {a.dtype}{a.shape} became {b.dtype}{b.shape}", name)
-        same = np.asarray(a == b)
-        if a.dtype.kind == "f":
-            same = same | np.isnan(a) & np.isnan(b)
-            if signed_zero:
-                same = same & (np.isnan(a) | (np.signbit(a) == np.signbit(b)))
-        if not same.all():
-            at = tuple(int(i) for i in np.argwhere(~same)[0]) if same.ndim else ()
-            raise Mismatch(f"{name}[{', '.join(map(str, at))}]: was {a[at]!r}, is {b[at]!r}", name, at)
 
 
 def honest(s: Subject, g: Graph, feeds: Sequence[Feeds], after: Applied, draw: Draw) -> None:
