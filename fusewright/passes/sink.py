@@ -1,4 +1,4 @@
-"""Transposes sink towards the outputs, where they meet others and cancel.
+"""Transposes (and reshapes, see reshapes.py) sink towards the outputs, where they meet others and cancel.
 
 Owns moving a transpose behind ops that work on any order of axes, so that channels-first models become channels-last.
 Must not move one over an op that cares about memory order, nor behind one that makes the tensor larger.
@@ -16,6 +16,7 @@ from .base import GraphPass, PassContext
 from .canonicalise import RULES as FORMS
 from .canonicalise import rule
 from .driver import LocalRule, drive
+from .reshapes import RULES as RESHAPES
 from .values import same_shape
 
 RULES: list[LocalRule] = []
@@ -131,9 +132,17 @@ def _into_matmul(node: Node, b: Any) -> Value | None:
     return b.apply(node.op, [node.operands[0], _source(x)], attrs)[0]
 
 
+@rule("einsum as matmul", "einsum", into=RULES)
+def _einsum(node: Node, b: Any) -> Value | None:
+    """One form for contractions: its transposes and reshapes then sink and cancel like all others."""
+    assert node.op.decompose is not None
+    value: Value = node.op.decompose(b, list(node.operands), node.attrs)
+    return value
+
+
 def run(graph: Graph, ctx: PassContext) -> None:
-    """Move transposes behind what does not care, and cancel those that meet."""
-    drive(graph, [*RULES, *FORMS], ctx)
+    """Move transposes and reshapes behind what does not care, and cancel those that meet."""
+    drive(graph, [*RULES, *RESHAPES, *FORMS], ctx)
 
 
 sink = GraphPass(run, "sink", "reassoc")

@@ -69,6 +69,7 @@ CASES: dict[str, tuple[Any, list[str]]] = {
         lambda b, x: b.matmul(y := b.reshape(x, shape=("N", 20, 6)), b.transpose(y, perm=(0, 2, 1))),
         ["reshape", "matmul"],
     ),
+    "einsum": (lambda b, x: b.einsum(x, b.constant(w(6, 3)), equation="nhwc,cd->nhwd"), ["matmul"]),
 }  # fmt: skip
 
 

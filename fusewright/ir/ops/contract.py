@@ -6,6 +6,7 @@ Owns dot products over one or more axes. Sums may be taken in any order, with or
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def _bound_einsum(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.n
 
 
 def _decompose_einsum(b: Any, operands: Sequence[Any], attrs: Attrs) -> Any:
-    """Sum out letters of one operand only, then transpose to batch, free, contracted and use matmul."""
+    """Sum out letters of one operand only, then one matmul with as few transposes as there can be."""
     ins, out = parse_equation(attrs["equation"], [v.type for v in operands])
     if len(operands) == 1:
         x, s = operands[0], ins[0]
@@ -174,25 +175,78 @@ def _decompose_einsum(b: Any, operands: Sequence[Any], attrs: Attrs) -> Any:
     values, subs = [], []
     for v, s, other in zip(operands, ins, reversed(ins), strict=True):
         drop = tuple(i for i, c in enumerate(s) if c not in out and c not in other)
-        values.append(b.reduce_sum(v, axes=drop) if drop else v)
+        v = b.reduce_sum(v, axes=drop) if drop else v
         subs.append("".join(c for c in s if c in out or c in other))
-    batch = [c for c in subs[0] if c in subs[1] and c in out]
-    inner = [c for c in subs[0] if c in subs[1] and c not in out]
-    rows = [c for c in subs[0] if c not in subs[1]]
-    cols = [c for c in subs[1] if c not in subs[0]]
-    sides = []
-    for v, s, order in ((values[0], subs[0], (batch, rows, inner)), (values[1], subs[1], (batch, inner, cols))):
-        flat = [c for group in order for c in group]
-        want = [sizes[c] for c in s]
+        want = [sizes[c] for c in subs[-1]]
         # A letter of extent 1 on one side broadcasts against the other.
-        v = b.broadcast_to(v, shape=want) if any(p != q for p, q in zip(v.shape, want, strict=True)) else v
-        v = b.transpose(v, perm=tuple(s.index(c) for c in flat)) if list(s) != flat else v
-        lead = [sizes[c] for c in batch]
-        sides.append(b.reshape(v, shape=(*lead, *(product(sizes[c] for c in group) for group in order[1:]))))
-    y = b.matmul(*sides)
+        values.append(b.broadcast_to(v, shape=want) if any(p != q for p, q in zip(v.shape, want, strict=True)) else v)
+    plan = _fewest_transposes(subs, out, [v.const is not None for v in values])
+    batch, rows, cols, inner = plan.batch, plan.rows, plan.cols, plan.inner
+    if plan.swap:
+        values, subs = values[::-1], subs[::-1]
+    sides, flags = [], []
+    for side, plain in enumerate(((rows, inner), (inner, cols))):
+        v, s = values[side], subs[side]
+        order = _order(s, batch, plain)
+        flags.append(order != plain)
+        flat = batch + "".join(order)
+        v = b.transpose(v, perm=tuple(s.index(c) for c in flat)) if s != flat else v
+        # Without a batch the rows stay apart: [rows..., inner] x [inner, cols] needs no reshape.
+        lead, groups = batch, order
+        if side == 0 and not batch and not flags[0]:
+            lead, groups = rows[:-1], (rows[-1:], inner)
+        sides.append(b.reshape(v, shape=[sizes[c] for c in lead] + [product(sizes[c] for c in g) for g in groups]))
+    y = b.matmul(*sides, transpose_a=flags[0], transpose_b=flags[1])
     letters = batch + rows + cols
     y = b.reshape(y, shape=[sizes[c] for c in letters])
-    return b.transpose(y, perm=tuple(letters.index(c) for c in out)) if letters != list(out) else y
+    return b.transpose(y, perm=tuple(letters.index(c) for c in out)) if letters != out else y
+
+
+def _order(s: str, batch: str, plain: tuple[str, str]) -> tuple[str, str]:
+    """The two groups of letters in the order in which ``s`` has them; else in the one that leaves its last letter."""
+    turned = plain[::-1]
+    if s == batch + "".join(plain) or not all(plain):
+        return plain
+    return turned if s == batch + "".join(turned) or s[-1] == turned[1][-1] else plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Orders of the letters of a product ``[batch, rows, inner] x [batch, inner, cols]``; ``swap``: operands change
+    places."""
+
+    swap: bool
+    batch: str
+    rows: str
+    cols: str
+    inner: str
+
+    def transposes(self, subs: Sequence[str], out: str, constant: Sequence[bool]) -> int:
+        """How many run-time values are not in an order that matmul reads or writes."""
+        first, second = subs[::-1] if self.swap else subs
+        fixed = constant[::-1] if self.swap else constant
+        count = int(out != self.batch + self.rows + self.cols)
+        for s, free, is_constant in ((first, self.rows, fixed[0]), (second, self.cols, fixed[1])):
+            reads = (self.batch + free + self.inner, self.batch + self.inner + free)
+            count += s not in reads and not is_constant
+        return count
+
+
+def _fewest_transposes(subs: Sequence[str], out: str, constant: Sequence[bool]) -> _Plan:
+    """The cheapest way to take a two-operand einsum as one matmul; the first of equals."""
+
+    def orders(letters: set[str], *like: str) -> list[str]:
+        return list(dict.fromkeys("".join(c for c in s if c in letters) for s in like))
+
+    one, two = set(subs[0]), set(subs[1])
+    found = []
+    for swap in (False, True):
+        left, right = subs[::-1] if swap else subs
+        for batch in orders(one & two & set(out), out, left, right):
+            for rows in orders(set(left) - set(right), out, left):
+                for cols in orders(set(right) - set(left), out, right):
+                    found += [_Plan(swap, batch, rows, cols, i) for i in orders((one & two) - set(out), left, right)]
+    return min(found, key=lambda plan: plan.transposes(subs, out, constant))
 
 
 def _cost_einsum(node: Node) -> Cost:
