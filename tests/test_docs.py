@@ -6,16 +6,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import fusewright as fw
 from fusewright.cli import main
 
 
-def test_support_page_is_what_the_tables_say(repository: Path) -> None:
+@pytest.mark.parametrize("generator", ["generate.py", "generate_tensorflow.py", "generate_reference.py"])
+def test_pages_are_what_the_tables_say(repository: Path, generator: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(repository / "docs" / "generate.py"), "--check"], capture_output=True, text=True
+        [sys.executable, str(repository / "docs" / generator), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -39,6 +42,22 @@ def test_names_in_the_documents_exist(repository: Path) -> None:
     names = {name for path in texts for name in re.findall(r"\bfw\.([A-Za-z_]\w*)", path.read_text())}
     assert {"compile", "load", "rewrite"} <= names
     assert not [name for name in sorted(names) if not hasattr(fw, name)]
+
+
+def test_the_first_five_minutes_run(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (repository / "docs" / "writing-a-pass.md").read_text()
+    section = page.partition("## Your first pass")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.S)
+    assert len(blocks) == 5
+    scope: dict[str, Any] = {}
+    exec(compile("\n".join(blocks), "docs/writing-a-pass.md", "exec"), scope)
+    assert [n.op.name for n in scope["better"].nodes] == ["input", "relu", "return"]
+    assert len(scope["journal"]) == scope["stats"].rewritten > 0
+    x = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    assert np.array_equal(scope["bundle"](x), np.maximum(x, 0))
+    printed = capsys.readouterr().out
+    assert "fails 'semantics'" in printed
+    assert "the replacement" in printed
 
 
 @pytest.mark.parametrize("command", ["compile", "run", "inspect", "check", "bench"])

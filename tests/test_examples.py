@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 EXPECTED = {
+    "conditional_pass.py": ["eighth", "constant 0.125", "declined 1"],
     "deploy.py": ["input x f32", "batch 8 -> (8, 10)", "bound call:", "refused:"],
+    "fused_op_pass.py": ["kernels: moments"],
     "first_pass.py": ["square", "relu", "matched 1, rewritten 1"],
     "inspect_bundle.py": ["input   image: f32 [N, 16, 16, 3]", "arena", "flops"],
     "test_my_pass.py": ["def test_semantics", "check_graph("],

@@ -202,7 +202,7 @@ class Node:
         """A short place name for messages."""
         name = self.results[0].name if self.results else ""
         place = str(self.origin)
-        return f"%{name} = {self.op.name}" + (f" ({place})" if place else "")
+        return (f"%{name} = " if name else "") + self.op.name + (f" ({place})" if place else "")
 
     def __repr__(self) -> str:
         return f"<{self.op.name} {', '.join('%' + (v.name or '?') for v in self._operands)}>"

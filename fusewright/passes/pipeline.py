@@ -17,15 +17,18 @@ from . import probe
 from .base import GraphPass, Pass, PassContext, PassStats
 from .bisect import Culprit, Wrong, bisect
 from .canonicalise import canonicalise
+from .counted import loops
 from .cse import cse
 from .dce import dce
 from .decompose import decompose
 from .fold import fold
 from .fuse import fuse
+from .hoist import hoist, invariant
 from .journal import Journal
 from .layout import layout
 from .localise import localise
 from .scale import scale
+from .scanned import carried
 from .simplify import simplify
 from .sink import sink
 
@@ -221,6 +224,7 @@ def _signature(graph: Graph) -> tuple[Any, ...]:
 
 
 def _tidy(graph: Graph, ctx: PassContext) -> None:
+    """The clean-up passes again, in rounds, until none finds anything."""
     # Each of them may uncover work for those before it; a handful of rounds is far more than models need.
     for _ in range(_ROUNDS):
         before = ctx.stats.rewritten
@@ -238,7 +242,8 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
 
     Without a target nothing is laid out or fused, and every composite op is decomposed.
     """
-    portable = [canonicalise, localise, fold, simplify, sink, cse, dce, scale]
+    recurrence = [invariant, loops, carried, hoist]
+    portable = [canonicalise, localise, fold, simplify, *recurrence, sink, cse, dce, scale]
     lowering = [decompose, tidy, *([layout, fuse] if target is not None else [])]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = scale.name
