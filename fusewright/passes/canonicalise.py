@@ -72,6 +72,12 @@ def _identity_order(node: Node, b: Any) -> Value | None:
     return x if len(node.operands) == 1 else None
 
 
+@rule("whole update", "dynamic_update_slice")
+def _whole_update(node: Node, b: Any) -> Value | None:
+    # A window as large as the whole fits in one place only, wherever it is asked to start.
+    return node.operands[1] if same_shape(node.operands[0].shape, node.operands[1].shape) else None
+
+
 @rule("reduce nothing", *(f"reduce_{how}" for how in ("sum", "mean", "max", "min", "prod", "any", "all")))
 def _reduce_nothing(node: Node, b: Any) -> Value | None:
     return node.operands[0] if not node.attrs["axes"] else None

@@ -92,6 +92,13 @@ CASES: dict[str, tuple[Any, list[str], tuple[Any, ...]]] = {
         lambda b, x, y: b.add(b.broadcast_to(x, shape=(3, 4)), y),
         ["broadcast_to", "add"], (("f32", (4,)), ("f32", (4,))),
     ),
+    "update of the whole": (
+        lambda b, x, y, i: b.dynamic_update_slice(x, y, i, i, i), [], (X, X, ("i32", ())),
+    ),
+    "update of a part": (
+        lambda b, x, y, i: b.dynamic_update_slice(x, y, i, i, i), ["dynamic_update_slice"],
+        (X, ("f32", ("N", 1, 6)), ("i32", ())),
+    ),
     "reduce nothing": (lambda b, x: b.reduce_sum(x, axes=()), [], (X,)),
     "where true": (lambda b, x, y: b.where(b.constant(True), x, y), [], (X, X)),
     "where false wider": (

@@ -30,10 +30,10 @@ def small() -> Graph:
 def test_default_names_and_portable_cut() -> None:
     p = default_pipeline(FakeTarget())
     assert p.names == (
-        "canonicalise", "localise", "fold", "simplify", "sink", "cse", "dce", "scale",
-        "decompose", "tidy", "layout", "fuse",
+        "canonicalise", "localise", "fold", "simplify", "invariant", "loops", "carried", "hoist", "sink", "cse", "dce",
+        "scale", "decompose", "tidy", "layout", "fuse",
     )  # fmt: skip
-    assert p.portable_names == p.names[:8]
+    assert p.portable_names == p.names[:12]
     assert all(p[name].numerics != "approx" for name in p.names)
 
 
