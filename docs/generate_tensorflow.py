@@ -35,11 +35,10 @@ changes and its outputs read is refused (`stateful`); one that is only counted u
 `shapes={"name": (...)}` gives a shape that the file leaves open, or fixes one. Text forms (`.pbtxt`), partitioned
 variables, lookup tables and string tensors are refused.
 
-Control flow: `If`, `Case` with two branches and `While` become regions; the conditionals and loops of TensorFlow 1
-(`Switch`, `Merge`, `Enter`, `Exit`, `NextIteration`) are rebuilt into the same. A conditional whose branches differ in
-shape, a loop
-whose values change shape, and a list that grows are refused. Complex tensors live inside a graph (Fourier transforms),
-not at its inputs and outputs.
+Control flow: `If`, `Case` and `While` become regions; the conditionals and loops of TensorFlow 1 (`Switch`, `Merge`,
+`Enter`, `Exit`, `NextIteration`), nested in any way, are rebuilt into the same. Of a condition known at import only the
+branch taken is left. Refused: a conditional whose branches differ in shape, a loop whose values change shape, and a list
+that grows. Complex tensors live inside a graph (Fourier transforms), not at its inputs and outputs.
 """
 
 

@@ -5,8 +5,10 @@ Owns what is carried, what is invariant, and the matching of branch types. A con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from ...core.dtypes import BOOL, I32
 from ...ir.builder import Builder
@@ -15,6 +17,8 @@ from .graphdef import TFFunction
 from .lower import Ctx, op
 from .values import Complex, Dead, Item, ListOf, Resource, Strings, Tensor
 
+# One side of a conditional: from the items that enter its region to those that it gives.
+Side = Callable[[Builder, list[Item]], list[Item]]
 _FORWARD = ("Identity", "StopGradient", "Snapshot")
 
 
@@ -31,38 +35,84 @@ def _if(c: Ctx, condition: Item, *args: Item) -> Any:
     t = c.tensor(condition)
     branches = [c.function("then_branch"), c.function("else_branch")]
     if t.is_constant:
-        return c.lowerer.call(branches[0 if bool(t.content.reshape(())) else 1], args, c)  # type: ignore[union-attr]
-    return _branch(c, _truth(c, condition), branches, args)
+        return c.lowerer.call(branches[0 if bool(np.any(t.content)) else 1], args, c)
+    sides: list[Side] = [lambda b, items, n=n: c.lowerer.call(n, items, c, b) for n in branches]  # type: ignore[misc]
+    return _branch(c, _truth(c, condition), sides, args)
 
 
 @op("Case", "StatelessCase", raw=True)
 def _case(c: Ctx, index: Item, *args: Item) -> Any:
     names, t = c.functions("branches"), c.tensor(index)
-    if t.is_constant:
-        at = int(t.content.reshape(()))  # type: ignore[union-attr]
+    if not names:
+        raise c.refuse("has no branches", code="malformed")
+    if t.is_constant or len(names) == 1:
+        at = c.number_of(t, "the index") if len(names) > 1 else 0
         return c.lowerer.call(names[at if 0 <= at < len(names) else -1], args, c)
-    if len(names) != 2:
-        raise c.refuse(f"{len(names)} branches are not supported")
-    v = c.v(index)
-    return _branch(c, c.bld.eq(v, c.const(0, v)), names, args)
+    return _chosen(c, c.bld, [index, *args], names, 0)
 
 
-def _branch(c: Ctx, condition: Value, names: Sequence[str], args: Sequence[Item]) -> list[Item]:
-    flat = _flatten(args)
-    values = [c.v(t) for t in flat if t.content is None or t.content.dtype == object]
-    regions, shapes = [], []
-    for name in names:
-        b = Builder(origin=c.bld._origin)
-        found = c.lowerer.call(name, _entered(b, args), c, b)
-        if any(not isinstance(i, Tensor) for i in found):
-            raise c.refuse("a branch gives something that is no tensor")
-        regions.append(b.build(*[i.value(b) for i in found if isinstance(i, Tensor)], names=_numbered(len(found))))
-        shapes.append([i.shape for i in found if isinstance(i, Tensor)])
+def _chosen(c: Ctx, b: Builder, items: Sequence[Item], names: Sequence[str], at: int) -> list[Item]:
+    """Branch ``at`` if the index ``items[0]`` says so, else one of the later ones; the last takes what is left."""
+    if at + 1 == len(names):
+        return c.lowerer.call(names[at], items[1:], c, b)
+    inner = Ctx(c.lowerer, c.node, c.scope)
+    inner.bld = b
+    v = inner.v(items[0])
+    return _branch(
+        inner,
+        b.eq(v, inner.const(at, v)),
+        [
+            lambda b, items: c.lowerer.call(names[at], items[1:], c, b),
+            lambda b, items: _chosen(c, b, items, names, at + 1),
+        ],
+        items,
+    )
+
+
+def _branch(c: Ctx, condition: Value, sides: Sequence[Side], args: Sequence[Item]) -> list[Item]:
+    values = [c.v(t) for t in _flatten(args) if t.content is None or t.content.dtype == object]
+    builders = [Builder(origin=c.bld._origin) for _ in sides]
+    found = [side(b, _entered(b, args)) for side, b in zip(sides, builders, strict=True)]
+    if len(found[0]) != len(found[1]):
+        raise c.refuse("the branches give different numbers of values", code="malformed")
+    like = [_alike(c, builders, pair) for pair in zip(*found, strict=True)]
+    parts = [_flatten([pair[k] for pair in like]) for k in range(2)]
+    shapes = [[p.shape for p in side] for side in parts]
     if shapes[0] != shapes[1]:
         raise c.refuse(f"the branches give different shapes: {shapes[0]} and {shapes[1]}", code="unsupported-op")
-    if not shapes[0]:
-        return []
-    return [Tensor.of(v) for v in c.bld.apply("if", [condition, *values], {}, regions)]
+    out: list[Tensor] = []
+    if parts[0]:
+        regions = [
+            b.build(*[p.value(b) for p in side], names=_numbered(len(side)))
+            for b, side in zip(builders, parts, strict=True)
+        ]
+        out = [Tensor.of(v) for v in c.bld.apply("if", [condition, *values], {}, regions)]
+    return [_rebuilt(pair[0], out) for pair in like]
+
+
+def _alike(c: Ctx, builders: Sequence[Builder], pair: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The results of both branches in one form: a list that one of them never writes is zeros there."""
+    first, second = pair
+    if type(first) is not type(second):
+        raise c.refuse("the branches give different kinds of values", code="unsupported-op")
+    if isinstance(first, Resource) and isinstance(second, Resource) and first.key == second.key:
+        return pair
+    if isinstance(first, ListOf) and isinstance(second, ListOf):
+        if first.length != second.length:
+            raise c.refuse(f"the branches give lists of {first.length} and {second.length}", code="unsupported-op")
+        if (first.stack is None) == (second.stack is None):
+            return pair
+        element = first.element if second.element is None else second.element
+        if element is None or first.length is None:
+            raise c.refuse("the shape of the list's elements is not known", code="unsupported-op")
+        out = []
+        for item, b in zip((first, second), builders, strict=True):
+            full = item.stack or Tensor.of(b.full((first.length, *element), 0, item.dtype))
+            out.append(ListOf(item.dtype, item.length, element, full, item.grows))
+        return tuple(out)
+    if not isinstance(first, (Tensor, Complex)):
+        raise c.refuse("a branch gives something that is no tensor", code="unsupported-op")
+    return pair
 
 
 def _numbered(n: int) -> list[str]:
@@ -226,21 +276,17 @@ def _vague(item: Item) -> Item:
     return item
 
 
-# -- V1 conditionals ---------------------------------------------------------------------------------------------------
+# -- TF1 conditionals: conds.py has made those of unknown conditions If nodes already ----------------------------------
 
 
 @op("Switch", "RefSwitch", raw=True)
 def _switch(c: Ctx, item: Item, condition: Item) -> Any:
     t = c.tensor(condition)
     if t.is_constant:
-        taken = bool(t.content.reshape(()))  # type: ignore[union-attr]
-        return [Dead(item.guard) if taken else item, item if taken else Dead(item.guard)]
-    value = _truth(c, condition)
-    outer = item.guard | t.guard
-    if not isinstance(item, Tensor):
-        raise c.refuse("only tensors are switched", code="unsupported-op")
-    key = value
-    return [item.guarded(outer | {(key, False)}), item.guarded(outer | {(key, True)})]
+        taken = bool(np.any(t.content))
+        return [Dead() if taken else item, item if taken else Dead()]
+    # A tensor inside a branch that is asked for by name is what it would be if the branch were taken.
+    return [item, item]
 
 
 @op("Merge", "RefMerge", raw=True)
@@ -248,24 +294,7 @@ def _merge(c: Ctx, *items: Item) -> Any:
     alive = [(i, item) for i, item in enumerate(items) if not isinstance(item, Dead)]
     if not alive:
         return [Dead(), Dead()]
-    if len(alive) == 1:
-        at, item = alive[0]
-        return [item, Tensor.of(c.const(at, I32))]
-    if len(alive) != 2:
-        raise c.refuse(f"{len(alive)} branches are not supported", code="unsupported-op")
-    first, second = alive[0][1], alive[1][1]
-    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
-        raise c.refuse("only tensors are merged", code="unsupported-op")
-    split = [key for key, side in first.guard if (key, not side) in second.guard]
-    if len(split) != 1:
-        raise c.refuse("the branches do not belong to one condition", code="unsupported-op")
-    key = split[0]
-    if first.shape != second.shape:
-        raise c.refuse(f"the branches give different shapes: {first.shape} and {second.shape}", code="unsupported-op")
-    yes, no = (first, second) if (key, True) in first.guard else (second, first)
-    index = [c.const(alive[0][0], I32), c.const(alive[1][0], I32)]
-    if yes is second:
-        index.reverse()
-    rest = (first.guard | second.guard) - {(key, True), (key, False)}
-    out = Tensor.of(c.bld.where(key, c.v(yes), c.v(no)))
-    return [out.guarded(rest), Tensor.of(c.bld.where(key, *index)).guarded(rest)]
+    if len(alive) > 1:
+        raise c.refuse(f"its {len(alive)} inputs do not belong to one condition", code="unsupported-op")
+    at, item = alive[0]
+    return [item, Tensor.of(c.const(at, I32))]

@@ -22,8 +22,13 @@ class _Frame:
 
 
 def rebuild_loops(graph: TFGraph) -> None:
-    """Replace every frame by one While node; its Exit nodes become readings of that node."""
-    nodes = graph.nodes
+    """Replace every frame by one While node, in the graph and its functions; Exit nodes become readings of it."""
+    _rebuild(graph, graph.nodes, "")
+    for function in list(graph.functions.values()):
+        _rebuild(graph, function.nodes, f"{function.name}/")
+
+
+def _rebuild(graph: TFGraph, nodes: dict[str, TFNode], prefix: str) -> None:
     frames: dict[str, _Frame] = {}
     merges: dict[str, TFNode] = {}
     switches: dict[str, list[TFNode]] = {}
@@ -61,9 +66,9 @@ def rebuild_loops(graph: TFGraph) -> None:
             frame.exits[leave.name] = len(frame.variables) - 1
     done = [f for f in frames.values() if f.variables and f.condition is not None]
     for frame in done:
-        _replace(graph, frame)
+        _replace(nodes, frame, prefix)
     for frame in done:
-        _functions(graph, frame)
+        _functions(graph, nodes, frame, prefix)
 
 
 def _is_condition(nodes: dict[str, TFNode], switch: TFNode) -> bool:
@@ -71,22 +76,21 @@ def _is_condition(nodes: dict[str, TFNode], switch: TFNode) -> bool:
     return found is not None and found.op == "LoopCond" and bool(found.inputs)
 
 
-def _node_name(graph: TFGraph, frame: _Frame) -> str:
+def _name(frame: _Frame) -> str:
     return f"{frame.name}/While_"
 
 
-def _replace(graph: TFGraph, frame: _Frame) -> None:
-    name = _node_name(graph, frame)
+def _replace(nodes: dict[str, TFNode], frame: _Frame, prefix: str) -> None:
+    name = _name(frame)
     inputs = [v[0].inputs[0] for v in frame.variables] + [e.inputs[0] for e in frame.constants]
-    attrs = {"cond": {"func": {"name": f"{name}cond"}}, "body": {"func": {"name": f"{name}body"}}}
-    graph.nodes[name] = TFNode(name, "While", tuple(inputs), attrs)
+    attrs = {part: {"func": {"name": f"{prefix}{name}{part}"}} for part in ("cond", "body")}
+    nodes[name] = TFNode(name, "While", tuple(inputs), attrs)
     for leave, index in frame.exits.items():
-        graph.nodes[leave] = TFNode(leave, "Identity", (Ref(name, index),), graph.nodes[leave].attrs)
+        nodes[leave] = TFNode(leave, "Identity", (Ref(name, index),), nodes[leave].attrs)
 
 
-def _functions(graph: TFGraph, frame: _Frame) -> None:
+def _functions(graph: TFGraph, nodes: dict[str, TFNode], frame: _Frame, prefix: str) -> None:
     assert frame.condition is not None
-    name = _node_name(graph, frame)
     constants = [e.name for e in frame.constants]
     for part, own, wanted in (
         ("cond", [v[1].name for v in frame.variables], [frame.condition]),
@@ -95,7 +99,22 @@ def _functions(graph: TFGraph, frame: _Frame) -> None:
         args = [*own, *constants]
         refs = wanted if part == "cond" else [*wanted, *(Ref(n) for n in constants)]
         outputs = [f"r{i}" for i in range(len(refs))]
-        inner = {k: v for k, v in graph.nodes.items() if k not in args}
-        graph.functions[f"{name}{part}"] = TFFunction(
-            f"{name}{part}", [(a, 0) for a in args], outputs, dict(zip(outputs, refs, strict=True)), inner
-        )
+        function = f"{prefix}{_name(frame)}{part}"
+        graph.functions[function] = TFFunction(
+            function, [(a, 0) for a in args], outputs, dict(zip(outputs, refs, strict=True)),
+            _needed(nodes, refs, set(args)),
+        )  # fmt: skip
+
+
+def _needed(nodes: dict[str, TFNode], wanted: list[Ref], args: set[str]) -> dict[str, TFNode]:
+    """The nodes that tensors need by data or control, up to the arguments."""
+    out: dict[str, TFNode] = {}
+    stack = [r.node for r in wanted]
+    while stack:
+        node = nodes.get(name := stack.pop())
+        if node is None or name in args or name in out:
+            continue
+        out[name] = node
+        stack.extend(r.node for r in node.inputs)
+        stack.extend(node.controls)
+    return out

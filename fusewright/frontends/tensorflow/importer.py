@@ -18,6 +18,7 @@ from ...core.errors import FusewrightError, ImportRefused, TypeRefused
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Origin
 from ..symbols import Unequal, solve
+from .conds import rebuild_conditionals
 from .effects import written
 from .frames import rebuild_loops
 from .graphdef import Attrs, Ref, TFGraph, TFNode, parse_ref, reachable
@@ -55,7 +56,8 @@ class Request:
 def no_such(what: str, name: str, where: str, known: Iterable[str] = ()) -> ImportRefused:
     """The refusal of a name that is no input or output."""
     hint = f"it has {', '.join(sorted(known))}" if known else ""
-    return ImportRefused(f"no-such-{what}", name, f"{where} has no such {what}", hint)
+    code = "no-such-input" if what == "input" else "no-such-output"
+    return ImportRefused(code, name, f"{where} has no such {what}", hint)
 
 
 def find(graph: TFGraph, text: str, what: str) -> Ref:
@@ -124,6 +126,7 @@ def build(request: Request, shapes: Mapping[str, Any] | None) -> Graph:
     """Lower what the outputs need. Symbols that typing finds to be equal become one."""
     graph = request.graph
     rebuild_loops(graph)
+    rebuild_conditionals(graph, [r for _, r in request.outputs])
     cut = {e.ref.node for e in request.inputs} | {r.node for r in request.feeds}
     lowerer = Lowerer(graph, request.variables)
     lowerer.check_known([r.node for _, r in request.outputs], cut)

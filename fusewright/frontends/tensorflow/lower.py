@@ -19,7 +19,7 @@ from ...ir.graph import Graph, Value
 from ..registry import registered_op
 from ..symbols import unequal
 from .graphdef import Attrs, Ref, TFFunction, TFGraph, TFNode, reachable
-from .values import NO_GUARD, Complex, Dead, Item, ListOf, Resource, Strings, Tensor
+from .values import Complex, Dead, Item, ListOf, Resource, Strings, Tensor
 
 Lowering = Callable[..., Any]
 OPS: dict[str, Lowering] = {}
@@ -258,12 +258,8 @@ class Lowerer:
         if self.nodes_left < 0:
             raise ImportRefused("limit", node.name, f"more than {self.limits.nodes} nodes after inlining")
         items = [self._read(scope, r) for r in node.inputs]
-        guard = NO_GUARD
-        for item in items:
-            guard = guard | item.guard
-        if node.op not in ("Merge", "RefMerge"):
-            if any(isinstance(i, Dead) for i in items):
-                return [Dead(guard)] * 16
+        if node.op not in ("Merge", "RefMerge") and any(isinstance(i, Dead) for i in items):
+            return [Dead()] * 16
         c = Ctx(self, node, scope)
         with scope.b.origin(layer=c.where, source=node.op):
             try:
@@ -276,8 +272,6 @@ class Lowerer:
                 raise ImportRefused(
                     "malformed", c.where, f"{node.op}: an attribute or operand is not valid ({type(e).__name__}: {e})"
                 ) from e
-        if guard and node.op not in ("Merge", "RefMerge", "Switch", "RefSwitch"):
-            out = [_guard(o, guard) for o in out]
         return out
 
     def _dispatch(self, c: Ctx, node: TFNode, items: list[Item]) -> list[Item]:
@@ -371,13 +365,6 @@ class Lowerer:
                 results = b.apply(node.op, [made[o] for o in node.operands], node.attrs, node.regions)
             made.update(zip(node.results, results, strict=True))
         return b.build({"value": made[value]}).run({})["value"]
-
-
-def _guard(item: Item, guard: frozenset[tuple[Any, bool]]) -> Item:
-    if isinstance(item, Tensor):
-        return item.guarded(guard)
-    item.guard = guard
-    return item
 
 
 def _items(c: Ctx, result: Any) -> list[Item]:

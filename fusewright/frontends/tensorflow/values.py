@@ -17,22 +17,17 @@ from ...core.errors import ImportRefused
 from ...ir.builder import Builder
 from ...ir.graph import Const, Value
 
-# (key of the predicate, which side): the branches of a V1 conditional that a value belongs to.
-Guard = frozenset[tuple[Any, bool]]
-NO_GUARD: Guard = frozenset()
-
 
 class Tensor:
     """A tensor. ``content``, where known, is a NumPy array of its values, or an object array of ints and Dims."""
 
-    __slots__ = ("dtype", "shape", "content", "_values", "guard")
+    __slots__ = ("dtype", "shape", "content", "_values")
 
     def __init__(
         self, dtype: DType, shape: Sequence[Extent], content: np.ndarray | None = None, value: Value | None = None
     ) -> None:
         self.dtype, self.shape, self.content = dtype, tuple(shape), content
         self._values: dict[int, Value] = {}
-        self.guard: Guard = NO_GUARD
         if value is not None:
             self._values[id(value.graph)] = value
 
@@ -55,15 +50,6 @@ class Tensor:
     @property
     def is_constant(self) -> bool:
         return self.content is not None and self.content.dtype != object
-
-    def guarded(self, guard: Guard) -> Tensor:
-        """The same tensor inside the branches ``guard``."""
-        if guard == self.guard:
-            return self
-        out = Tensor(self.dtype, self.shape, self.content)
-        out._values = self._values
-        out.guard = guard
-        return out
 
     def value(self, b: Builder) -> Value:
         """The tensor as a value of the graph that ``b`` builds."""
@@ -119,7 +105,6 @@ class Complex:
 
     re: Tensor
     im: Tensor
-    guard: Guard = NO_GUARD
 
     def each(self, fn: Callable[[Tensor], Any]) -> Complex:
         """What ``fn`` makes of both parts."""
@@ -133,7 +118,6 @@ class Resource:
 
     key: str
     kind: str = "variable"
-    guard: Guard = NO_GUARD
 
 
 @dataclass
@@ -141,7 +125,6 @@ class Strings:
     """A string tensor: only file names and messages, which nothing computes with."""
 
     values: list[bytes]
-    guard: Guard = NO_GUARD
 
 
 @dataclass
@@ -153,14 +136,11 @@ class ListOf:
     element: tuple[Extent, ...] | None
     stack: Tensor | None = None
     grows: bool = False
-    guard: Guard = NO_GUARD
 
 
 @dataclass
 class Dead:
     """The side of a conditional that is known not to run."""
-
-    guard: Guard = NO_GUARD
 
 
 Item = Tensor | Complex | Resource | Strings | ListOf | Dead
