@@ -32,7 +32,8 @@ def tidy_loop(node: Node, ctx: PassContext) -> None:
         for what, rule in _RULES:
             before = ctx.text(node)
             made = rule(node)
-            if made is not None:
+            # A rule may leave nothing of the loop.
+            if made is not None or node.graph is None:
                 current = made
                 ctx.rewrote(what, before=before)
                 break
