@@ -18,12 +18,29 @@ HEAD = """# What the Keras frontend supports
 
 Written by `python docs/generate.py` from the frontend's own tables.
 
-Model files: `.keras` (Keras 3, and the early archives of Keras 2), full-model `.h5`/`.hdf5` of Keras 2,
+Model files: `.keras` (Keras 3, and the early archives of Keras 2), full-model `.h5`/`.hdf5` of Keras 1 and 2,
 architecture `.json` with `weights=`, and live `keras.Model` objects. A layer class that stands in no table is refused
 with its path, together with everything else that is refused; `fw.register_layer` adds your own.
 
 An option that a layer class has but that cannot be honoured (`stateful=True`, quantised or LoRA weights...) is refused
 by name, never ignored.
+
+## Keras 1
+
+Files of Keras 1.0 to 1.2 mean what their Keras computed, not what a later one makes of them:
+
+* classes and options under their old names (`Convolution2D`, `nb_filter`, `border_mode`, `dim_ordering`,
+  `inner_activation`, `consume_less`...), a `Sequential` that starts with a `Merge` of models (it has several inputs),
+  and nested models whose layers the file keeps as if they were the outer model's;
+* weights in 12 arrays (LSTM, ConvLSTM2D), 9 (GRU) or 3 (`consume_less="gpu"`);
+* files of the Theano backend: kernels lie the other way round, `same` pads half the window in front whatever the
+  stride, and pooling pads as Theano does. The backend is told by the names of the weights (TensorFlow's end in `:0`);
+* `running_std` of `BatchNormalization` holds the variance; `mode=1` normalises each sample and `mode=2` the batch, so
+  that with it a row depends on the others;
+* `hard_sigmoid` is clip(0.2 x + 0.5, 0, 1), as in Keras 2;
+* `Merge(mode="cos")` gives `[N, 1, ...]` with the axis that Keras 1 inserts; a mode that is Python code is refused.
+
+Files of Keras 2 that were written on Theano are read as tf-keras reads them, with kernels as stored.
 """
 
 

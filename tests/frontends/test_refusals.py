@@ -388,7 +388,7 @@ def test_sniffing(tmp_path: Path) -> None:
 
 def test_old_and_weightless_files(scratch: Path, refused: Any) -> None:
     with h5py.File(scratch / "k1.h5", "w") as f:
-        f.attrs["keras_version"] = "1.2.2"
+        f.attrs["keras_version"] = "0.3.3"
         f.attrs["model_config"] = '{"class_name": "Sequential", "config": []}'
         f.create_group("model_weights")
     refused(scratch / "k1.h5", "unsupported-version")

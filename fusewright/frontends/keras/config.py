@@ -11,6 +11,7 @@ from typing import Any
 
 from ...core.errors import ImportRefused
 from ..formats.limits import DEFAULT, ImportLimits
+from . import keras1
 from .model import KerasModel, LayerCall, LayerSpec, Ref, leaves, map_tree
 
 MODELS = frozenset({"Sequential", "Functional", "Model"})
@@ -36,8 +37,10 @@ def parse_version(text: str | None) -> tuple[int, int]:
 class ConfigReader:
     """Turns one top-level config into a KerasModel."""
 
-    def __init__(self, file: str, version: tuple[int, int], limits: ImportLimits = DEFAULT) -> None:
-        self.file, self.version, self.limits = file, version, limits
+    def __init__(
+        self, file: str, version: tuple[int, int], limits: ImportLimits = DEFAULT, theano: bool = False
+    ) -> None:
+        self.file, self.version, self.limits, self.theano = file, version, limits, theano
         self._count = 0
 
     def read(self, config: Any) -> KerasModel:
@@ -62,6 +65,10 @@ class ConfigReader:
         where = prefix.rstrip("/") or self.file
         if depth > _MAX_NESTING:
             raise ImportRefused("limit", where, f"models are nested deeper than {_MAX_NESTING}")
+        if self.version[0] < 2:
+            joined = keras1.branches(config)
+            if joined is not None:
+                return self._joined(config, joined, prefix, name, depth)
         if isinstance(config, list):
             config = {"name": name, "layers": config}
         if not isinstance(config, dict):
@@ -84,6 +91,35 @@ class ConfigReader:
         self._calls(model, {str(e.get("name") or e["config"].get("name")): e for e in entries})
         return model
 
+    def _joined(self, config: list[Any], joined: list[Any], prefix: str, name: str, depth: int) -> KerasModel:
+        """A Sequential of Keras 1 that starts with the Merge of other models, as the functional model that it is."""
+        model = KerasModel(name, prefix.rstrip("/") or self.file, [], self.version)
+        model.inputs, ends = [], []
+        for n, entry in enumerate(joined):
+            branch = self._layer(entry, prefix, depth + 1, f"branch_{n}")
+            if branch.model is None:
+                raise branch.refuse("only models can be joined by a leading Merge")
+            given: list[Any] = []
+            for i, (shape, kind) in enumerate(keras1.inputs_of(branch.model)):
+                feed = f"{branch.name}_input" + (f"_{i}" if i else "")
+                options = {"batch_input_shape": shape, "dtype": kind}
+                model.layers.append(LayerSpec("InputLayer", feed, f"{prefix}{feed}", options, self.version))
+                given.append(Ref(feed, 0, 0))
+            branch.calls = [LayerCall([given if len(given) > 1 else given[0]], {})]
+            model.layers.append(branch)
+            model.inputs += given
+            ends.append(Ref(branch.name, 0, 0))
+        last: Any = ends
+        for entry in config:
+            spec = self._layer(entry, prefix, depth)
+            spec.calls = [LayerCall([last], {})]
+            model.layers.append(spec)
+            last = Ref(spec.name, 0, 0)
+        if len({s.name for s in model.layers}) != len(model.layers):
+            raise ImportRefused("malformed", model.path, "two layers have the same name")
+        model.outputs = [last]
+        return model
+
     def _layer(self, entry: Any, prefix: str, depth: int, role: str = "") -> LayerSpec:
         self._count += 1
         self.limits.check("nodes", self._count, self.file, "the number of layers")
@@ -92,7 +128,7 @@ class ConfigReader:
         class_name = self._field(entry, "class_name", str, prefix)
         config = entry.get("config")
         if isinstance(config, list) and class_name == "Sequential":
-            config = {"name": entry.get("name", "sequential"), "layers": config}
+            config = {"name": entry.get("name") or role or "sequential", "layers": config}
         if not isinstance(config, dict):
             raise ImportRefused("malformed", prefix or self.file, f"{class_name} has no config")
         self.limits.check("attributes", len(config), prefix or self.file, f"the number of options of {class_name}")
@@ -100,6 +136,8 @@ class ConfigReader:
         self.limits.check_name(name, prefix or self.file)
         path = f"{prefix}{name}"
         custom = self._is_custom(entry, class_name)
+        if self.version[0] < 2 and not custom:
+            class_name, config = keras1.translate(class_name, config, self.theano, path)
         spec = LayerSpec(class_name.split(">")[-1], name, path, config, self.version, custom)
         spec.operation = not custom and self._is_operation(entry, class_name, config)
         if spec.operation:

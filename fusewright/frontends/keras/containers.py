@@ -19,9 +19,10 @@ from ..formats.hdf5 import MAGIC, H5File
 from ..formats.jsonsafe import loads
 from ..formats.limits import DEFAULT, ImportLimits
 from ..formats.zipsafe import ZipArchive
+from . import keras1
 from .config import ConfigReader, parse_version
 from .model import KerasModel, LayerSpec
-from .weights import assign, load_h5, load_paths, names_of
+from .weights import assign, load_h5, load_paths, names_of, stored_groups
 
 
 def open_keras(path: str | Path, weights: str | Path | None = None, limits: ImportLimits = DEFAULT) -> KerasModel:
@@ -46,8 +47,9 @@ def _from_h5(data: memoryview, name: str, weights: str | Path | None, limits: Im
             "save the whole model, or pass its JSON as the source and this file as weights=",
         )  # fmt: skip
     root = "model_weights" if file.has_group("model_weights") else ""
-    version = parse_version(file.attr_text("", "keras_version") or file.attr_text(root, "keras_version"))
-    model = _reader(name, version, limits).read(loads(text, f"{name}:model_config", limits))
+    config = loads(text, f"{name}:model_config", limits)
+    version = _version(file.attr_text("", "keras_version") or file.attr_text(root, "keras_version"), config)
+    model = _reader(name, version, limits, _theano(file, root, version)).read(config)
     if weights is None:
         load_h5(model, file, root)
     else:
@@ -55,14 +57,24 @@ def _from_h5(data: memoryview, name: str, weights: str | Path | None, limits: Im
     return model
 
 
-def _reader(name: str, version: tuple[int, int], limits: ImportLimits) -> ConfigReader:
-    if version[0] < 2:
+def _version(text: str | None, config: Any) -> tuple[int, int]:
+    """The version as stated; Keras before 1.2 states none, and is told by its options."""
+    return (1, 0) if text is None and keras1.is_keras1(config) else parse_version(text)
+
+
+def _theano(file: H5File, root: str, version: tuple[int, int]) -> bool:
+    if version[0] > 1 or file.attr_names(root, "layer_names") is None:
+        return False
+    return keras1.is_theano(n for _, names in stored_groups(file, root) for n in names)
+
+
+def _reader(name: str, version: tuple[int, int], limits: ImportLimits, theano: bool = False) -> ConfigReader:
+    if version[0] < 1:
         raise ImportRefused(
-            "unsupported-version", name,
-            f"written by Keras {version[0]}.{version[1]}; Keras 1 files are not supported yet",
-            "open and save it with Keras 2.0 to 2.15",
+            "unsupported-version", name, f"written by Keras {version[0]}.{version[1]}, before the file format of 1.0",
+            "open and save it with Keras 1",
         )  # fmt: skip
-    return ConfigReader(name, version, limits)
+    return ConfigReader(name, version, limits, theano)
 
 
 def _from_json(data: memoryview, name: str, weights: str | Path | None, limits: ImportLimits) -> KerasModel:
@@ -72,9 +84,15 @@ def _from_json(data: memoryview, name: str, weights: str | Path | None, limits: 
     if weights is None:
         raise ImportRefused("weights", name, "model JSON holds no weights", "pass weights=FILE")
     version = config.get("keras_version")
-    modern = (3, 0) if "module" in config else (2, 0)
-    parsed = parse_version(version) if isinstance(version, str) else modern
-    model = _reader(name, parsed, limits).read(config)
+    stated = version if isinstance(version, str) else None
+    parsed = (3, 0) if stated is None and "module" in config else _version(stated, config)
+    theano = False
+    if parsed[0] < 2:  # the backend shows in the weights' names, and decides what the config means
+        data, where = read_file(weights, limits), Path(weights).name
+        if bytes(data[:8]) == MAGIC:
+            file = H5File(data, where, limits)
+            theano = _theano(file, "model_weights" if file.has_group("model_weights") else "", parsed)
+    model = _reader(name, parsed, limits, theano).read(config)
     _load_weights(model, weights, limits)
     return model
 

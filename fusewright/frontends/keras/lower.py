@@ -241,7 +241,9 @@ def _input_entry(model: KerasModel) -> tuple[str, Any, str]:
             inner = below.layers[0] if below.layers else None
         else:
             inner = below.layer(next(leaves(below.inputs)).layer)
-    if first is not None and first.class_name == "Embedding":
+    if inner is not None and inner.version[0] < 2:
+        kind = inner.config.get("input_dtype") or kind
+    elif first is not None and first.class_name == "Embedding":
         kind = "float32" if first.version[0] < 3 else "int32"
     return name, shape, kind
 

@@ -14,6 +14,7 @@ import numpy as np
 from ...core.errors import ImportRefused
 from ..formats.hdf5 import H5File
 from ..registry import registered_layer
+from . import keras1
 from .model import KerasModel, LayerSpec
 
 Names = list[tuple[str, bool]]  # (name, trainable) in the order of creation
@@ -108,6 +109,13 @@ def assign(spec: LayerSpec, arrays: Sequence[np.ndarray], source: str) -> None:
 # -- flat lists (.h5) ------------------------------------------------------------------------------------------------
 
 
+def _stored(spec: LayerSpec) -> Names | None:
+    """What a flat list holds of the layer's own weights, in its order."""
+    if spec.version[0] >= 2 or spec.custom or registered_layer(spec.class_name) is not None:
+        return names_of(spec)
+    return keras1.stored_names(spec, names_of)
+
+
 def _owners(spec: LayerSpec) -> Iterable[LayerSpec]:
     """The leaves below ``spec`` in Keras' tracking order."""
     yield spec
@@ -118,10 +126,10 @@ def _owners(spec: LayerSpec) -> Iterable[LayerSpec]:
             yield from _owners(layer)
 
 
-def assign_flat(spec: LayerSpec, arrays: Sequence[np.ndarray], source: str) -> None:
+def assign_flat(spec: LayerSpec, arrays: Sequence[np.ndarray], source: str, theano: bool = False) -> None:
     """Give a top-level layer of an ``.h5`` its arrays: all trainable ones come first, then the others."""
     owners = list(_owners(spec))
-    if any(names_of(o) is None for o in owners):
+    if any(_stored(o) is None for o in owners):
         if len(owners) > 1:
             raise ImportRefused(
                 "weights", spec.path, "cannot tell which arrays belong to the user's layer inside this one"
@@ -131,11 +139,11 @@ def assign_flat(spec: LayerSpec, arrays: Sequence[np.ndarray], source: str) -> N
     first: list[tuple[LayerSpec, str]] = []
     later: list[tuple[LayerSpec, str]] = []
     for owner in owners:
-        for name, trainable in names_of(owner) or ():
+        for name, trainable in _stored(owner) or ():
             (first if trainable and owner.trainable else later).append((owner, name))
     slots = first + later
     if spec.model is None and len(owners) == 1:
-        slots = [(spec, name) for name, _ in names_of(spec) or ()]
+        slots = [(spec, name) for name, _ in _stored(spec) or ()]
     if len(slots) > len(arrays):  # the optional counter of Normalization
         slots = [s for s in slots if s[1] != "count"]
     if len(slots) != len(arrays):
@@ -145,22 +153,34 @@ def assign_flat(spec: LayerSpec, arrays: Sequence[np.ndarray], source: str) -> N
         )  # fmt: skip
     for (owner, name), array in zip(slots, arrays, strict=True):
         owner.weights[name] = array
+    if spec.version[0] < 2:
+        for owner in owners:
+            keras1.to_keras2(owner, theano)
 
 
-def load_h5(model: KerasModel, file: H5File, root: str) -> None:
-    """Weights of an ``.h5`` file: groups in the order of ``layer_names``, arrays in the order of ``weight_names``."""
+def stored_groups(file: H5File, root: str) -> list[tuple[str, list[str]]]:
+    """(layer, names of its arrays) in the order of ``layer_names``. Raises ImportRefused when there are none."""
     layer_names = file.attr_names(root, "layer_names")
     if layer_names is None:
         raise ImportRefused("malformed", file.where, "the file has no layer_names: it holds no weights")
     prefix = f"{root}/" if root else ""
-    stored: list[tuple[str, list[str]]] = []
-    for name in layer_names:
-        names = file.attr_names(f"{prefix}{name}", "weight_names")
-        stored.append((name, [f"{prefix}{name}/{n}" for n in names or ()]))
+    return [(name, list(file.attr_names(f"{prefix}{name}", "weight_names") or ())) for name in layer_names]
+
+
+def load_h5(model: KerasModel, file: H5File, root: str) -> None:
+    """Weights of an ``.h5`` file: groups in the order of ``layer_names``, arrays in the order of ``weight_names``."""
+    groups = stored_groups(file, root)
+    theano = model.version[0] < 2 and keras1.is_theano(n for _, names in groups for n in names)
+    prefix = f"{root}/" if root else ""
+    stored = [(name, [f"{prefix}{name}/{n}" for n in names]) for name, names in groups]
     by_name = dict(stored)
-    if len(by_name) == len(stored) and all(s.name in by_name for s in model.layers if _needs(s)):
-        pairs = [(s, by_name[s.name]) for s in model.layers if _needs(s)]
-    else:  # names were changed: Keras matches by order then
+    pairs: list[tuple[LayerSpec, list[str]]] | None = None
+    if len(by_name) == len(stored):
+        if model.version[0] < 2:
+            pairs = keras1.pairs_by_name(model.layers, by_name, _needs)
+        elif all(s.name in by_name for s in model.layers if _needs(s)):
+            pairs = [(s, by_name[s.name]) for s in model.layers if _needs(s)]
+    if pairs is None:  # names were changed: Keras matches by order then
         wanting = [s for s in model.layers if _needs(s)]
         holding = [paths for _, paths in stored if paths]
         if len(wanting) != len(holding):
@@ -169,11 +189,11 @@ def load_h5(model: KerasModel, file: H5File, root: str) -> None:
             )
         pairs = list(zip(wanting, holding, strict=True))
     for spec, paths in pairs:
-        assign_flat(spec, [file.array(p) for p in paths], f"the group of {spec.name!r}")
+        assign_flat(spec, [file.array(p) for p in paths], f"the group of {spec.name!r}", theano)
 
 
 def _needs(spec: LayerSpec) -> bool:
-    return any(names is None or names for names in map(names_of, _owners(spec)))
+    return any(names is None or names for names in map(_stored, _owners(spec)))
 
 
 # -- paths (.keras) --------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from . import (
     conv,
     convlstm,
     core,
+    keras1,
     local,
     merge,
     norm,
@@ -19,6 +20,6 @@ from . import (
 )
 
 __all__ = [
-    "activation", "attention", "conv", "convlstm", "core", "local", "merge", "norm", "ops", "pooling", "preprocessing",
-    "reshape", "rnn", "tfops", "wrappers",
+    "activation", "attention", "conv", "convlstm", "core", "keras1", "local", "merge", "norm", "ops", "pooling",
+    "preprocessing", "reshape", "rnn", "tfops", "wrappers",
 ]  # fmt: skip

@@ -27,6 +27,9 @@ def spatial_pads(
         return tuple(
             same_pads(n, k, s, d) for n, k, s, d in zip(x.shape[1:-1], kernel, strides, dilations, strict=True)
         )
+    if mode == "theano-same":  # half the window before, whatever the stride
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+        return tuple((r // 2, (r - 1) // 2) for r in reach)
     if mode == "causal" and causal and len(kernel) == 1:
         return (((kernel[0] - 1) * dilations[0], 0),)
     raise c.refuse(f"padding={mode!r} is not supported")
@@ -64,7 +67,7 @@ def _conv(rank: int) -> None:
 
 
 def _conv_transpose(rank: int) -> None:
-    @layer(f"Conv{rank}DTranspose", f"Convolution{rank}DTranspose", *(["Deconvolution2D"] if rank == 2 else []))
+    @layer(f"Conv{rank}DTranspose", f"Convolution{rank}DTranspose")
     def lower(c: Call, x: Value) -> Value:
         c.need_rank(x, rank + 2)
         x = c.float(c.to_last(x))

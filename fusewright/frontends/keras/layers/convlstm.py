@@ -36,7 +36,8 @@ def _maker(rank: int) -> None:
 
         def step(i: Call, v: Value, states: list[Value], consts: list[Value]) -> tuple[Value, list[Value]]:
             h, memory = states
-            pads = tuple(((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel)
+            before = [k // 2 if i.config.get("recurrent_padding") == "theano-same" else (k - 1) // 2 for k in kernel]
+            pads = tuple((low, k - 1 - low) for low, k in zip(before, kernel, strict=True))
             z = i.b.add(v, i.b.conv(h, consts[0], pads=pads))
             gate = i.config.get("recurrent_activation", "hard_sigmoid" if c.version[0] < 3 else "sigmoid")
             act = i.config.get("activation", "tanh")

@@ -22,12 +22,16 @@ def _pool(rank: int, kind: str) -> None:
         key = "pool_size" if "pool_size" in c.config else "pool_length"
         window = c.ints(key, rank, default=2)
         strides = c.ints("strides", rank, default=list(window))
+        x = x if kind == "Max" else c.float(x)
+        pool = c.b.max_pool if kind == "Max" else c.b.avg_pool
+        if c.config.get("padding") == "theano-same":
+            # The backend of Keras 1 pads both sides by this much and cuts what is more than ceil(n / stride).
+            low = [k - 2 if k > 2 and k % 2 else k - 1 for k in window]
+            y = pool(x, window=window, strides=strides, pads=tuple((p, p) for p in low))
+            kept = tuple((n + s - 1) // s for n, s in zip(x.shape[1:-1], strides, strict=True))
+            return c.from_last(c.b.slice(y, starts=(None,) * y.rank, stops=(None, *kept, None)))
         pads = spatial_pads(c, x, window, strides, [1] * rank)
-        if kind == "Max":
-            y = c.b.max_pool(x, window=window, strides=strides, pads=pads)
-        else:
-            y = c.b.avg_pool(c.float(x), window=window, strides=strides, pads=pads)
-        return c.from_last(y)
+        return c.from_last(pool(x, window=window, strides=strides, pads=pads))
 
 
 def _global(rank: int, kind: str) -> None:
