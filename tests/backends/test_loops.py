@@ -181,6 +181,20 @@ def elementwise_cases() -> Iterator[Case]:
                 yield from typed("cast", [(source, (13,))], style=style, to=to)
 
 
+def two_gates(b: Any, x: Any, y: Any) -> Any:
+    first, last = (b.slice(x, starts=(None, i), stops=(None, i + 4)) for i in (0, 8))
+    return b.mul(b.sigmoid(first), b.add(b.tanh(last), y)), b.relu(last)
+
+
+def one_column(b: Any, x: Any, y: Any) -> Any:
+    return b.sub(b.slice(x, starts=(None, 7), stops=(None, 8)), y)
+
+
+def inner_windows(b: Any, x: Any) -> Any:
+    cut = b.slice(x, starts=(None, 1, 2, 0), stops=(None, 3, 5, 4))
+    return b.add(cut, b.slice(x, starts=(None, 0, 1, 3), stops=(None, 2, 4, 4)))
+
+
 def region_cases() -> Iterator[Case]:
     pairs = [
         ((2, 3, 5, 4), (4,)), ((2, 3, 5, 4), (5, 1)), ((2, 3, 5, 4), (2, 1, 1, 4)), ((1,), (4, 1)), ((), (3,)),
@@ -195,6 +209,9 @@ def region_cases() -> Iterator[Case]:
         yield case("fused", [(d, (5,))], body=outer)
         yield case("fused", [(d, (2, 7, 7))], body=causal)
         yield case("fused", [(d, ("N", 6))], N, body=lambda b, x: b.cast(b.mish(x), to="i32"))
+        yield case("fused", [(d, ("N", 12)), (d, ("N", 4))], N, body=two_gates)
+        yield case("fused", [(d, ("N", 12)), (d, ("N", 1))], N, body=one_column)
+        yield case("fused", [(d, ("N", 3, 5, 4))], N, body=inner_windows)
         yield case("batch_norm", [(d, (2, 4, 3)), *[(d, (3,))] * 4], style="positive")
         yield case("batch_norm", [(d, (2, 4, 3)), *[(d, (4,))] * 3], style="positive", axis=1, has_gamma=False)
         yield case("clip", [(d, (5, 6)), (d, ()), (d, ())])
@@ -510,19 +527,25 @@ BINARY = ("add", "sub", "mul", "maximum", "minimum", "lt")
 
 @st.composite
 def drawn_regions(draw: st.DrawFn) -> Case:
-    """A fused node over inputs of drawn broadcastable shapes."""
+    """A fused node over inputs of drawn broadcastable shapes, some of them windows of larger operands."""
     full = tuple(draw(st.lists(st.sampled_from([1, 2, 3, "N", 17]), max_size=4)))
     dt = draw(st.sampled_from(FLOATS))
     shapes = [full]
     for _ in range(draw(st.integers(0, 3))):
         kept = tuple(d if draw(st.booleans()) else 1 for d in full)
         shapes.append(kept[draw(st.integers(0, len(kept))) :])
+    edges = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    windows = [[(0, 0) if d == "N" else draw(edges) for d in s] if draw(st.integers(0, 3)) == 0 else [] for s in shapes]
     steps = draw(
         st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.sampled_from((*UNARY, *BINARY))), max_size=7)
     )
 
     def body(b: Any, *xs: Any) -> Any:
-        pool = list(xs)
+        pool = [
+            b.slice(x, starts=[lo for lo, _ in w], stops=[d if d == "N" else lo + d for (lo, _), d in zip(w, shape)])
+            if w else x
+            for x, w, shape in zip(xs, windows, shapes)
+        ]  # fmt: skip
         for i, j, name in steps:
             x, y = pool[i % len(pool)], pool[j % len(pool)]
             made = getattr(b, name)(x) if name in UNARY else getattr(b, name)(x, y)
@@ -530,7 +553,10 @@ def drawn_regions(draw: st.DrawFn) -> Case:
         return b.broadcast_to(b.add(pool[0], pool[-1]), shape=full)
 
     style = draw(st.sampled_from(("normal", "special", "positive")))
-    return case("fused", [(dt, s) for s in shapes], {"N": draw(st.integers(0, 5))}, style, body=body)
+    given_shapes = [
+        tuple(d if d == "N" else lo + d + hi for d, (lo, hi) in zip(s, w)) if w else s for s, w in zip(shapes, windows)
+    ]
+    return case("fused", [(dt, s) for s in given_shapes], {"N": draw(st.integers(0, 5))}, style, body=body)
 
 
 @settings(max_examples=60, deadline=None)

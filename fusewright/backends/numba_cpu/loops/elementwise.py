@@ -29,7 +29,7 @@ def elementwise(node: Node) -> list[Template]:
     for i in range(len(outs)):
         t.pointer(f"o{i}", "output", i)
     names = [f"i{a}" for a in range(len(axes))]
-    results = region.emit(names, "get" if single else "")
+    results = region.emit(names, "get" if single else "", t.dim)
     work = region.weight + len(region.streams) + len(outs)
     rows = product(a.extent for a in axes[:-1])
 

@@ -91,7 +91,7 @@ def reduce(node: Node) -> list[Template]:
     count = product(a.extent for a in axes if a.flags[2])
     kind = _kind(last.op.name[7:], root.dtype, t.dim(count))
     names = [f"i{a}" for a in range(len(axes))]
-    value = region.emit(names, "get")[0].text
+    value = region.emit(names, "get", t.dim)[0].text
     needed = {names[a] for a in region.digits_needed(False)}
     outer = list(range(len(axes) - 1))
     kept = [(names[a], axes[a].extent) for a in outer if not axes[a].flags[2]]

@@ -5,10 +5,10 @@ Owns the meaning of fused nodes and composites as scalar statements. Must not kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ....core.dims import Extent, compare_eq
+from ....core.dims import Extent, compare_eq, product
 from ....core.dtypes import I64, DType, decode
 from ....ir.builder import Builder
 from ....ir.graph import Graph, Node, Value
@@ -43,11 +43,36 @@ def same_shape(a: Sequence[Extent], b: Sequence[Extent]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One way of reading an operand: ``amap`` aligns its axes with the loops'."""
+    """One way of reading an operand: ``amap`` aligns its axes with the loops'.
+
+    A window of a larger operand has ``starts`` there, the operand's ``shape``, and ``cuts``: how many of the axes up to
+    each one it does not take whole.
+    """
 
     operand: int
     amap: AxisMap
     dtype: DType
+    starts: tuple[Extent, ...] = ()
+    shape: tuple[Extent, ...] = ()
+    cuts: tuple[int, ...] = ()
+
+    def moves(self, axis: int) -> int:
+        """0: it stands still along loop axis ``axis``; else a number that neighbours share where they are one axis."""
+        if axis not in self.amap:
+            return 0
+        return 1 + (self.cuts[self.amap.index(axis)] if self.cuts else 0)
+
+    def stride(self, axis: int) -> Extent:
+        """Elements from step to step of loop axis ``axis`` in a window."""
+        return product(self.shape[self.amap.index(axis) + 1 :])
+
+    @property
+    def base(self) -> Extent:
+        """Elements before the window."""
+        total: Extent = 0
+        for i, start in enumerate(self.starts):
+            total = total + start * product(self.shape[i + 1 :])
+        return total
 
 
 class Elements:
@@ -69,6 +94,7 @@ class Elements:
                 raise NoKernel(f"results of shapes {v.shape} and {tuple(shape)} in one kernel")
             self._discover(v, full)
         self.axes: list[Axis] = []
+        self._innermost: list[int] = []  # of the loop axes that make up each collapsed axis
         self._scalars = Scalars()
         self._done: dict[tuple[Value, AxisMap], tuple[Reg, bool]] = {}
         self.row_lines: list[str] = []
@@ -103,16 +129,27 @@ class Elements:
             ]
         raise NoKernel(f"{node.op.name} inside an elementwise loop")
 
-    def _stream(self, v: Value, amap: AxisMap) -> Stream:
-        return Stream(self._inputs[v], amap, v.dtype)
+    def _stream(self, v: Value, amap: AxisMap) -> Stream | None:
+        """How ``v`` is read when it is an operand, or a window of one."""
+        if v in self._inputs:
+            return Stream(self._inputs[v], amap, v.dtype)
+        node = v.producer
+        if node.op.name != "slice" or any(step != 1 for step in node.attrs["steps"]):
+            return None
+        x = self._resolve(node.operands[0])
+        if x not in self._inputs:
+            return None
+        partial = [compare_eq(a, b) is not True for a, b in zip(v.shape, x.shape, strict=True)]
+        cuts = tuple(sum(partial[: i + 1]) for i in range(x.rank))
+        return Stream(self._inputs[x], amap, v.dtype, tuple(node.attrs["starts"]), tuple(x.shape), cuts)
 
     def _discover(self, v: Value, amap: AxisMap) -> None:
         v = self._resolve(v)
         if (v, amap) in self._seen:
             return
         self._seen.add((v, amap))
-        if v in self._inputs:
-            stream = self._stream(v, amap)
+        stream = self._stream(v, amap)
+        if stream is not None:
             if stream not in self.streams:
                 self.streams.append(stream)
             return
@@ -134,10 +171,18 @@ class Elements:
         """Merge axes that everything follows alike; ``marks`` (one per axis) keep axes apart."""
         flags = []
         for axis in range(len(self.shape)):
-            moves = tuple(axis in s.amap for s in self.streams)
+            moves = tuple(s.moves(axis) for s in self.streams)
             counted = tuple(axis if axis == i else -1 for i in self.iotas)
             flags.append((moves, counted, marks[axis] if marks else None))
         self.axes = collapse(self.shape, flags)
+        self._innermost = []
+        for axis, size in enumerate(self.shape):
+            if size == 1:
+                continue
+            if self._innermost and flags[axis] == flags[self._innermost[-1]]:
+                self._innermost[-1] = axis
+            else:
+                self._innermost.append(axis)
         return self.axes
 
     def follows(self, index: int, axis: int) -> bool:
@@ -145,7 +190,7 @@ class Elements:
         return bool(self.axes[axis].flags[0][index])
 
     def is_full(self, index: int) -> bool:
-        return all(self.follows(index, a) for a in range(len(self.axes)))
+        return not self.streams[index].shape and all(self.follows(index, a) for a in range(len(self.axes)))
 
     def digits_needed(self, flat: bool) -> set[int]:
         """Collapsed axes whose counter the offsets need when the flat row index is at hand (``flat``) or not."""
@@ -153,7 +198,7 @@ class Elements:
         need = {a for a in outer if any(m >= 0 for m in self.axes[a].flags[1])}
         for s in range(len(self.streams)):
             moves = [a for a in outer if self.follows(s, a)]
-            if not (flat and len(moves) == len(outer)):
+            if self.streams[s].shape or not (flat and len(moves) == len(outer)):
                 need.update(moves)
         return need
 
@@ -161,6 +206,9 @@ class Elements:
         """Define ``q<i>``, the first element of the current row of each stream."""
         last = len(self.axes) - 1
         for i, stream in enumerate(self.streams):
+            if stream.shape:
+                t.add(indent, f"q{i} = {pointer(stream.dtype)}({self._window(t, i, f'a{i}', names)})")
+                continue
             stride: Extent = self.axes[-1].extent if self.axes and self.follows(i, last) else 1
             moves = [a for a in range(last) if self.follows(i, a)]
             if row is not None and last > 0 and len(moves) == last:
@@ -173,9 +221,29 @@ class Elements:
                 offset = total(terms)
             t.add(indent, f"q{i} = {pointer(stream.dtype)}({address(f'a{i}', offset, stream.dtype.size)})")
 
-    def emit(self, names: Sequence[str], access: str) -> list[Reg]:
-        """Fill ``row_lines`` and ``lines`` with the statements of a row and of element ``j``; the roots' registers."""
-        self._names, self._access = names, access
+    def _window(self, t: TextBuilder, index: int, base: str, names: Sequence[str]) -> str:
+        """The address of a window's first element in the current row."""
+        stream = self.streams[index]
+        terms = [] if stream.base == 0 else [t.dim(stream.base)]
+        for a in range(len(self.axes) - 1):
+            if self.follows(index, a):
+                terms.append(scaled(t, names[a], stream.stride(self._innermost[a])))
+        return address(base, total(terms), stream.dtype.size)
+
+    def inner_step(self, index: int) -> Extent:
+        """Elements from one ``j`` to the next in stream ``index``; 0 where it stands still."""
+        last = len(self.axes) - 1
+        if last < 0 or not self.follows(index, last):
+            return 0
+        stream = self.streams[index]
+        return stream.stride(self._innermost[last]) if stream.shape else 1
+
+    def emit(self, names: Sequence[str], access: str, dim: Callable[[Extent], str] = str) -> list[Reg]:
+        """Fill ``row_lines`` and ``lines`` with the statements of a row and of element ``j``; the roots' registers.
+
+        ``dim`` gives the text of an extent.
+        """
+        self._names, self._access, self._dim = names, access, dim
         out = []
         for v, amap in zip(self.roots, self._root_maps, strict=True):
             out.append(self._emit(v, amap)[0])
@@ -190,10 +258,13 @@ class Elements:
 
     def _make(self, v: Value, amap: AxisMap) -> tuple[Reg, bool]:
         node = v.producer
-        if v in self._inputs:
-            i = self.streams.index(self._stream(v, amap))
-            inner = bool(self.axes) and self.follows(i, len(self.axes) - 1)
-            at = f"get(q{i}, {'j' if inner else '0'})" if self._access == "get" else f"q{i}[{'j' if inner else '0'}]"
+        stream = self._stream(v, amap)
+        if stream is not None:
+            i = self.streams.index(stream)
+            step = self.inner_step(i)
+            inner = step != 0
+            index = "0" if not inner else "j" if step == 1 else f"j * {self._dim(step)}"
+            at = f"get(q{i}, {index})" if self._access == "get" else f"q{i}[{index}]"
             lines = self.lines if inner else self.row_lines
             return self._scalars.hold(lines, load(v.dtype, at), v.dtype), inner
         if node.op.name == "constant":
