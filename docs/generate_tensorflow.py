@@ -22,7 +22,7 @@ with every other; `fw.register_op("tf", "MyOp")` adds your own (it gets the node
 | --- | --- |
 | frozen graph `.pb` | inputs and outputs as asked for, at any tensor, else placeholders and what nobody reads |
 | SavedModel folder | `signature=` (default `serving_default`), names sorted; functions are inlined |
-| TF1 checkpoint | prefix or its folder, with the graph in the `.meta` file; name outputs with `outputs=` |
+| TF1 checkpoint | prefix, its `.meta` file or its folder, with the graph in the `.meta` file; name outputs with `outputs=` |
 | `tf.function`, `ConcreteFunction`, `tf.Graph`, `GraphDef` | inputs in the order of the arguments, results by their keys, else `output_0`... |
 | `tf.Module`, object of `tf.saved_model.load` | `signature=` names one of its functions or signatures |
 | `keras.Model` with `signature="call"` | its call traced by TensorFlow: the other route, to compare |
@@ -32,8 +32,9 @@ it was called for one kind of arguments, that trace is taken. Variables are read
 changes and its outputs read is refused (`stateful`); one that is only counted up is left alone.
 
 `feeds={"name": value}` binds a tensor at import: a switch such as `is_training`, or an operand that decides a shape.
-`shapes={"name": (...)}` gives a shape that the file leaves open, or fixes one. Text forms (`.pbtxt`), partitioned
-variables, lookup tables and string tensors are refused.
+`shapes={"name": (...)}` gives a shape that the file leaves open, or fixes one. Every file may be in text form
+(`.pbtxt`); a variable that a checkpoint stores in slices is put together. Of several graphs in a SavedModel the one for
+serving is taken, else one that has the signature. Lookup tables and string tensors are refused.
 
 Control flow: `If`, `Case` and `While` become regions; the conditionals and loops of TensorFlow 1 (`Switch`, `Merge`,
 `Enter`, `Exit`, `NextIteration`), nested in any way, are rebuilt into the same. Of a condition known at import only the

@@ -90,7 +90,7 @@ def _sniff_bytes(head: bytes, tail: bytes, name: str) -> Kind:
         return "onnx"
     if suffix == ".index" or suffix == ".meta" or ".data-0000" in name:
         return "checkpoint"
-    if head[:3] == b"\x08\x01\x12" and name == "saved_model.pb":
+    if name == "saved_model.pbtxt" or head[:3] == b"\x08\x01\x12" and name == "saved_model.pb":
         return "saved_model"
     if suffix in (".pb", ".pbtxt") or head[:1] == b"\x0a":
         return "graph_def"

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from ...core.errors import FusewrightError, ImportRefused
 from ...ir.graph import Graph
-from ..formats.filebytes import read_file
 from ..formats.limits import DEFAULT, ImportLimits
 from . import control as _control
 from . import ops as _ops
@@ -19,8 +18,7 @@ from . import schema
 from .graphdef import parse_graph_def
 from .importer import Request, build, graph_request
 from .live import is_tensorflow_object, keras_function, live_request
-from .savedmodel import checkpoint_request, saved_model_request
-from .wire import Reader
+from .savedmodel import checkpoint_request, decode_file, saved_model_request
 
 Kind = Literal["saved_model", "graph_def", "checkpoint", "tf_object"]
 
@@ -67,11 +65,8 @@ def _request(
         raise ImportRefused("unused-option", path.name, "signature= applies to SavedModels", "leave signature out")
     if kind == "checkpoint":
         return checkpoint_request(path, inputs, outputs, feeds, limits)
-    if path.suffix.lower() == ".pbtxt":
-        raise ImportRefused("unsupported-format", path.name, "a graph in text form is not supported", "save it as .pb")
-    data = read_file(path, limits)
-    proto = Reader(path.name, limits).decode(schema.GRAPH, data)
-    return graph_request(parse_graph_def(proto, path.name, limits, len(data)), inputs, outputs, feeds)
+    proto, size = decode_file(schema.GRAPH, path, limits)
+    return graph_request(parse_graph_def(proto, path.name, limits, size), inputs, outputs, feeds)
 
 
 __all__ = ["import_tensorflow", "is_tensorflow_object", "keras_function"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ...core.errors import ImportRefused
 from ..formats.filebytes import read_file
 from ..formats.limits import DEFAULT, ImportLimits
 from . import schema
+from .slices import Box, slice_key, stored_box, text_box
 from .tensors import dtype_of, shape_of
 from .wire import Message, Reader
 
@@ -127,21 +129,49 @@ class Bundle:
 
     def entry(self, key: str) -> Message:
         """The entry's message. Raises ImportRefused when there is none."""
-        raw = self._entries.get(key.encode())
+        return self._entry(key.encode(), key)
+
+    def _entry(self, key: bytes, where: str) -> Message:
+        raw = self._entries.get(key)
         if raw is None:
-            raise ImportRefused("weights", key, "the checkpoint has no tensor of this name")
+            raise ImportRefused("weights", where, "the checkpoint has no tensor of this name")
         return self.reader.decode(schema.BUNDLE_ENTRY, raw)
 
-    def read(self, key: str) -> tuple[np.ndarray, DType]:
-        """(stored values, type) of a tensor; bf16 as bits. Raises ImportRefused."""
+    def read(self, key: str, part: str = "") -> tuple[np.ndarray, DType]:
+        """(stored values, type) of a tensor, or of a slice of it (``6 4 0,2:-``); bf16 as bits."""
         entry = self.entry(key)
+        kind, shape = self._type(entry, key)
+        wanted = text_box(part, shape, key)
+        if entry.get("slices"):
+            boxes = [stored_box(s, shape, key) for s in entry["slices"]]
+            if wanted in boxes:
+                return self._stored(self._entry(slice_key(key, wanted), key), key)
+            whole = self._joined(key, shape, kind, boxes)
+        else:
+            whole, _ = self._stored(entry, key)
+        return whole[tuple(slice(a, a + n) for a, n in wanted)], kind
+
+    def _joined(self, key: str, shape: tuple[int, ...], kind: DType, boxes: Sequence[Box]) -> np.ndarray:
+        """The whole of a tensor that is stored in slices, which must cover it."""
+        if sum(math.prod(n for _, n in box) for box in boxes) != math.prod(shape):
+            raise ImportRefused("malformed", key, "the stored slices do not make up the tensor")
+        pieces = [self._stored(self._entry(slice_key(key, box), key), key) for box in boxes]
+        out = np.empty(shape, kind.np)
+        for box, (piece, other) in zip(boxes, pieces, strict=True):
+            if other is not kind or piece.shape != tuple(n for _, n in box):
+                raise ImportRefused("malformed", key, "a stored slice has another type than its tensor")
+            out[tuple(slice(a, a + n) for a, n in box)] = piece
+        return out
+
+    def _type(self, entry: Message, key: str) -> tuple[DType, tuple[int, ...]]:
         kind = dtype_of(entry.get("dtype", 0), key)
         known = shape_of(entry.get("shape", {}), key, self.limits)
         if known is None or any(d is None for d in known):
             raise ImportRefused("malformed", key, "a stored tensor has no shape")
-        if entry.get("slices"):
-            raise ImportRefused("unsupported-format", key, "the variable is stored in partitions")
-        shape = tuple(int(d) for d in known if d is not None)
+        return kind, tuple(int(d) for d in known if d is not None)
+
+    def _stored(self, entry: Message, key: str) -> tuple[np.ndarray, DType]:
+        kind, shape = self._type(entry, key)
         data = self._shard(entry.get("shard", 0))
         offset, size = entry.get("offset", 0), entry.get("size", 0)
         if size != math.prod(shape) * kind.size:

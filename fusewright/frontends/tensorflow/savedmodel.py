@@ -5,6 +5,7 @@ Owns tags, signatures and which stored tensor each variable is. Must not know op
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,30 +16,40 @@ from ..formats.limits import DEFAULT, ImportLimits
 from . import schema
 from .bundle import Bundle
 from .graphdef import Attrs, Ref, TFGraph, TFNode, parse_graph_def, parse_ref
-from .importer import Entry, Request, entry_of, graph_request
+from .importer import Entry, Request, graph_request
 from .tensors import decoded, dtype_of, shape_of, strings_of
+from .textproto import TextReader, is_text
 from .values import Tensor
-from .wire import Message, Reader
+from .wire import Message, Reader, Schema
 
 _ASSIGN = ("AssignVariableOp", "Assign")
 _PASS = ("Identity", "Cast", "ReadVariableOp")
 _HANDLES = ("VarHandleOp", "VariableV2", "Variable")
 
 
-def read_saved_model(path: Path, limits: ImportLimits) -> tuple[Message, int]:
-    """(the MetaGraph to serve, the file's size)."""
-    where = "saved_model.pb"
-    if not (path / where).is_file():
-        if (path / "saved_model.pbtxt").is_file():
-            raise ImportRefused("unsupported-format", path.name, "a SavedModel in text form is not supported")
+def decode_file(what: Schema, path: Path, limits: ImportLimits) -> tuple[Message, int]:
+    """(the message of a file in wire or text form, the file's size)."""
+    data = read_file(path, limits)
+    reader = TextReader(path.name, limits) if is_text(data) else Reader(path.name, limits)
+    return reader.decode(what, data), len(data)
+
+
+def read_saved_model(path: Path, limits: ImportLimits, signature: str | None = None) -> tuple[Message, int]:
+    """(the MetaGraph to serve, the file's size): of several that for serving, else one that has the signature."""
+    where = next((n for n in ("saved_model.pb", "saved_model.pbtxt") if (path / n).is_file()), None)
+    if where is None:
         raise ImportRefused("unsupported-format", path.name, "there is no saved_model.pb in the folder")
-    data = read_file(path / where, limits)
-    proto = Reader(where, limits).decode(schema.SAVED_MODEL, data)
+    proto, size = decode_file(schema.SAVED_MODEL, path / where, limits)
     graphs = proto.get("meta_graphs", [])
     if not graphs:
         raise ImportRefused("malformed", where, "the file holds no graph")
-    serving = [g for g in graphs if "serve" in g.get("info", {}).get("tags", [])]
-    return (serving or graphs)[0], len(data)
+
+    def rank(meta: Message) -> tuple[bool, bool, int]:
+        tags = meta.get("info", {}).get("tags", [])
+        lacking = signature is not None and signature not in meta.get("signatures", {})
+        return lacking, "serve" not in tags, len(tags)
+
+    return min(graphs, key=rank), size
 
 
 def saved_model_request(
@@ -50,7 +61,7 @@ def saved_model_request(
     limits: ImportLimits = DEFAULT,
 ) -> Request:
     """A signature of a SavedModel: inputs and outputs by its names, sorted."""
-    meta, size = read_saved_model(path, limits)
+    meta, size = read_saved_model(path, limits, signature)
     graph = parse_graph_def(meta.get("graph", {}), "saved_model.pb", limits, size)
     bundle = None
     if (path / "variables" / "variables.index").is_file():
@@ -135,7 +146,7 @@ def variable_reader(
     Names are not enough: an exported Keras model names a variable ``conv2d/kernel_1`` in the graph and
     ``variables/3/.ATTRIBUTES/VARIABLE_VALUE`` in the checkpoint.
     """
-    keys: dict[str, str] | None = None
+    keys: dict[str, tuple[str, str]] | None = None
     made: dict[str, Tensor] = {}
 
     def read(name: str) -> Tensor | None:
@@ -145,23 +156,23 @@ def variable_reader(
         if name not in made:
             if keys is None:
                 keys = restored(graph, saver)
-            key = keys.get(name)
+            key, part = keys.get(name, (None, ""))
             if key is None:
                 node = graph.nodes[name]
                 shared = Attrs(node, limits).s("shared_name", "") if node.op in _HANDLES else ""
                 key = next((k for k in (shared, name) if k and k in bundle), None)
             if key is None:
                 return None
-            array, kind = bundle.read(key)
+            array, kind = bundle.read(key, part)
             made[name] = Tensor.known(decoded(array, kind), kind)
         return made[name]
 
     return read
 
 
-def restored(graph: TFGraph, saver: Message) -> dict[str, str]:
-    """Variable node -> checkpoint key, read off the restore function, or off a TF1 graph's restore nodes."""
-    out: dict[str, str] = {}
+def restored(graph: TFGraph, saver: Message) -> dict[str, tuple[str, str]]:
+    """Variable node -> (checkpoint key, slice of it), read off the restore function or a TF1 graph's restore nodes."""
+    out: dict[str, tuple[str, str]] = {}
     name = saver.get("restore_op_name", "").partition(":")[0]
     node = graph.nodes.get(name)
     if node is not None and "f" in node.attrs:
@@ -177,9 +188,9 @@ def restored(graph: TFGraph, saver: Message) -> dict[str, str]:
     return out
 
 
-def _assigned(nodes: Mapping[str, TFNode], limits: ImportLimits) -> Iterator[tuple[str, str]]:
-    """(variable, key) for every assignment of a restored tensor."""
-    keys: dict[str, list[str]] = {}
+def _assigned(nodes: Mapping[str, TFNode], limits: ImportLimits) -> Iterator[tuple[str, tuple[str, str]]]:
+    """(variable, (key, slice)) for every assignment of a restored tensor."""
+    keys: dict[str, list[tuple[str, str]]] = {}
     for node in nodes.values():
         if node.op not in _ASSIGN or len(node.inputs) < 2:
             continue
@@ -194,14 +205,24 @@ def _assigned(nodes: Mapping[str, TFNode], limits: ImportLimits) -> Iterator[tup
         if restore is None or restore.op != "RestoreV2" or len(restore.inputs) < 3:
             continue
         if source.node not in keys:
-            names = nodes.get(restore.inputs[1].node)
-            if names is None or names.op != "Const":
-                keys[source.node] = []
-            else:
-                stored = strings_of(Attrs(names, limits).tensor_proto("value"), names.name, limits)
-                keys[source.node] = [s.decode("utf-8", "replace") for s in stored]
+            names, parts = (_strings(nodes, restore.inputs[i].node, limits) for i in (1, 2))
+            keys[source.node] = list(zip(names, parts, strict=True)) if len(names) == len(parts) else []
         if 0 <= source.index < len(keys[source.node]):
             yield _root(nodes, node.inputs[0]), keys[source.node][source.index]
+
+
+def _strings(nodes: Mapping[str, TFNode], name: str, limits: ImportLimits) -> list[str]:
+    """The texts of a constant; none where it is something else. One empty text may stand for all."""
+    node = nodes.get(name)
+    if node is None or node.op != "Const":
+        return []
+    proto = Attrs(node, limits).tensor_proto("value")
+    stored = [s.decode("utf-8", "replace") for s in strings_of(proto, name, limits)]
+    shape = shape_of(proto.get("shape"), name, limits) or ()
+    count = math.prod(d or 0 for d in shape)
+    limits.check("nodes", count, name, "the number of strings")
+    last = stored[-1] if stored else ""
+    return stored + [last] * (count - len(stored))
 
 
 def _root(nodes: Mapping[str, TFNode], ref: Ref) -> str:
@@ -231,11 +252,13 @@ def checkpoint_request(
             "no-model", prefix.name, "the checkpoint holds weights only: there is no .meta file beside it",
             "export a SavedModel, or import the model's own file",
         )  # fmt: skip
-    data = read_file(meta_path, limits)
-    meta = Reader(meta_path.name, limits).decode(schema.META_GRAPH, data)
-    graph = parse_graph_def(meta.get("graph", {}), meta_path.name, limits, len(data))
+    meta, size = decode_file(schema.META_GRAPH, meta_path, limits)
+    graph = parse_graph_def(meta.get("graph", {}), meta_path.name, limits, size)
     request = graph_request(graph, inputs, outputs, feeds)
-    request.variables = variable_reader(graph, Bundle(prefix, limits), meta.get("saver", {}), limits)
+    # A graph without its weights opens as far as no output needs them.
+    stored = prefix.with_name(prefix.name + ".index").is_file()
+    bundle = Bundle(prefix, limits) if stored else None
+    request.variables = variable_reader(graph, bundle, meta.get("saver", {}), limits)
     return request
 
 
@@ -259,4 +282,4 @@ def _prefix(path: Path, limits: ImportLimits) -> Path:
     return path.with_name(head) if data else path
 
 
-__all__ = ["checkpoint_request", "entry_of", "read_saved_model", "saved_model_request"]
+__all__ = ["checkpoint_request", "decode_file", "read_saved_model", "saved_model_request"]

@@ -67,9 +67,11 @@ META_GRAPH = _schema(
     signatures=(5, "map", SIGNATURE),
 )  # fmt: skip
 SAVED_MODEL = _schema("SavedModel", version=(1, "int"), meta_graphs=(2, "message*", META_GRAPH))
+EXTENT = _schema("TensorSliceProto.Extent", start=(1, "int"), length=(2, "int"))
+SLICE = _schema("TensorSliceProto", extent=(1, "message*", EXTENT))
 BUNDLE_HEADER = _schema("BundleHeaderProto", num_shards=(1, "int"), endianness=(2, "int"))
 BUNDLE_ENTRY = _schema(
     "BundleEntryProto",
     dtype=(1, "int"), shape=(2, "message", SHAPE), shard=(3, "int"), offset=(4, "int"), size=(5, "int"),
-    crc=(6, "fixed32"), slices=(7, "bytes*"),
+    crc=(6, "fixed32"), slices=(7, "message*", SLICE),
 )  # fmt: skip
