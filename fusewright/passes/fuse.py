@@ -1,4 +1,4 @@
-"""Fusion: epilogues into contractions, then elementwise groups.
+"""Fusion: views around attention, epilogues into contractions, then elementwise groups.
 
 Owns which nodes share a kernel. A group stands where its last node stood; every rule below keeps positions consistent,
 so no cycle can arise. Must not know how a kernel is written: it asks ``target.can_fuse``.
@@ -13,6 +13,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.target import Target
 from .base import PassContext, graph_pass, subgraphs
 from .outline import build_region, fuse_nodes, inner_constant
+from .surround import surround
 from .values import same_shape
 
 ANCHORS = frozenset({"matmul", "conv", "conv_blocked", "conv_transpose"})
@@ -35,11 +36,31 @@ class _Fuser:
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
+            if node.graph is not None and node.op.name == "attention":
+                self.attend(node)
+        for node in list(self.graph.nodes):
             if node.graph is not None and node.op.name in ANCHORS:
                 self.contract(node)
         for node in list(reversed(self.graph.nodes)):
             if node.graph is not None and elementwise(node):
                 self.group(node)
+
+    def attend(self, node: Node) -> None:
+        """Take the views around an attention and the making of its mask into its kernel."""
+
+        def region_of(nodes: list[Node]) -> tuple[list[Node], list[Value], Graph, list[Value]]:
+            ordered = sorted(nodes, key=lambda n: self.at[n])
+            outputs = [ordered[-1].results[0]]
+            return (ordered, outputs, *build_region(ordered, outputs))
+
+        def accepts(nodes: list[Node]) -> bool:
+            _, _, region, outer = region_of(nodes)
+            return len(outer) <= MAX_OPERANDS and self.target.can_fuse("attention", region)
+
+        nodes = surround(node, CHEAP, accepts)
+        if len(nodes) > 1:
+            ordered, outputs, region, outer = region_of(nodes)
+            self._replace(ordered, outputs, "attention", region, outer)
 
     # Epilogues
 
@@ -139,7 +160,8 @@ class _Fuser:
         heap: list[tuple[int, Node]] = []
 
         def offer(node: Node) -> None:
-            for v in node.operands:
+            # A window is read where it lies: what it is cut from stays outside.
+            for v in () if window(node) else node.operands:
                 if v.producer not in seen:
                     seen.add(v.producer)
                     heapq.heappush(heap, (-self.at[v.producer], v.producer))
@@ -147,7 +169,7 @@ class _Fuser:
         offer(root)
         while heap and len(nodes) < MAX_GROUP:
             node = heapq.heappop(heap)[1]
-            if node in chosen or not elementwise(node):
+            if node in chosen or not (elementwise(node) or window(node)):
                 continue
             siblings = self._joins(node, root, chosen)
             if siblings is None or len(nodes) + len(siblings) >= MAX_GROUP:
@@ -175,7 +197,7 @@ class _Fuser:
             return None
         known = chosen.union(early)
         for u in early:
-            if not elementwise(u) or not same_shape(u.results[0].shape, y.shape):
+            if not (elementwise(u) or window(u)) or not same_shape(u.results[0].shape, y.shape):
                 return None
             if any(v not in known and self.at[v] < self.at[root] for v in u.results[0].users):
                 return None
@@ -195,6 +217,11 @@ def elementwise(node: Node) -> bool:
     return len(node.results) == 1 and (node.op.kind == "elementwise" or node.op.name == "broadcast_to")
 
 
+def window(node: Node) -> bool:
+    """A cut without steps, which a kernel makes by reading from another place."""
+    return node.op.name == "slice" and all(step == 1 for step in node.attrs["steps"])
+
+
 def per_channel(v: Value, result: Value) -> bool:
     """One number, or one per channel of a contraction's result (per block and lane of a blocked one)."""
     shape = (1,) * (result.rank - v.rank) + v.shape
@@ -211,7 +238,7 @@ def per_channel(v: Value, result: Value) -> bool:
 
 @graph_pass(numerics="exact", name="fuse")
 def fuse(graph: Graph, ctx: PassContext) -> None:
-    """Make ``fused`` nodes: contractions with their epilogues, then groups of elementwise ops."""
+    """Make ``fused`` nodes: attention with views and mask, contractions with epilogues, elementwise groups."""
     if ctx.target is None:
         return
     for g in subgraphs(graph):

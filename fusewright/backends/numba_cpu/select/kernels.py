@@ -17,7 +17,7 @@ from .. import loops
 from ..templates.conv_plan import BLOCK
 from ..templates.template import Arg, Template
 from ..variants import Variant
-from . import contract
+from . import attention, contract
 from .epilogue import read
 from .words import Chosen, Word, bound
 
@@ -27,6 +27,8 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const]) -> list[Cho
     own = registered_kernel(node.op.name, "cpu")
     if own is None and contract.contracts(node):
         return contract.choose(node, variant, fixed, cost_of(node))
+    if own is None and attention.attends(node):
+        return attention.choose(node, variant, fixed, cost_of(node))
     if own is None and not loops.supports(node):
         raise CompileRefused(f"there is no CPU kernel for {node.where}")
     cost, out, written = cost_of(node), [], set[int]()
@@ -50,7 +52,7 @@ def supports(node: Node) -> bool:
         return True
     if contract.contracts(node):
         return contract.supports(node) and _as_tiles_want(node)
-    return loops.supports(node)
+    return attention.supports(node) if attention.attends(node) else loops.supports(node)
 
 
 def _as_tiles_want(node: Node) -> bool:
@@ -66,6 +68,8 @@ def _as_tiles_want(node: Node) -> bool:
 def workspace(node: Node) -> tuple[Extent, ...]:
     """Bytes of the buffers that all threads share while ``node`` runs."""
     if registered_kernel(node.op.name, "cpu") is not None:
+        return ()
+    if attention.attends(node):
         return ()
     return contract.workspace(node) if contract.contracts(node) else tuple(loops.temps(node))
 

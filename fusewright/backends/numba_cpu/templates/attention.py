@@ -1,0 +1,255 @@
+"""Kernel text of attention: scores, their softmax and the weighted sum of one block of queries stay in scratch.
+
+Owns the walk over blocks, the packing of keys and the row softmax. Must not know how views become strides.
+The order of every sum depends on the extents alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ....core.dims import Extent, ceildiv, product
+from ....core.dtypes import F32, DType
+from ....ir.graph import Graph, Value
+from ..lines import tile_side
+from ..loops.lanes import Lanes
+from ..loops.nest import digits, guess, scaled, total
+from ..loops.refusal import NoKernel
+from ..loops.region import AxisMap, Elements
+from ..loops.scalar import BITS, Reg, lowest
+from ..variants import Variant
+from .panels import Tile, pick
+from .strided import Strided
+from .template import SUM_TERMS, Template, TextBuilder, contract_call, split_rows
+
+BLOCK_ROWS = 128  # queries that share one packing of the keys
+LANES_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """What the kernel computes: ``softmax(f(q k^T)) v`` for q [lead..., T, D], k [lead..., S, D], v [lead..., S, E].
+
+    ``f`` is the elementwise graph ``scores``: its input ``raw`` is q k^T, input i else is operand ``firsts[i]``.
+    """
+
+    dtype: DType
+    lead: tuple[Extent, ...]
+    queries: Extent
+    keys: Extent
+    depth: int
+    width: int
+    q: Strided
+    k: Strided
+    v: Strided
+    out: tuple[Extent, ...]
+    scores: Graph
+    raw: Value
+    firsts: tuple[int, ...]
+
+
+class _Scores(Elements):
+    """The scores of one row: ``raw`` is the row in scratch, everything else is read as any elementwise operand."""
+
+    def __init__(self, plan: AttentionPlan) -> None:
+        self.raw = plan.raw
+        shape = (*plan.lead, plan.queries, plan.keys)
+        super().__init__(plan.scores, plan.firsts, plan.scores.outputs, shape)
+        self.collapse([*["lead"] * len(plan.lead), "row", "key"])
+
+    def _discover(self, v: Value, amap: AxisMap) -> None:
+        if self._resolve(v) is not self.raw:
+            super()._discover(v, amap)
+
+    def _make(self, v: Value, amap: AxisMap) -> tuple[Reg, bool]:
+        if v is self.raw:
+            return self._scalars.hold(self.lines, "sq[j]", v.dtype), True
+        return super()._make(v, amap)
+
+
+def attention(variant: Variant, plan: AttentionPlan, entry: str = "attention") -> Template:
+    """A unit is one block of queries of one head. Raises NoKernel where ``f`` has no scalar form."""
+    return _Attention(variant, plan, entry).template()
+
+
+class _Attention:
+    def __init__(self, variant: Variant, plan: AttentionPlan, entry: str) -> None:
+        self.plan, self.size = plan, plan.dtype.size
+        self.kind = "f32" if plan.dtype is F32 else "f64"
+        self.wide = pick(variant, self.size, plan.keys)
+        self.narrow = pick(variant, self.size, plan.width)
+        self.most = min(self.wide.rows, self.narrow.rows)
+        self.region = _Scores(plan)
+        t = self.text = TextBuilder(entry)
+        for name, side in (("qa", plan.q), ("ka", plan.k), ("va", plan.v)):
+            t.pointer(name, "operand", side.operand)
+        for i, s in enumerate(self.region.streams):
+            t.pointer(f"a{i}", "operand", s.operand)
+        t.pointer("out", "output")
+        self.block = self.most * max(1, BLOCK_ROWS // self.most)
+        if isinstance(plan.queries, int):
+            self.block = min(self.block, max(plan.queries, 1))
+        self.pitch: Extent = ceildiv(plan.keys, self.wide.columns) * self.wide.columns
+        self.packed = _lines(self.pitch * plan.depth * self.size)
+
+    def template(self) -> Template:
+        plan, t = self.plan, self.text
+        row_blocks = ceildiv(plan.queries, self.block)
+        t.add(0, f"kt = scratch + {LANES_BYTES}\nst = kt + {t.dim(self.packed)}")
+        t.add(0, "for u in range(start, stop):")
+        t.add(1, f"rb = u % {t.dim(row_blocks)}\nli = u // {t.dim(row_blocks)}")
+        t.add(1, f"m0 = rb * {self.block}\nrows = min({self.block}, {t.dim(plan.queries)} - m0)")
+        self._offsets()
+        self._pack()
+        t.add(1, f"tiles = (rows + {self.most - 1}) // {self.most}\nr0 = 0")
+        t.add(1, "for t in range(tiles):")
+        t.add(2, "h = (rows + t) // tiles\nm = m0 + r0")
+        self._product(2)
+        t.add(2, "for r_ in range(h):")
+        self._softmax(3)
+        self._weighted(2)
+        t.add(2, "r0 += h")
+        per_unit = 2 * self.block * guess(plan.keys, 128) * (plan.depth + plan.width)
+        scratch = LANES_BYTES + self.packed + _lines(self.pitch * self.most * self.size)
+        return Template(
+            t.source(), t.entry, tuple(t.args), product(plan.lead) * row_blocks, max(1, 400_000 // max(per_unit, 1)),
+            scratch,
+        )  # fmt: skip
+
+    # -- where things lie ---------------------------------------------------------------------------------------------
+    def _offsets(self) -> None:
+        """First elements of this unit in the operands and the result, from the digits of its head."""
+        plan, t = self.plan, self.text
+        names = [f"l{i}" for i in range(len(plan.lead))]
+        digits(t, 1, "li", list(zip(names, plan.lead, strict=True)), set(names))
+        sides = (("qo", plan.q), ("ko", plan.k), ("vo", plan.v), ("oo", Strided(0, 0, plan.out)))
+        for name, side in sides:
+            terms = [scaled(t, n, s) for n, s in zip(names, side.strides, strict=False)]
+            if side.offset != 0:
+                terms.append(t.dim(side.offset))
+            t.add(1, f"{name} = {total(terms)}")
+        axes = [a for a in self.region.axes if a.flags[2] == "lead"]
+        self.names = [f"i{a}" for a in range(len(axes))]
+        needed = {self.names[a] for a in self.region.digits_needed(False) if a < len(axes)}
+        digits(t, 1, "li", [(n, a.extent) for n, a in zip(self.names, axes, strict=True)], needed)
+        self.names += ["row" if a.flags[2] == "row" else "j" for a in self.region.axes[len(axes) :]]
+
+    def _pack(self) -> None:
+        """The keys of this head as panels [D, columns], zero padded."""
+        plan, t, size, nr = self.plan, self.text, self.size, self.wide.columns
+        step, lane = plan.k.strides[-2], plan.k.strides[-1]
+        keys, depth = t.dim(plan.keys), plan.depth
+        t.add(1, f"src = p{self.kind}(ka + ko * {size})\nfor p in range({t.dim(ceildiv(plan.keys, nr))}):")
+        t.add(2, f"dst = p{self.kind}(kt + p * {depth * nr * size})\ncols = min({nr}, {keys} - p * {nr})")
+        side = tile_side(size)
+        whole = depth // side * side
+        first = f"p * {scaled(t, str(nr), step)}"
+        if lane == 1 and whole:
+            t.add(2, f"full = cols // {side} * {side}\nfor c in range(0, full, {side}):")
+            t.add(3, f"for d in range(0, {whole}, {side}):")
+            bits = BITS[size]
+            t.add(4, f"keys = {bits}(ka + (ko + {first}) * {size})\npanel = {bits}(kt + p * {depth * nr * size})")
+            t.add(4, f"transpose_tile(keys, c * {t.dim(step)} + d, {t.dim(step)}, panel, d * {nr} + c, {nr})")
+        else:
+            t.add(2, "full = 0")
+            whole = 0
+        element = f"src[{first} + {scaled(t, 'c', step)} + {scaled(t, 'd', lane)}]"
+        if whole < depth:
+            t.add(2, f"for d in range({whole}, {depth}):\n    for c in range(full):")
+            t.add(4, f"dst[d * {nr} + c] = {element}")
+        t.add(2, f"for d in range({depth}):\n    for c in range(full, cols):\n        dst[d * {nr} + c] = {element}")
+        t.add(2, f"if cols < {nr}:\n    for d in range({depth}):\n        for c in range(cols, {nr}):")
+        t.add(5, f"dst[d * {nr} + c] = {self.kind}(0.0)")
+
+    # -- one tile of rows ---------------------------------------------------------------------------------------------
+    def _heights(self) -> list[int]:
+        rows = self.plan.queries
+        if not isinstance(rows, int):
+            return list(range(self.most, 0, -1))
+        blocks = {min(self.block, rows)} | ({rows % self.block} if rows else set())
+        return sorted({h for n in blocks if n for h in split_rows(n, self.most)} or {1}, reverse=True)
+
+    def _tall(self, indent: int, values: dict[str, int | str]) -> None:
+        heights = self._heights()
+        for i, height in enumerate(heights):
+            if len(heights) > 1:
+                self.text.add(indent, f"{'if' if i == 0 else 'elif'} h == {height}:")
+            self.text.add(indent + (len(heights) > 1), contract_call(values | {"P": height}))
+
+    def _sums(self, count: Extent, step: str, wk: str) -> dict[str, int | str]:
+        """As in a matrix product: long sums are taken as partial sums of SUM_TERMS."""
+        n = self.text.dim(count)
+        if isinstance(count, int) and count <= SUM_TERMS:
+            return {"nk": n, "nk_last": n}
+        pieces = f"(({n} + {SUM_TERMS - 1}) // {SUM_TERMS})"
+        return {
+            "n0": pieces, "a0": f"{SUM_TERMS} * {step}", "w0": f"{SUM_TERMS} * {wk}", "nk": SUM_TERMS,
+            "nk_last": f"{n} - ({pieces} - 1) * {SUM_TERMS}", "RUN": 1,
+        }  # fmt: skip
+
+    def _call(self, tile: Tile, vectors: int, values: dict[str, int | str]) -> dict[str, int | str]:
+        return {"DT": self.size, "W": tile.width, "NV": vectors, **values}
+
+    def _product(self, indent: int) -> None:
+        """Raw scores of the tile's rows into scratch."""
+        plan, t, nr = self.plan, self.text, self.wide.columns
+        row, lane = t.dim(plan.q.strides[-2]), t.dim(plan.q.strides[-1])
+        t.add(indent, f"at = qa + (qo + m * {row}) * {self.size}")
+        t.add(indent, f"for p in range({t.dim(ceildiv(plan.keys, nr))}):")
+        t.add(indent + 1, f"wt = kt + p * {plan.depth * nr * self.size}")
+        values = self._call(self.wide, self.wide.vectors, {
+            "out": "st", "off": f"p * {nr}", "a": "at", "w": "wt", "ak": lane, "wk": nr, "a_px": row,
+            "o_px": t.dim(self.pitch), **self._sums(plan.depth, lane, str(nr)),
+        })  # fmt: skip
+        self._tall(indent + 1, values)
+
+    def _softmax(self, indent: int) -> None:
+        """One row of scores: through ``f``, then exponentials that sum to one."""
+        plan, t, region = self.plan, self.text, self.region
+        t.add(indent, f"row = m + r_\nsq = p{self.kind}(st + r_ * {t.dim(self.pitch)} * {self.size})")
+        value = region.emit(self.names, "get")[0].text
+        region.row_pointers(t, indent, None, self.names)
+        for line in region.row_lines:
+            t.add(indent, line)
+        top = Lanes("top", self.kind, plan.keys, 0, lowest(plan.dtype), lambda a, b: f"select({b} > {a}, {b}, {a})")
+        sums = Lanes("sums", self.kind, plan.keys, 1024, f"{self.kind}(0.0)", lambda a, b: f"({a} + {b})")
+        top.open(t, indent)
+        top.loop(t, indent, [*region.lines, f"x_ = {value}", "sq[j] = x_"], "x_")
+        top.close(t, indent)
+        sums.open(t, indent)
+        sums.loop(t, indent, ["e_ = exp(sq[j] - top)", "sq[j] = e_"], "e_")
+        sums.close(t, indent)
+        t.add(
+            indent, f"scale = {self.kind}(1.0) / sums\nfor j in range({t.dim(plan.keys)}):\n    sq[j] = sq[j] * scale"
+        )
+
+    def _weighted(self, indent: int) -> None:
+        """Probabilities times values, straight to the result."""
+        plan, t, columns = self.plan, self.text, self.narrow.columns
+        row, out_row, pitch = t.dim(plan.v.strides[-2]), t.dim(plan.out[-2]), t.dim(self.pitch)
+        for first in range(0, plan.width, columns):
+            count = min(columns, plan.width - first)
+            vectors = -(-count // self.narrow.width)
+            t.add(indent, f"wt = va + (vo + {first}) * {self.size}\noff = oo + m * {out_row} + {first}")
+            values = self._call(self.narrow, vectors, {
+                "out": "out", "off": "off", "a": "st", "w": "wt", "cols": count, "ak": 1, "wk": row, "a_px": pitch,
+                "o_px": out_row, "TAIL": 2 if count % self.narrow.width else 0, **self._sums(plan.keys, "1", row),
+            })  # fmt: skip
+            self._tall(indent, values)
+
+
+def _lines(size: Extent) -> Extent:
+    """``size`` bytes as whole cache lines."""
+    return ceildiv(size, 64) * 64
+
+
+def fits(plan: AttentionPlan) -> bool:
+    """A kernel can be written: values and results are dense along their last axis, and ``f`` has a scalar form."""
+    if plan.v.strides[-1] != 1 or plan.out[-1] != 1:
+        return False
+    try:
+        region = _Scores(plan)
+        region.emit([f"i{a}" for a in range(len(region.axes))], "get")
+    except NoKernel:
+        return False
+    return True
