@@ -6,7 +6,7 @@ Owns the worklist, insertion point, splicing, clean-up and the termination budge
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ..core.errors import RewriteError, TypeRefused, VerifyError
@@ -51,11 +51,14 @@ def drive(graph: Graph, rules: Sequence[LocalRule], ctx: PassContext) -> None:
     anywhere = [r for r in rules if not r.roots]
     for op in {root for r in rules for root in r.roots}:
         by_op[op] = [r for r in rules if not r.roots or op in r.roots]
+    reach = max((getattr(r, "reach", 1) for r in rules), default=1)
     for g in subgraphs(graph):
-        _drive_one(g, by_op, anywhere, ctx)
+        _drive_one(g, by_op, anywhere, reach, ctx)
 
 
-def _drive_one(g: Graph, by_op: dict[str, list[LocalRule]], anywhere: list[LocalRule], ctx: PassContext) -> None:
+def _drive_one(
+    g: Graph, by_op: dict[str, list[LocalRule]], anywhere: list[LocalRule], reach: int, ctx: PassContext
+) -> None:
     queue = deque(g.nodes)
     queued = set(queue)
     budget = 1024 + 8 * len(g.nodes)
@@ -94,9 +97,17 @@ def _drive_one(g: Graph, by_op: dict[str, list[LocalRule]], anywhere: list[Local
             for new in values:
                 push([new.producer, *new.users])
             for v in touched:
-                if len(v._uses) <= _FEW:
-                    push(v.users)
+                push(_readers(v, reach))
             ctx.rewrote(rule.name, **entry)
+
+
+def _readers(v: Value, reach: int) -> Iterator[Node]:
+    """Readers of ``v``, of their results, and so on: roots of rules for which it matters that ``v`` lost a reader."""
+    near = [v]
+    for _ in range(reach):
+        found = dict.fromkeys(n for w in near if len(w._uses) <= _FEW for n in w.users)
+        yield from found
+        near = [w for n in found for w in n.results]
 
 
 def _attempt(rule: LocalRule, node: Node, ctx: PassContext) -> Sequence[Value] | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.dtypes import F32
 from ..core.errors import RewriteError, TypeRefused
 from ..ir.builder import op as value_op
 from ..ir.graph import Node, Value
@@ -62,14 +63,24 @@ class Var(Placeholder):
 
 @dataclass(frozen=True, eq=False)
 class Scalar(Placeholder):
-    """A constant whose every element is ``value``, of any shape."""
+    """A constant whose every element is ``value`` (or no further off than ``ulps`` of its type), of any shape."""
 
     value: bool | int | float
+    ulps: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf(Placeholder):
+    """Any of several patterns, tried in order."""
+
+    options: tuple[Placeholder, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Apply(Placeholder):
-    """A result of an op. An attribute given as ``...`` matches anything; one left out must have its default."""
+    """A result of an op. An attribute left out must have its default, ``...`` matches anything, and so does a variable,
+    which then stands for what it matched. ``about`` goes by units of float32, as models store attributes.
+    """
 
     op: OpDef
     operands: tuple[Placeholder, ...]
@@ -78,6 +89,20 @@ class Apply(Placeholder):
 
     def __getitem__(self, index: int) -> Placeholder:
         return Apply(self.op, self.operands, self.attrs, index)
+
+
+def about(value: float, ulps: float = 2.0) -> Placeholder:
+    """A constant as models store it: ``value`` rounded to whatever type, perhaps by way of another."""
+    return Scalar(value, ulps)
+
+
+def one_of(*options: Any) -> Any:
+    """Any of several patterns. Variables that the matched one lacks reach the replacement as None.
+
+    Used in several places, it is the same one of them in each.
+    """
+    lifted = map(_lift, options)
+    return OneOf(tuple(q for p in lifted for q in (p.options if isinstance(p, OneOf) else (p,))))
 
 
 def _lift(given: Any) -> Placeholder:
@@ -138,9 +163,9 @@ op = OpNamespace()
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A traced pattern: its root and the names of its variables, in order."""
+    """A traced pattern: its root (an op, or one of several) and the names of its variables, in order."""
 
-    root: Apply
+    root: Placeholder
     names: tuple[str, ...]
     text: str = field(default="", compare=False)
 
@@ -159,21 +184,72 @@ def trace(function: Callable[..., Any]) -> Pattern:
     """The pattern that ``function`` computes. Raises RewriteError unless it is one op over its arguments."""
     names = parameters(function)
     root = function(*(Var(n) for n in names))
-    if not isinstance(root, Apply):
-        raise RewriteError("a pattern must return the result of one op; " + f"this one returns {describe(root)}")
+    for option in root.options if isinstance(root, OneOf) else (root,):
+        if not isinstance(option, Apply):
+            raise RewriteError(f"a pattern must return the result of one op; this one returns {describe(option)}")
     pattern = Pattern(root, names, describe(root))
-    unused = [n for n in names if n not in set(_variables(root))]
+    values, attrs = set(variables(root)), set(attr_variables(root))
+    unused = [n for n in names if n not in values | attrs]
     if unused:
         raise RewriteError(f"the pattern does not use its argument {unused[0]!r}")
+    if values & attrs:
+        raise RewriteError(f"the pattern uses {min(values & attrs)!r} as a value and as an attribute")
     return pattern
 
 
-def _variables(p: Placeholder) -> Iterator[str]:
+def below(p: Placeholder) -> tuple[Placeholder, ...]:
+    """The patterns that ``p`` is made of."""
+    return p.operands if isinstance(p, Apply) else p.options if isinstance(p, OneOf) else ()
+
+
+def variables(p: Placeholder) -> Iterator[str]:
+    """Names of the variables that stand for values, once per place."""
     if isinstance(p, Var):
         yield p.name
+    for inner in below(p):
+        yield from variables(inner)
+
+
+def attr_variables(p: Placeholder) -> Iterator[str]:
+    """Names of the variables that stand for attributes, once per place."""
+    if isinstance(p, Apply):
+        yield from (v.name for v in p.attrs.values() if isinstance(v, Var))
+    for inner in below(p):
+        yield from attr_variables(inner)
+
+
+def alternatives(p: Placeholder) -> Iterator[Placeholder]:
+    """``p`` with each ``one_of`` decided, in every way."""
+    yield from (form for form, _ in _decided(p, {}))
+
+
+def _decided(p: Placeholder, chosen: dict[OneOf, int]) -> Iterator[tuple[Placeholder, dict[OneOf, int]]]:
+    if isinstance(p, OneOf):
+        for i in [chosen[p]] if p in chosen else range(len(p.options)):
+            yield from _decided(p.options[i], {**chosen, p: i})
     elif isinstance(p, Apply):
+        forms: list[tuple[tuple[Placeholder, ...], dict[OneOf, int]]] = [((), chosen)]
         for operand in p.operands:
-            yield from _variables(operand)
+            forms = [((*done, form), now) for done, then in forms for form, now in _decided(operand, then)]
+        yield from ((Apply(p.op, operands, p.attrs, p.index), now) for operands, now in forms)
+    else:
+        yield p, chosen
+
+
+def depth(p: Placeholder) -> int:
+    """Ops on the longest way from the root to a variable."""
+    return isinstance(p, Apply) + max(map(depth, below(p)), default=0)
+
+
+def roots_of(p: Placeholder) -> frozenset[str]:
+    """Names of the ops that a match's root may have."""
+    return frozenset().union(*map(roots_of, p.options)) if isinstance(p, OneOf) else frozenset({_op_name(p)})
+
+
+def _op_name(p: Placeholder) -> str:
+    if not isinstance(p, Apply):
+        raise RewriteError(f"{describe(p)} is no op")
+    return p.op.name
 
 
 def describe(p: Any) -> str:
@@ -181,15 +257,24 @@ def describe(p: Any) -> str:
     if isinstance(p, Var):
         return p.name
     if isinstance(p, Scalar):
-        return repr(p.value)
+        return f"about {p.value!r}" if p.ulps else repr(p.value)
+    if isinstance(p, OneOf):
+        return f"one of ({', '.join(map(describe, p.options))})"
     if isinstance(p, Apply):
         inside = [describe(o) for o in p.operands]
-        inside += [f"{k}={'...' if v is ... else v}" for k, v in p.attrs.items()]
+        inside += [
+            f"{k}={'...' if v is ... else describe(v) if isinstance(v, Placeholder) else v}" for k, v in p.attrs.items()
+        ]
         return f"{p.op.name}({', '.join(inside)})" + (f"[{p.index}]" if p.index else "")
     return type(p).__name__
 
 
-Env = dict[str, Value]
+def _describe_attr(v: Any) -> str:
+    return "..." if v is ... else describe(v) if isinstance(v, Placeholder) else str(v)
+
+
+# Values and attributes by variable, and which of several patterns was taken by ``one_of``.
+Env = dict[Any, Any]
 
 
 def match(p: Placeholder, v: Value, env: Env, nodes: tuple[Node, ...] = ()) -> Iterator[tuple[Env, tuple[Node, ...]]]:
@@ -202,20 +287,24 @@ def match(p: Placeholder, v: Value, env: Env, nodes: tuple[Node, ...] = ()) -> I
             yield env, nodes
     elif isinstance(p, Scalar):
         element = splat_scalar(v)
-        if element is not None and same_scalar(element, p.value, v.dtype):
+        if element is not None and same_scalar(element, p.value, v.dtype, p.ulps):
             yield env, nodes
+    elif isinstance(p, OneOf):
+        for i in [env[p]] if p in env else range(len(p.options)):
+            yield from match(p.options[i], v, {**env, p: i}, nodes)
     elif isinstance(p, Apply):
         node = v.producer
         if node.op is not p.op or v.index != p.index or len(node.operands) != len(p.operands):
             return
-        if not _attrs_fit(p, node):
+        bound = _match_attrs(p, node, env)
+        if bound is None:
             return
         covered = nodes if node in nodes else (*nodes, node)
         orders = [p.operands]
         if p.op.commutative and len(p.operands) == 2:
             orders.append(p.operands[::-1])
         for order in orders:
-            yield from _match_all(order, node.operands, env, covered)
+            yield from _match_all(order, node.operands, bound, covered)
 
 
 def _match_all(
@@ -228,17 +317,24 @@ def _match_all(
         yield from _match_all(ps[1:], vs[1:], inner, covered)
 
 
-def _attrs_fit(p: Apply, node: Node) -> bool:
+def _match_attrs(p: Apply, node: Node, env: Env) -> Env | None:
+    """``env`` with the variables among the attributes bound, or None where an attribute differs."""
     if not p.op.attrs:
-        return True
+        return env
     given = {k: node.attrs[k] if v is ... else v for k, v in p.attrs.items()}
+    for k, v in p.attrs.items():
+        if isinstance(v, Var):
+            given[k] = env.get(v.name, node.attrs[k])
+            env = {**env, v.name: given[k]}
+        elif isinstance(v, Scalar):
+            given[k] = node.attrs[k] if same_scalar(node.attrs[k], v.value, F32, v.ulps) else v.value
     try:
         wanted = fill_attrs(p.op, given)
         # infer brings attributes to the form that nodes carry (axes counted from the front, strides per axis...).
         p.op.infer([v.type for v in node.operands], wanted, node.regions)
     except TypeRefused:
-        return False
-    return all(_same_attr(wanted[k], node.attrs[k]) for k in p.op.attrs)
+        return None
+    return env if all(_same_attr(wanted[k], node.attrs[k]) for k in p.op.attrs) else None
 
 
 def _same_attr(a: Any, b: Any) -> bool:

@@ -5,6 +5,7 @@ Owns declaring, checking and applying one rule, and sets of rules. Must not know
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
@@ -17,7 +18,23 @@ from ..ir.builder import Builder
 from ..ir.graph import Graph, Node, Origin, Value, refines
 from .base import Pass, PassContext, check_numerics, loosest
 from .driver import LocalRule, drive, made_before
-from .pattern import Apply, Env, Pattern, Placeholder, Scalar, Var, describe, match, parameters, trace
+from .pattern import (
+    Apply,
+    Env,
+    OneOf,
+    Pattern,
+    Placeholder,
+    Scalar,
+    Var,
+    below,
+    depth,
+    describe,
+    match,
+    parameters,
+    roots_of,
+    trace,
+    variables,
+)  # fmt: skip
 from .values import const_array, splat_scalar
 
 _MATCHES_TRIED = 8
@@ -67,15 +84,24 @@ class Match:
         element = splat_scalar(value)
         return None if element is None else element.item()
 
+    def number(self, value: Value) -> int | float | None:
+        """The finite number that a constant repeats, else None."""
+        found = self.scalar(value)
+        return found if found is not None and not isinstance(found, bool) and math.isfinite(found) else None
+
 
 class Rewrite(Pass):
     """A rule. ``apply(graph)`` rewrites a copy up to a fixpoint; a pipeline takes it as a pass."""
 
-    def __init__(self, pattern: Pattern, build: Callable[[Match], Any], name: str, numerics: str) -> None:
+    def __init__(
+        self, pattern: Pattern, build: Callable[[Match], Any], name: str, numerics: str, closed: bool = False
+    ) -> None:
         super().__init__(name, numerics)
         self.pattern = pattern
         self.build = build
-        self.roots = frozenset({pattern.root.op.name})
+        self.closed = closed
+        self.roots = roots_of(pattern.root)
+        self.reach = depth(pattern.root) if closed else 1
 
     def run(self, graph: Graph, ctx: PassContext) -> None:
         drive(graph, [self], ctx)
@@ -99,7 +125,7 @@ class Rewrite(Pass):
         origin = Origin.merge([n.origin for n in nodes], self.name)
         mark, old = node._prev, node.results[0]
         made_by = Builder(node.graph, node, origin)
-        value = self.build(Match(node, env, nodes, made_by))
+        value = self._open(node, nodes) or self.build(Match(node, env, nodes, made_by))
         if isinstance(value, Declined):
             return value
         if isinstance(value, (bool, int, float)):
@@ -118,13 +144,20 @@ class Rewrite(Pass):
                 n.origin = origin
         return self._worth(node, nodes, made) or value
 
+    def _open(self, root: Node, nodes: tuple[Node, ...]) -> Declined | None:
+        """Of a rule on closed matches: a value inside that others read, which the replacement would compute again."""
+        inside = set(nodes)
+        inner = (n for n in nodes if self.closed and n is not root)
+        shared = next((n for n in inner if any(user not in inside for v in n.results for user, _ in v.uses)), None)
+        return None if shared is None else Declined(_has_readers(shared))
+
     def _worth(self, root: Node, nodes: tuple[Node, ...], made: list[Node]) -> Declined | None:
         """Inner values that others read stay computed: then the rewrite must not add work."""
         inside = set(nodes)
         kept = [n for n in nodes if n is not root and any(user not in inside for v in n.results for user, _ in v.uses)]
         work = sum(n.op.kind not in ("source", "view") for n in made)
         if kept and work > len(nodes) - len(kept):
-            return Declined(f"%{kept[0].results[0].name or kept[0].op.name} inside the match has other users")
+            return Declined(_has_readers(kept[0]))
         return None
 
     def __repr__(self) -> str:
@@ -148,14 +181,16 @@ class RuleSet(Pass):
 
 @overload
 def rewrite(
-    pattern: Callable[..., Any], replacement: Callable[..., Any], *, numerics: str, name: str | None = None
-) -> Rewrite: ...
+    pattern: Callable[..., Any], replacement: Callable[..., Any], *, numerics: str, name: str | None = None,
+    closed: bool = False,
+) -> Rewrite: ...  # fmt: skip
 
 
 @overload
 def rewrite(
-    pattern: Callable[..., Any], replacement: None = None, *, numerics: str, name: str | None = None
-) -> Callable[[Callable[..., Any]], Rewrite]: ...
+    pattern: Callable[..., Any], replacement: None = None, *, numerics: str, name: str | None = None,
+    closed: bool = False,
+) -> Callable[[Callable[..., Any]], Rewrite]: ...  # fmt: skip
 
 
 def rewrite(
@@ -164,12 +199,14 @@ def rewrite(
     *,
     numerics: str,
     name: str | None = None,
+    closed: bool = False,
 ) -> Rewrite | Callable[[Callable[..., Any]], Rewrite]:
     """A rule from two functions, or a decorator for ``f(m, x, ...)`` when ``replacement`` is left out.
 
     ``pattern`` is traced: ``fw.op``, operators and Python scalars, which match constants of any broadcastable shape.
     ``replacement`` gets the matched values and returns one of an equal or finer type. The decorated function gets the
     Match first and returns a value or ``m.decline(why)``. ``numerics`` is exact, ulp(n), nsz, reassoc or approx.
+    ``closed`` rules decline where a value inside the match has readers outside.
 
     Raises RewriteError when the rule is wrong as declared.
     """
@@ -177,15 +214,18 @@ def rewrite(
     traced = trace(pattern)
     if replacement is not None:
         chosen, order = replacement, _bound(traced, parameters(replacement), "the replacement")
-        rule = Rewrite(traced, lambda m: chosen(*(m.values[n] for n in order)), name or traced.text, numerics)
+        rule = Rewrite(traced, lambda m: chosen(*map(m.values.get, order)), name or traced.text, numerics, closed)
         check_declared(rule)
         return rule
-    return lambda function: _conditional(traced, function, numerics, name)
+    return lambda function: _conditional(traced, function, numerics, name, closed)
 
 
-def _conditional(pattern: Pattern, function: Callable[..., Any], numerics: str, name: str | None) -> Rewrite:
+def _conditional(
+    pattern: Pattern, function: Callable[..., Any], numerics: str, name: str | None, closed: bool
+) -> Rewrite:
     order = _bound(pattern, parameters(function)[1:], "the function after its match")
-    rule = Rewrite(pattern, lambda m: function(m, *(m.values[n] for n in order)), name or function.__name__, numerics)
+    build: Callable[[Match], Any] = lambda m: function(m, *map(m.values.get, order))
+    rule = Rewrite(pattern, build, name or function.__name__, numerics, closed)
     rule.__doc__ = function.__doc__
     return rule
 
@@ -205,27 +245,36 @@ def _bound(pattern: Pattern, names: tuple[str, ...], taker: str) -> tuple[str, .
 
 
 def instantiate(pattern: Placeholder, b: Builder, env: Env) -> Value:
-    """Build the pattern over the values of ``env``. Raises TypeRefused where these do not fit."""
+    """Build the pattern (the first of several) over the values and attributes of ``env``. Raises TypeRefused."""
     if isinstance(pattern, Var):
-        return env[pattern.name]
+        value: Value = env[pattern.name]
+        return value
+    if isinstance(pattern, OneOf):
+        return instantiate(pattern.options[0], b, env)
     if not isinstance(pattern, Apply):
         raise RewriteError(f"{describe(pattern)} alone has no type")
     operands = [o.value if isinstance(o, Scalar) else instantiate(o, b, env) for o in pattern.operands]
     if not any(isinstance(o, Value) for o in operands):
         raise TypeRefused("an op over scalars only")
-    return b.apply(pattern.op, operands, pattern.attrs)[pattern.index]
+    attrs = {
+        k: env[v.name] if isinstance(v, Var) else v.value if isinstance(v, Scalar) else v
+        for k, v in pattern.attrs.items()
+    }
+    return b.apply(pattern.op, operands, attrs)[pattern.index]
 
 
 def check_declared(rule: Rewrite) -> None:
     """Try the rule on drawn types. Raises RewriteError if the replacement never has the pattern's type."""
     pattern, refusal = rule.pattern, ""
-    if any(v is ... for v in _attr_values(pattern.root)):
+    if any(v is ... or isinstance(v, Var) for v in _attr_values(pattern.root)):
         return
-    for types in islice(_probe_types(len(pattern.names)), _PROBES_TRIED):
+    root = pattern.root.options[0] if isinstance(pattern.root, OneOf) else pattern.root
+    names = tuple(dict.fromkeys(variables(root)))
+    for types in islice(_probe_types(len(names)), _PROBES_TRIED):
         b = Builder()
-        env = {n: b.input(n, *t) for n, t in zip(pattern.names, types)}
+        env = {n: b.input(n, *t) for n, t in zip(names, types)}
         try:
-            old = instantiate(pattern.root, b, env)
+            old = instantiate(root, b, env)
         except TypeRefused:
             continue
         try:
@@ -251,5 +300,9 @@ def _probe_types(n: int) -> Iterable[tuple[tuple[str, tuple[int, ...]], ...]]:
 def _attr_values(p: Placeholder) -> Iterable[Any]:
     if isinstance(p, Apply):
         yield from p.attrs.values()
-        for o in p.operands:
-            yield from _attr_values(o)
+    for inner in below(p):
+        yield from _attr_values(inner)
+
+
+def _has_readers(inner: Node) -> str:
+    return f"%{inner.results[0].name or inner.op.name} inside the match has other users"

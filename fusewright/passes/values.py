@@ -5,14 +5,18 @@ Owns reading and making constants across dtypes. Must not edit graphs.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..core.dims import compare_eq
-from ..core.dtypes import BF16, DType, bf16_to_f32, decode, encode
+from ..core.dtypes import BF16, F16, F32, F64, DType, bf16_to_f32, decode, encode
 from ..ir.graph import Const, Value
 from ..ir.types import Shape
+
+# Binary digits of a significand.
+_DIGITS = {F16: 11, BF16: 8, F32: 24, F64: 53}
 
 
 def const_array(value: Value) -> np.ndarray | None:
@@ -34,8 +38,8 @@ def splat_scalar(value: Value) -> Any:
     return bf16_to_f32(element) if const.dtype is BF16 else element
 
 
-def same_scalar(element: Any, want: bool | int | float, dt: DType) -> bool:
-    """Is the stored element exactly ``want`` in its type? The sign of zero counts, NaN equals NaN."""
+def same_scalar(element: Any, want: bool | int | float, dt: DType, ulps: float = 0.0) -> bool:
+    """Is the stored element ``want`` in its type, up to ``ulps`` of it? The sign of zero counts, NaN equals NaN."""
     if dt.kind == "b":
         return isinstance(want, (bool, np.bool_)) and bool(element) == bool(want)
     if dt.kind != "f":
@@ -44,6 +48,8 @@ def same_scalar(element: Any, want: bool | int | float, dt: DType) -> bool:
     with np.errstate(invalid="ignore"):
         if np.isnan(target):
             return bool(np.isnan(element))
+        if ulps and np.isfinite(target) and dt in _DIGITS:
+            return bool(abs(float(element) - float(want)) <= ulps * 2.0 ** (math.frexp(want)[1] - _DIGITS[dt]))
         return bool(element == target) and bool(np.signbit(element)) == bool(np.signbit(target))
 
 

@@ -25,6 +25,7 @@ from .arena import PlainTarget
 from .directed import Recipe, recipe
 from .draw import Draw, SeededDraw
 from .feeds import SPECIAL, bindings, feeds
+from .graphs import Maker
 from .properties import PROPERTIES, Applied, Feeds, Subject, Violation, check_one
 from .reduce import ops_of, reduce_graph
 
@@ -73,6 +74,7 @@ def check_pass(
     target: Target | None = None,
     claims: Sequence[str] = (),
     like: Sequence[Callable[..., Any]] = (),
+    extra: Sequence[Callable[[Maker], Any]] = (),
     ops: Sequence[str] | None = None,
     reduce: bool = True,
 ) -> CheckReport:
@@ -81,8 +83,9 @@ def check_pass(
     Graphs grow around the pass's own patterns and their near misses. ``seed`` None is 0: the same graphs every time.
     ``skip`` leaves out properties (see ``PROPERTIES``); ``claims=("cost",)`` adds that work never grows. ``target`` is
     what ``ctx.target`` gives (a pipeline has its own). ``like`` are further patterns to draw, as ``fw.rewrite`` takes
-    them, which a graph pass has none of; ``ops`` limits the ops around them. ``reduce=False`` keeps the failing graph
-    as drawn.
+    them, which a graph pass has none of; ``extra`` are functions that put something into the graph that is being made,
+    where the pass asks for more than a pattern can say. ``ops`` limits the ops around them. ``reduce=False`` keeps the
+    failing graph as drawn.
 
     Raises PassFailure, whose ``repro`` is a test to paste. Warns when the pass never found anything to do.
     """
@@ -90,7 +93,7 @@ def check_pass(
     if unknown:
         raise InputRefused(f"there is no property {unknown[0]!r}; there are {', '.join(PROPERTIES)}")
     subject = subject_of(p, target, claims)
-    found = recipe(p, [trace(f) for f in like], ops)
+    found = recipe(p, [trace(f) for f in like], ops, extra)
     start = 0 if seed is None else seed
     report = CheckReport(subject.name, properties=tuple(n for n in PROPERTIES if n not in skip))
     for i in range(max_examples):

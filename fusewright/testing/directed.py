@@ -17,7 +17,7 @@ from ..ir import OPS, Graph, Node, TensorType, Value
 from ..ir.opdef import REQUIRED
 from ..passes import Pipeline, Rewrite, RuleSet
 from ..passes.base import Pass
-from ..passes.pattern import Apply, Pattern, Scalar, Var
+from ..passes.pattern import Apply, OneOf, Pattern, Placeholder, Scalar, Var
 from . import samples
 from .draw import Draw
 from .graphs import SAMPLERS, Maker, Options, chosen, domain, from_hint
@@ -93,6 +93,9 @@ class _Growth:
     m: Maker
     knob: str
     env: dict[str, Value] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    shared: dict[Placeholder, Value] = field(default_factory=dict)
+    chosen: dict[Placeholder, Placeholder] = field(default_factory=dict)
     inner: list[Value] = field(default_factory=list)
     turned: bool = False
 
@@ -103,11 +106,27 @@ class _Growth:
         self.turned = True
         return True
 
+    def build(self, p: Placeholder) -> Value:
+        """A part that the pattern names once and uses twice is mostly one value."""
+        if p in self.shared and not self.m.draw.chance(0.2):
+            return self.shared[p]
+        out = self.apply(self._decided(p))
+        self.shared.setdefault(p, out)
+        return out
+
+    def _decided(self, p: Placeholder) -> Any:
+        while isinstance(p, OneOf):
+            if p not in self.chosen or self.turn("variable", 0.2):
+                self.chosen[p] = self.m.draw.pick(p.options)
+            p = self.chosen[p]
+        return p
+
     def apply(self, p: Apply) -> Value:
+        p = Apply(p.op, tuple(map(self._decided, p.operands)), p.attrs, p.index)
         known: list[Value | None] = []
         for o in p.operands:
             if isinstance(o, Apply):
-                known.append(self.apply(o))
+                known.append(self.build(o))
             elif isinstance(o, Var) and o.name in self.env and not self.turn("variable"):
                 known.append(self.env[o.name])
             else:
@@ -116,6 +135,9 @@ class _Growth:
         attrs = {k: v for k, v in proposed.items() if k in p.op.attrs}
         for name, default in p.op.attrs.items():
             given = p.attrs.get(name, default)
+            if isinstance(given, Var):
+                given = self.attrs.get(given.name, ...)
+            given = given.value if isinstance(given, Scalar) else given
             if name in p.attrs and given is ... or given is REQUIRED:
                 continue
             if not self.turn("attribute", 0.5):
@@ -123,6 +145,9 @@ class _Growth:
         if self.turn("order") and len(operands) > 1:
             operands = [operands[1], operands[0], *operands[2:]]
         out: Value = self.m.emit(p.op.name, *operands, **attrs)[p.index]
+        for name, given in p.attrs.items():
+            if isinstance(given, Var):
+                self.attrs.setdefault(given.name, out.producer.attrs[name])
         for o, v in zip(p.operands, operands):
             if isinstance(o, Var):
                 self.env.setdefault(o.name, v)
@@ -244,7 +269,7 @@ def instance(m: Maker, pattern: Pattern, knob: str = "none") -> Value:
         mark, values, made = m.b.graph.nodes._last, len(m.values), len(m.made)
         growth = _Growth(m, knob)
         try:
-            root = growth.apply(pattern.root)
+            root = growth.build(pattern.root)
         except TypeRefused:
             _undo(m, mark, values, made)
             continue
@@ -363,10 +388,13 @@ class Recipe:
         return m.finish()
 
 
-def recipe(p: Pass | Pipeline, like: Sequence[Pattern] = (), ops: Sequence[str] | None = None) -> Recipe:
-    """How to draw graphs for ``p``. ``like`` adds patterns, ``ops`` limits what surrounds them."""
+def recipe(
+    p: Pass | Pipeline, like: Sequence[Pattern] = (), ops: Sequence[str] | None = None, extra: Sequence[Sampler] = ()
+) -> Recipe:
+    """How to draw graphs for ``p``. ``like`` adds patterns, ``extra`` samplers; ``ops`` limits what surrounds them."""
     found = [*patterns_of(p), *like]
     injected: list[Sampler] = [from_pattern(q) for q in found]
+    injected += list(extra) * max(1, len(found) // max(len(extra), 1))
     injected += [in_region(q) for q in found[:: max(len(found) // 4, 1)] if len(found) > 1] if found else []
     injected += [_chain(name) for name in dict.fromkeys(_roots(p)) if name in OPS]
     options = Options(ops=ops, dtypes=(*(F32,) * 6, *Options().dtypes))

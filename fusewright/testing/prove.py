@@ -5,9 +5,9 @@ Owns which types and values are tried, and the counterexample. Must not know how
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..core.dtypes import BOOL, F16, F32, F64, I8, I32, U8, DType
 from ..core.errors import FusewrightError, InputRefused, TypeRefused
 from ..ir import Builder, Graph, Value
 from ..passes import Rewrite
-from ..passes.pattern import Apply, Placeholder
+from ..passes.pattern import Apply, Placeholder, alternatives, below, variables
 from ..passes.rewrite import instantiate
 from .feeds import SPECIAL
 from .oracle import Mismatch, assert_equivalent
@@ -26,6 +26,8 @@ from .properties import Violation, equal
 CONSTANTS = (0, 1, 2, 6, -1, 0.5, -0.0, 4, -4, 3, np.inf, -np.inf)
 _MOST_CONSTANT = 2
 _FREE = 3
+# Ways to decide the alternatives of a pattern.
+_FORMS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,13 @@ def prove(rule: Rewrite) -> Proof:
     proof = Proof(numerics=rule.numerics)
     full: list[str] = []
     reasons: list[str] = []
+    forms = list(islice(alternatives(rule.pattern.root), _FORMS))
     for dt in (F16, BOOL, I8, U8, F32, F64, I32):
-        tried = proof.tried
-        complete = _try_type(rule, dt, proof, reasons)
-        if proof.counterexample is not None:
-            return proof
+        tried, complete = proof.tried, False
+        for form in forms:
+            complete |= _try_type(rule, form, dt, proof, reasons)
+            if proof.counterexample is not None:
+                return proof
         if proof.tried > tried:
             proof.dtypes = (*proof.dtypes, dt.name)
             if complete:
@@ -95,15 +99,15 @@ def prove(rule: Rewrite) -> Proof:
 def _ops(p: Placeholder) -> Iterator[Any]:
     if isinstance(p, Apply):
         yield p.op
-        for o in p.operands:
-            yield from _ops(o)
+    for inner in below(p):
+        yield from _ops(inner)
 
 
-def _try_type(rule: Rewrite, dt: DType, proof: Proof, reasons: list[str]) -> bool:
-    names = rule.pattern.names
+def _try_type(rule: Rewrite, form: Placeholder, dt: DType, proof: Proof, reasons: list[str]) -> bool:
+    names = tuple(n for n in rule.pattern.names if n in set(variables(form)))
     complete = False
     for constants in _assignments(names, dt):
-        graph = _instance(rule, dt, constants)
+        graph = _instance(form, names, dt, constants)
         if graph is None:
             continue
         after, stats = rule.apply(graph)
@@ -149,9 +153,8 @@ def _subsets(names: tuple[str, ...], count: int) -> Iterator[tuple[str, ...]]:
             yield (name, *rest)
 
 
-def _instance(rule: Rewrite, dt: DType, constants: Mapping[str, Any]) -> Graph | None:
+def _instance(form: Placeholder, names: Sequence[str], dt: DType, constants: Mapping[str, Any]) -> Graph | None:
     """The pattern over inputs of ``dt`` (of bool where only that types), with some variables constant."""
-    names = rule.pattern.names
     free = [n for n in names if n not in constants]
     for kinds in product((dt, BOOL), repeat=len(free)) if dt is not BOOL else [(BOOL,) * len(free)]:
         if all(k is BOOL for k in kinds) and dt is not BOOL and free:
@@ -160,7 +163,7 @@ def _instance(rule: Rewrite, dt: DType, constants: Mapping[str, Any]) -> Graph |
         env: dict[str, Value] = {n: b.input(n, k, ("N",)) for n, k in zip(free, kinds)}
         try:
             env |= {n: b.constant(np.asarray(c).astype(dt.np), dt) for n, c in constants.items()}
-            return b.build({"y": instantiate(rule.pattern.root, b, env)})
+            return b.build({"y": instantiate(form, b, env)})
         except (TypeRefused, OverflowError):
             continue
     return None
@@ -221,7 +224,7 @@ def _compare(
         raise FusewrightError(f"{rule.name}: the rewritten graph does not run: {error}")
     (at,) = error.index
     one = {k: v[at : at + 1] for k, v in feeds.items()}
-    values = {n: one[n][0] if n in one else constants[n] for n in rule.pattern.names}
+    values = {n: one[n][0] if n in one else constants[n] for n in rule.pattern.names if n in one or n in constants}
     was, now = graph.run(one)["y"][0], after.run(one)["y"][0]
     proof.counterexample = Counterexample(dt.name, values, was, now, graph)
 

@@ -9,7 +9,8 @@ import pytest
 
 from fusewright.core.errors import RewriteError
 from fusewright.ir import Builder, Graph
-from fusewright.passes import Match, RuleSet, graph_pass, op, rewrite
+from fusewright.passes import Match, RuleSet, about, graph_pass, one_of, op, rewrite
+from fusewright.passes.pattern import alternatives
 
 
 def ops(graph: Graph) -> list[str]:
@@ -255,3 +256,78 @@ def test_long_chain_is_linear() -> None:
 def test_patterns_do_not_branch_on_values() -> None:
     with pytest.raises(RewriteError, match="branch"):
         rewrite(lambda x: op.relu(x) if x > 0 else x, lambda x: x, numerics="exact")
+
+
+def test_a_constant_as_models_store_it() -> None:
+    rule = rewrite(lambda x: x * about(0.7978845608028654), lambda x: op.relu(x), numerics="reassoc")
+    for stored, hit in ((0.7978845608028654, True), (0.79788458, True), (0.7979, False), (-0.7978845608028654, False)):
+        assert rule.apply(one(lambda b, x, c=stored: b.mul(x, c)))[1].rewritten == int(hit)
+    # Rounded to half precision it is as near as half precision is.
+    assert rule.apply(one(lambda b, x: b.mul(x, 0.7979), ("f16", (3,))))[1].rewritten == 1
+    wide = one(lambda b, x: b.mul(x, 0.7978845608), ("f64", (3,)))
+    assert rule.apply(wide)[1].rewritten == 0
+
+
+def test_one_of_several_patterns() -> None:
+    def pattern(x: Any, y: Any) -> Any:
+        inv = one_of(op.rsqrt(x), op.rsqrt(x) * y)
+        return inv + op.neg(inv)
+
+    rule = rewrite(pattern, lambda x, y: x if y is None else x * y, numerics="approx")
+    assert ops(rule.apply(one(lambda b, x: b.add(b.rsqrt(x), b.neg(b.rsqrt(x)))))[0]) == []
+    both = ("f32", (3,)), ("f32", (3,))
+    scaled = one(lambda b, x, y: b.add(b.mul(b.rsqrt(x), y), b.neg(b.mul(b.rsqrt(x), y))), *both)
+    assert ops(rule.apply(scaled)[0]) == ["mul"]
+    # Used twice it is the same one of them both times.
+    mixed = one(lambda b, x, y: b.add(b.rsqrt(x), b.neg(b.mul(b.rsqrt(x), y))), *both)
+    assert rule.apply(mixed)[1].rewritten == 0
+    assert len(list(alternatives(rule.pattern.root))) == 2
+
+
+def test_several_roots() -> None:
+    rule = rewrite(lambda x: one_of(op.neg(op.neg(x)), op.abs(op.neg(x))), lambda x: x, numerics="approx")
+    assert rule.roots == {"neg", "abs"}
+    assert ops(rule.apply(one(lambda b, x: b.abs(b.neg(x))))[0]) == []
+    with pytest.raises(RewriteError, match="result of one op"):
+        rewrite(lambda x: one_of(x, op.neg(x)), lambda x: x, numerics="exact")
+
+
+def test_a_variable_as_an_attribute() -> None:
+    def pattern(x: Any, axes: Any) -> Any:
+        return x - op.reduce_max(op.reduce_max(x, axes=axes, keepdims=True), axes=axes, keepdims=True)
+
+    rule = rewrite(pattern, lambda x, axes: op.softmax(x, axes=axes), numerics="approx")
+    for second, hit in (((-1,), 1), ((0,), 0)):
+        g = one(lambda b, x, s=second: b.sub(
+            x, b.reduce_max(b.reduce_max(x, axes=(1,), keepdims=True), axes=s, keepdims=True)
+        ))  # fmt: skip
+        assert rule.apply(g)[1].rewritten == hit
+    with pytest.raises(RewriteError, match="as a value and as an attribute"):
+        rewrite(lambda x: op.reduce_max(x, axes=x), lambda x: x, numerics="exact")
+
+
+def test_a_closed_match_has_no_readers_inside() -> None:
+    def rule(closed: bool) -> Any:
+        pattern = lambda x: op.exp(op.neg(op.exp(op.neg(x))))
+        return rewrite(pattern, lambda x: op.sigmoid(x), numerics="approx", closed=closed)
+
+    def shared(b: Any, x: Any) -> Any:
+        inner = b.exp(b.neg(x))
+        return b.exp(b.neg(inner)), b.abs(inner)
+
+    g = one(shared)
+    assert rule(False).apply(g)[1].rewritten == 1
+    got, stats = rule(True).apply(g)
+    assert stats.rewritten == 0 and "other users" in stats.declined[0][1] and got.fingerprint == g.fingerprint
+
+
+def test_a_match_that_becomes_closed_is_tried_again() -> None:
+    deep = rewrite(lambda x: op.exp(op.neg(op.neg(op.neg(x)))), lambda x: x, numerics="approx", closed=True)
+    drop = rewrite(lambda x, y: op.abs(x) * 0 + y, lambda x, y: y, numerics="approx")
+
+    def build(b: Any, x: Any) -> Any:
+        inner = b.neg(x)
+        return b.exp(b.neg(b.neg(inner))), b.add(b.mul(b.abs(inner), 0.0), x)
+
+    got, stats = RuleSet("both", [deep, drop]).apply(one(build))
+    assert stats.rewritten == 2 and ops(got) == []

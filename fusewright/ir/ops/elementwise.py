@@ -161,9 +161,15 @@ def _corners(fn: Callable[..., np.ndarray], args: Arrays, errs: Arrays, out: np.
     return np.where(clean, 0.0, spread)
 
 
+# Of a finite operand these are infinite only where float64 itself overflows: as undecided as any other overflow.
+_WITHOUT_POLES = (np.exp, np.expm1, np.sinh)
+
+
 def _monotone(fn: Callable[[np.ndarray], np.ndarray], ulp: float) -> Callable[..., np.ndarray]:
     def bound(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
         total = _rounded(_corners(fn, args, errs, out), out, ulp, errs, bc)
+        if fn in _WITHOUT_POLES:
+            total = np.where(np.isinf(out) & np.isfinite(args[0]), np.inf, total)
         if not np.any(np.isnan(out)):
             return total
         # Outside the domain on one side with all of its error: NaN for certain.
