@@ -11,7 +11,7 @@ from ...ir.builder import Builder
 from ...ir.graph import Graph, Node
 from ...ir.opdef import Cost
 from . import loops
-from .select import attention, contract, kernels
+from .select import attention, contract, gated, kernels
 from .templates.conv_plan import supports_blocked
 
 
@@ -28,6 +28,8 @@ class CpuTarget:
     def can_fuse(self, kind: str, region: Graph) -> bool:
         if kind == "contract":
             return contract.can_fuse(region)
+        if kind == "gated":
+            return gated.can_fuse(region)
         if kind == "attention":
             return attention.can_fuse(region)
         b = Builder()

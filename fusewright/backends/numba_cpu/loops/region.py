@@ -204,31 +204,25 @@ class Elements:
 
     def row_pointers(self, t: TextBuilder, indent: int, row: str | None, names: Sequence[str]) -> None:
         """Define ``q<i>``, the first element of the current row of each stream."""
-        last = len(self.axes) - 1
         for i, stream in enumerate(self.streams):
-            if stream.shape:
-                t.add(indent, f"q{i} = {pointer(stream.dtype)}({self._window(t, i, f'a{i}', names)})")
-                continue
-            stride: Extent = self.axes[-1].extent if self.axes and self.follows(i, last) else 1
-            moves = [a for a in range(last) if self.follows(i, a)]
-            if row is not None and last > 0 and len(moves) == last:
-                offset = scaled(t, row, stride)
-            else:
-                terms = []
-                for a in reversed(moves):
-                    terms.append(scaled(t, names[a], stride))
-                    stride = stride * self.axes[a].extent
-                offset = total(terms)
-            t.add(indent, f"q{i} = {pointer(stream.dtype)}({address(f'a{i}', offset, stream.dtype.size)})")
+            t.add(indent, f"q{i} = {pointer(stream.dtype)}({self.row_address(t, i, row, names)})")
 
-    def _window(self, t: TextBuilder, index: int, base: str, names: Sequence[str]) -> str:
-        """The address of a window's first element in the current row."""
-        stream = self.streams[index]
-        terms = [] if stream.base == 0 else [t.dim(stream.base)]
-        for a in range(len(self.axes) - 1):
-            if self.follows(index, a):
-                terms.append(scaled(t, names[a], stream.stride(self._innermost[a])))
-        return address(base, total(terms), stream.dtype.size)
+    def row_address(self, t: TextBuilder, index: int, row: str | None, names: Sequence[str]) -> str:
+        """Text of the address of the first element of the current row of stream ``index``, which starts at ``a<i>``."""
+        stream, last = self.streams[index], len(self.axes) - 1
+        moves = [a for a in range(last) if self.follows(index, a)]
+        terms = []
+        if stream.shape:
+            terms = [] if stream.base == 0 else [t.dim(stream.base)]
+            terms += [scaled(t, names[a], stream.stride(self._innermost[a])) for a in moves]
+            return address(f"a{index}", total(terms), stream.dtype.size)
+        stride: Extent = self.axes[-1].extent if self.axes and self.follows(index, last) else 1
+        if row is not None and last > 0 and len(moves) == last:
+            return address(f"a{index}", scaled(t, row, stride), stream.dtype.size)
+        for a in reversed(moves):
+            terms.append(scaled(t, names[a], stride))
+            stride = stride * self.axes[a].extent
+        return address(f"a{index}", total(terms), stream.dtype.size)
 
     def inner_step(self, index: int) -> Extent:
         """Elements from one ``j`` to the next in stream ``index``; 0 where it stands still."""

@@ -17,7 +17,7 @@ from .. import loops
 from ..templates.conv_plan import BLOCK
 from ..templates.template import Arg, Template
 from ..variants import Variant
-from . import attention, contract
+from . import attention, contract, gated
 from .epilogue import read
 from .words import Chosen, Word, bound
 
@@ -27,6 +27,8 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const]) -> list[Cho
     own = registered_kernel(node.op.name, "cpu")
     if own is None and contract.contracts(node):
         return contract.choose(node, variant, fixed, cost_of(node))
+    if own is None and gated.gates(node):
+        return gated.choose(node, variant, fixed, cost_of(node))
     if own is None and attention.attends(node):
         return attention.choose(node, variant, fixed, cost_of(node))
     if own is None and not loops.supports(node):
@@ -52,6 +54,8 @@ def supports(node: Node) -> bool:
         return True
     if contract.contracts(node):
         return contract.supports(node) and _as_tiles_want(node)
+    if gated.gates(node):
+        return gated.supports(node)
     return attention.supports(node) if attention.attends(node) else loops.supports(node)
 
 
@@ -69,7 +73,7 @@ def workspace(node: Node) -> tuple[Extent, ...]:
     """Bytes of the buffers that all threads share while ``node`` runs."""
     if registered_kernel(node.op.name, "cpu") is not None:
         return ()
-    if attention.attends(node):
+    if attention.attends(node) or gated.gates(node):
         return ()
     return contract.workspace(node) if contract.contracts(node) else tuple(loops.temps(node))
 
@@ -82,6 +86,8 @@ def may_overwrite(node: Node, operand: int) -> bool:
         return False  # as its other operand it is read in another order
     if contract.contracts(node):
         return contract.may_overwrite(node, operand)
+    if gated.gates(node):
+        return gated.may_overwrite(node, operand)
     if not loops.supports(node):
         return False
     return all(operand in template.overwrites for template in loops.generate(node))

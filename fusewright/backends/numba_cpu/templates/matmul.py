@@ -101,10 +101,12 @@ def matmul(
     """
     if dtype not in (F32, F64):
         raise ValueError(f"tiled matmul computes f32 and f64, not {dtype}")
-    return _Matmul(variant, dtype, plan, epilogue, entry).template()
+    return MatmulText(variant, dtype, plan, epilogue, entry).template()
 
 
-class _Matmul:
+class MatmulText:
+    """Writes the kernel of one plan; subclasses write what happens to the product."""
+
     def __init__(self, variant: Variant, dtype: DType, plan: MatmulPlan, epilogue: Epilogue, entry: str) -> None:
         self.plan, self.tile, self.size = plan, plan.tile, dtype.size
         self.pointer = "pf32" if dtype is F32 else "pf64"
