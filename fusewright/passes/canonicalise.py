@@ -148,6 +148,8 @@ def _cast_of_cast(node: Node, b: Any) -> Value | None:
     x, middle, out = inner.operands[0], inner.result.dtype, node.result.dtype
     if not holds(middle, x.dtype):
         return None
+    if middle.is_float and x.dtype.is_int and out.is_int and not holds(out, x.dtype):
+        return None  # integers wrap, floats out of range do not
     # A bool is != 0 and a number to bool is too, so a detour through an exact type changes nothing.
     return x if x.dtype is out else b.cast(x, to=out)
 

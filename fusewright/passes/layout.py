@@ -97,6 +97,8 @@ class _Layout:
     def operand(self, v: Value, shape: Sequence[Extent], b: Any) -> Value | None:
         """An operand of an elementwise op with result ``shape``, broadcastable against the blocked result."""
         rank, channels = len(shape), shape[-1]
+        if v in self.twins and v.rank == rank and channels == 1:
+            return self.twins[v].value
         if all(d == 1 for d in v.shape):
             element = splat_scalar(v) if v.const is not None else None
             if element is not None and v.const is not None:
