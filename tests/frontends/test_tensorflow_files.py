@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fusewright.core.errors import ImportRefused
 from fusewright.frontends.formats.limits import ImportLimits
 from fusewright.frontends.tensorflow import import_tensorflow, schema
 from fusewright.frontends.tensorflow.bundle import Bundle, crc32c
+from fusewright.frontends.tensorflow.graphdef import parse_graph_def
 from fusewright.frontends.tensorflow.wire import Reader
 
 W = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
@@ -250,3 +252,33 @@ def test_support_page_agrees_with_the_tables() -> None:
         env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_weights_are_read_once(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.w = tf.Variable(np.ones((1000, 1500), np.float32))
+    module.h = tf.Variable(tf.ones((1000, 1000), tf.bfloat16))
+    f = tf.function(
+        lambda x: {"a": x @ module.w, "b": tf.cast(x, tf.bfloat16) @ module.h},
+        input_signature=[tf.TensorSpec((None, 1000))],
+    )
+    module.f = f
+    tf.saved_model.save(module, str(tmp_path / "m"), {"serving_default": f})
+    size = (tmp_path / "m" / "variables" / "variables.data-00000-of-00001").stat().st_size
+    fw.import_model(tmp_path / "m")  # what is loaded once is loaded
+    tracemalloc.start()
+    graph = fw.import_model(tmp_path / "m")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert graph.output_names == ["a", "b"]
+    assert size < peak < 1.1 * size + 2_000_000
+
+
+def test_functions_that_are_not_called_are_not_read(saved: Path) -> None:
+    proto = Reader("m").decode(schema.SAVED_MODEL, memoryview((saved / "saved_model.pb").read_bytes()))
+    graph = parse_graph_def(proto["meta_graphs"][0]["graph"], "m")
+    assert not graph.functions._made
+    names = list(graph.functions._late)
+    assert graph.functions.get(names[0]) is graph.functions[names[0]]
+    assert graph.functions.get("none") is None
+    assert len(graph.functions._made) == 1

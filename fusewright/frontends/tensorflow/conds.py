@@ -194,11 +194,9 @@ def _number(name: str, value: int, into: dict[str, TFNode]) -> Ref:
     return Ref(name)
 
 
-def rebuild_conditionals(graph: TFGraph, outputs: Iterable[Ref]) -> None:
-    """Replace the Merges of conditionals by readings of If nodes, in the graph and in every function of it."""
-    _Rebuild(graph, graph.nodes, "").run(outputs)
-    for function in list(graph.functions.values()):
-        _Rebuild(graph, function.nodes, f"{function.name}/").run(function.returns.values())
+def rebuild_conditionals(graph: TFGraph, nodes: dict[str, TFNode], outputs: Iterable[Ref], prefix: str = "") -> None:
+    """Replace the Merges of conditionals, in the nodes of the graph or of a function, by readings of If nodes."""
+    _Rebuild(graph, nodes, prefix).run(outputs)
 
 
 __all__ = ["rebuild_conditionals"]

@@ -21,14 +21,8 @@ class _Frame:
         self.exits: dict[str, int] = {}
 
 
-def rebuild_loops(graph: TFGraph) -> None:
-    """Replace every frame by one While node, in the graph and its functions; Exit nodes become readings of it."""
-    _rebuild(graph, graph.nodes, "")
-    for function in list(graph.functions.values()):
-        _rebuild(graph, function.nodes, f"{function.name}/")
-
-
-def _rebuild(graph: TFGraph, nodes: dict[str, TFNode], prefix: str) -> None:
+def rebuild_loops(graph: TFGraph, nodes: dict[str, TFNode], prefix: str = "") -> None:
+    """Replace every frame of the graph's or a function's nodes by one While node; Exits become readings of it."""
     frames: dict[str, _Frame] = {}
     merges: dict[str, TFNode] = {}
     switches: dict[str, list[TFNode]] = {}

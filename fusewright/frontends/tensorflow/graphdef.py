@@ -5,15 +5,16 @@ Owns names, references and attribute access. Must not know what any op does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ...core.dtypes import DType
 from ...core.errors import ImportRefused
 from ..formats.limits import DEFAULT, ImportLimits
 from .tensors import dtype_of, plain, shape_of
-from .wire import Message
+from .wire import Late, Message, opened
 
 # Ops with more than one output argument: inside functions an output is named, not numbered.
 _NORM = ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2", "reserve_space_3")
@@ -82,13 +83,52 @@ class TFFunction:
     controls: list[str] = field(default_factory=list)
 
 
+class Library:
+    """Functions by name. Each is made when first asked for, and then prepared once by what ``prepare`` adds."""
+
+    def __init__(self) -> None:
+        self._late: dict[str, Callable[[], TFFunction]] = {}
+        self._made: dict[str, TFFunction] = {}
+        self._steps: list[Callable[[TFFunction], None]] = []
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._made or name in self._late
+
+    def __setitem__(self, name: str, function: TFFunction) -> None:
+        self.later(name, lambda: function)
+
+    def __getitem__(self, name: str) -> TFFunction:
+        if name in self._late:
+            made = self._made[name] = self._late.pop(name)()
+            for step in self._steps:
+                step(made)
+        return self._made[name]
+
+    def get(self, name: str) -> TFFunction | None:
+        """The function, or None."""
+        if name not in self:
+            return None
+        return self[name]
+
+    def later(self, name: str, make: Callable[[], TFFunction]) -> None:
+        """Add a function that ``make`` gives when it is needed."""
+        self._made.pop(name, None)
+        self._late[name] = make
+
+    def prepare(self, step: Callable[[TFFunction], None]) -> None:
+        """Do ``step`` to every function, those to come included."""
+        for made in list(self._made.values()):
+            step(made)
+        self._steps.append(step)
+
+
 @dataclass
 class TFGraph:
     """A parsed graph. ``file_bytes`` bounds what its constants may claim."""
 
     name: str
     nodes: dict[str, TFNode]
-    functions: dict[str, TFFunction] = field(default_factory=dict)
+    functions: Library = field(default_factory=Library)
     file_bytes: int = 0
     limits: ImportLimits = DEFAULT
 
@@ -108,10 +148,11 @@ def parse_ref(text: str, where: str) -> Ref:
     raise ImportRefused("malformed", where, f"{text!r} names no tensor")
 
 
-def _nodes(protos: list[Message], where: str, limits: ImportLimits) -> dict[str, TFNode]:
+def _nodes(protos: Sequence[Message | Late], where: str, limits: ImportLimits) -> dict[str, TFNode]:
     limits.check("nodes", len(protos), where, "the number of nodes")
     out: dict[str, TFNode] = {}
-    for proto in protos:
+    for item in protos:
+        proto = opened(item)
         name = proto.get("name", "")
         attrs = proto.get("attr", {})
         limits.check("attributes", len(attrs), name, "the number of attributes")
@@ -126,19 +167,25 @@ def _nodes(protos: list[Message], where: str, limits: ImportLimits) -> dict[str,
 
 def parse_graph_def(proto: Message, name: str, limits: ImportLimits = DEFAULT, file_bytes: int = 0) -> TFGraph:
     """The nodes and the function library of a decoded GraphDef."""
-    graph = TFGraph(name, _nodes(proto.get("node", []), name, limits), {}, file_bytes, limits)
+    graph = TFGraph(name, _nodes(proto.get("node", []), name, limits), Library(), file_bytes, limits)
     library = proto.get("library", {}).get("function", [])
     limits.check("nodes", len(library), name, "the number of functions")
+    total = 0
     for item in library:
-        signature = item.get("signature", {})
-        own = signature.get("name", "")
-        args = [(a.get("name", ""), plain(a.get("type", 0))) for a in signature.get("input_arg", [])]
-        outputs = [a.get("name", "") for a in signature.get("output_arg", [])]
-        returns = {key: parse_ref(text, own) for key, text in item.get("ret", {}).items()}
-        controls = list(item.get("control_ret", {}).values())
-        nodes = _nodes(item.get("node_def", []), own, limits)
-        graph.functions[own] = TFFunction(own, args, outputs, returns, nodes, controls)
+        total += len(item.get("node_def", []))
+        limits.check("nodes", total, name, "the number of nodes of functions")
+        own = item.get("signature", {}).get("name", "")
+        graph.functions.later(own, partial(_function, item, own, limits))
     return graph
+
+
+def _function(item: Message, own: str, limits: ImportLimits) -> TFFunction:
+    signature = item.get("signature", {})
+    args = [(a.get("name", ""), plain(a.get("type", 0))) for a in signature.get("input_arg", [])]
+    outputs = [a.get("name", "") for a in signature.get("output_arg", [])]
+    returns = {key: parse_ref(text, own) for key, text in item.get("ret", {}).items()}
+    controls = list(item.get("control_ret", {}).values())
+    return TFFunction(own, args, outputs, returns, _nodes(item.get("node_def", []), own, limits), controls)
 
 
 class Attrs:

@@ -21,7 +21,7 @@ from ..symbols import Unequal, solve
 from .conds import rebuild_conditionals
 from .effects import written
 from .frames import rebuild_loops
-from .graphdef import Attrs, Ref, TFGraph, TFNode, parse_ref, reachable
+from .graphdef import Attrs, Ref, TFFunction, TFGraph, TFNode, parse_ref, reachable
 from .lower import Lowerer, Scope, called_functions
 from .tensors import array_of, dtype_of
 from .values import Item, Tensor
@@ -125,8 +125,7 @@ def graph_request(
 def build(request: Request, shapes: Mapping[str, Any] | None) -> Graph:
     """Lower what the outputs need. Symbols that typing finds to be equal become one."""
     graph = request.graph
-    rebuild_loops(graph)
-    rebuild_conditionals(graph, [r for _, r in request.outputs])
+    _structured(graph, [r for _, r in request.outputs])
     cut = {e.ref.node for e in request.inputs} | {r.node for r in request.feeds}
     lowerer = Lowerer(graph, request.variables)
     lowerer.check_known([r.node for _, r in request.outputs], cut)
@@ -149,6 +148,18 @@ def build(request: Request, shapes: Mapping[str, Any] | None) -> Graph:
                 equal = {k: substitute(v, {one: symbol("N")}) for k, v in equal.items()} | {one: symbol("N")}
                 continue
         return result
+
+
+def _structured(graph: TFGraph, outputs: Sequence[Ref]) -> None:
+    """TF1 control flow becomes While and If nodes, in every function when it is first called."""
+
+    def inside(function: TFFunction) -> None:
+        rebuild_loops(graph, function.nodes, f"{function.name}/")
+        rebuild_conditionals(graph, function.nodes, list(function.returns.values()), f"{function.name}/")
+
+    rebuild_loops(graph, graph.nodes)
+    rebuild_conditionals(graph, graph.nodes, outputs)
+    graph.functions.prepare(inside)
 
 
 def symbolic(entries: Sequence[Entry], shapes: Mapping[str, Any] | None) -> tuple[list[tuple[Extent, ...]], list[str]]:

@@ -124,7 +124,7 @@ def _function(source: Any, signature: str | None) -> Any:
         if signature is not None:
             raise ImportRefused("unused-option", where, "signature= does not apply to a function", "leave it out")
         return source
-    stored = getattr(source, "signatures", None)
+    stored: Any = getattr(source, "signatures", None)
     signatures = dict(stored.items()) if hasattr(stored, "items") else {}
     functions = {**_functions(source), **signatures}
     if signature is None:
@@ -201,7 +201,7 @@ def _free(shape: Any) -> Any:
 
 def _shape(spec: Any) -> Any:
     """A ``tf.TensorSpec`` as a shape; anything else as it is."""
-    shape = getattr(spec, "shape", None)
+    shape: Any = getattr(spec, "shape", None)
     return tuple(shape.as_list()) if hasattr(shape, "as_list") else spec
 
 
@@ -298,7 +298,8 @@ def _captured(ref: Ref, external: Any) -> Item:
 
 def _array(name: str, tensor: Any) -> Tensor:
     kind = dtype_of(_number(tensor), name)
-    return Tensor.known(np.asarray(tensor.numpy(), kind.compute), kind)
+    array = np.asarray(tensor.numpy())
+    return Tensor.weight(array.view(kind.np) if array.dtype != kind.np else array, kind)
 
 
 def _variable(name: str, handle: Any) -> Tensor:

@@ -17,7 +17,7 @@ from . import schema
 from .bundle import Bundle
 from .graphdef import Attrs, Ref, TFGraph, TFNode, parse_graph_def, parse_ref
 from .importer import Entry, Request, graph_request
-from .tensors import decoded, dtype_of, shape_of, strings_of
+from .tensors import dtype_of, shape_of, strings_of
 from .textproto import TextReader, is_text
 from .values import Tensor
 from .wire import Message, Reader, Schema
@@ -164,7 +164,7 @@ def variable_reader(
             if key is None:
                 return None
             array, kind = bundle.read(key, part)
-            made[name] = Tensor.known(decoded(array, kind), kind)
+            made[name] = Tensor.weight(array, kind)
         return made[name]
 
     return read

@@ -47,8 +47,9 @@ ARG = _schema(
     type_list_attr=(6, "string"),
 )  # fmt: skip
 OPDEF = _schema("OpDef", name=(1, "string"), input_arg=(2, "message*", ARG), output_arg=(3, "message*", ARG))
+# Most functions of a SavedModel (those of training, of saving...) are never called by what is imported.
 FUNCTION = _schema(
-    "FunctionDef", signature=(1, "message", OPDEF), node_def=(3, "message*", NODE), ret=(4, "map", None),
+    "FunctionDef", signature=(1, "message", OPDEF), node_def=(3, "late*", NODE), ret=(4, "map", None),
     control_ret=(6, "map", None),
 )  # fmt: skip
 LIBRARY = _schema("FunctionDefLibrary", function=(1, "message*", FUNCTION))

@@ -138,7 +138,7 @@ class TextReader:
                     self._message(None, close, depth + 1)
                 elif spec.kind == "map":
                     self._entry(spec, out, close, depth)
-                elif spec.kind == "message":
+                elif spec.kind in ("message", "late"):
                     self._put(spec, self._message(spec.message, close, depth + 1), out)
                 else:
                     raise self._refuse(f"{spec.name} is no message")
@@ -146,7 +146,7 @@ class TextReader:
         value = self._scalar(spec)
         if spec is None:
             return
-        if spec.kind in ("message", "map"):
+        if spec.kind in ("message", "late", "map"):
             raise self._refuse(f"{spec.name} is a message")
         self._put(spec, value, out)
 

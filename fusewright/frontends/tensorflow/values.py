@@ -21,13 +21,14 @@ from ...ir.graph import Const, Value
 class Tensor:
     """A tensor. ``content``, where known, is a NumPy array of its values, or an object array of ints and Dims."""
 
-    __slots__ = ("dtype", "shape", "content", "_values")
+    __slots__ = ("dtype", "shape", "content", "_values", "_stored")
 
     def __init__(
         self, dtype: DType, shape: Sequence[Extent], content: np.ndarray | None = None, value: Value | None = None
     ) -> None:
         self.dtype, self.shape, self.content = dtype, tuple(shape), content
         self._values: dict[int, Value] = {}
+        self._stored: Const | None = None
         if value is not None:
             self._values[id(value.graph)] = value
 
@@ -43,6 +44,15 @@ class Tensor:
         """A tensor of known contents (compute type, or objects)."""
         return Tensor(dtype, array.shape, array)
 
+    @staticmethod
+    def weight(array: np.ndarray, dtype: DType) -> Tensor:
+        """A variable's contents in stored form: what needs decoding is not decoded, as nothing but values is made."""
+        if dtype.np == dtype.compute:
+            return Tensor.known(array, dtype)
+        out = Tensor(dtype, array.shape)
+        out._stored = Const(array, dtype)
+        return out
+
     @property
     def rank(self) -> int:
         return len(self.shape)
@@ -54,6 +64,8 @@ class Tensor:
     def value(self, b: Builder) -> Value:
         """The tensor as a value of the graph that ``b`` builds."""
         found = self._values.get(id(b.graph))
+        if found is None and self._stored is not None:
+            found = self._values[id(b.graph)] = b.constant(self._stored)
         if found is None:
             if self.content is None:
                 raise ImportRefused("unsupported-op", "", "a value is used outside the region that makes it")

@@ -31,7 +31,8 @@ Message = dict[str, Any]
 class Field:
     """One field of a message: its name, what it holds (a scalar kind or a message) and whether it repeats.
 
-    ``kind`` "map" is a map from strings to ``message`` or, without one, to strings.
+    ``kind`` "map" is a map from strings to ``message`` or, without one, to strings; "late" a message that is decoded
+    when somebody wants it (see ``opened``).
     """
 
     name: str
@@ -48,12 +49,32 @@ class Schema:
     fields: dict[int, Field] = field(default_factory=dict)
 
 
+class Late:
+    """A message that was found but not decoded yet."""
+
+    __slots__ = ("_reader", "_schema", "_data", "_depth")
+
+    def __init__(self, reader: Reader, schema: Schema, data: memoryview, depth: int) -> None:
+        self._reader, self._schema, self._data, self._depth = reader, schema, data, depth
+
+    def message(self) -> Message:
+        """The message, decoded now."""
+        return self._reader._message(self._schema, self._data, self._depth)
+
+
+def opened(item: Message | Late) -> Message:
+    """The message, decoded if it was not."""
+    return item.message() if isinstance(item, Late) else item
+
+
 class Reader:
     """Decodes messages of one file; every message decoded counts against one budget."""
 
     def __init__(self, where: str, limits: ImportLimits = DEFAULT) -> None:
         self.where, self.limits = where, limits
         self._left = 32 * limits.nodes
+        # Names repeat: every node names its attributes anew.
+        self._texts: dict[bytes, str] = {}
 
     def refuse(self, reason: str) -> ImportRefused:
         return ImportRefused("malformed", self.where, reason)
@@ -73,21 +94,27 @@ class Reader:
         out: Message = {}
         at, end, fields = 0, len(data), schema.fields
         while at < end:
-            key, at = self.varint(data, at)
-            number, wire = key >> 3, key & 7
-            if number == 0:
-                raise self.refuse(f"field number 0 in {schema.name}")
-            spec = fields.get(number)
+            key = data[at]
+            at += 1
+            if key > 127:
+                key, at = self.varint(data, at - 1)
+            wire = key & 7
+            spec = fields.get(key >> 3)
             if spec is None:
+                if key < 8:
+                    raise self.refuse(f"field number 0 in {schema.name}")
                 at = self._skip(data, at, wire, end)
                 continue
             if wire == _LENGTH:
-                size, at = self.varint(data, at)
+                size = data[at] if at < end else 128
+                if size < 128:
+                    at += 1
+                else:
+                    size, at = self.varint(data, at)
                 if size > end - at:
                     raise self.refuse(f"{schema.name}.{spec.name} ends past its message")
-                piece = data[at : at + size]
+                self._length(schema, spec, data[at : at + size], out, depth)
                 at += size
-                self._length(schema, spec, piece, out, depth)
                 continue
             if wire != _WIRE_OF.get(spec.kind, -1):
                 raise self.refuse(f"{schema.name}.{spec.name} has wire type {wire}")
@@ -113,6 +140,9 @@ class Reader:
             table[name] = entry.get("value", default)
             self.limits.check("nodes", len(table), self.where, f"the number of entries of {schema.name}.{spec.name}")
             return
+        elif kind == "late":
+            assert spec.message is not None
+            value = Late(self, spec.message, piece, depth + 1)
         elif kind == "bytes":
             value = piece
         elif kind == "string":
@@ -130,12 +160,17 @@ class Reader:
     def text(self, piece: memoryview) -> str:
         """A name or other text: valid UTF-8 of bounded length, without NUL."""
         self.limits.check("name_bytes", len(piece), self.where, "a text's length")
+        raw = bytes(piece)
+        found = self._texts.get(raw)
+        if found is not None:
+            return found
         try:
-            text = bytes(piece).decode("utf-8")
+            text = raw.decode("utf-8")
         except UnicodeDecodeError:
             raise self.refuse("a name is not valid UTF-8") from None
         if "\0" in text:
             raise self.refuse("a name holds a NUL character")
+        self._texts[raw] = text
         return text
 
     def _scalar(self, kind: str, data: memoryview, at: int, end: int) -> tuple[Any, int]:

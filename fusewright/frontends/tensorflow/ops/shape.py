@@ -317,11 +317,16 @@ def _bound_of(e: Extent, size: Extent, low: Extent, high: Extent) -> Extent:
     return maximum(minimum(e, high), low)
 
 
+_ENTRIES = 64  # of a slice: its masks are 64 bits wide
+
+
 def _sparse(c: Ctx, begin: Item, strides: Item) -> tuple[int, dict[str, int]]:
     masks = {m: c.i(m, 0) for m in ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")}
     shape = c.tensor(begin).shape
     if len(shape) != 1 or not isinstance(shape[0], int):
         raise c.refuse("the slice must have a fixed number of entries", code="malformed")
+    if shape[0] > _ENTRIES:
+        raise c.refuse(f"the slice has {shape[0]} entries", code="malformed")
     return shape[0], masks
 
 
