@@ -13,7 +13,7 @@ import numpy as np
 
 from . import __version__, lazy
 from .backends.numba_cpu.bundle import compile_cpu, cpu_target
-from .core.dims import Extent
+from .core.dims import Extent, minimum
 from .core.errors import CompileRefused
 from .core.manifest import Port, Signature, Symbol
 from .core.report import Report
@@ -21,6 +21,7 @@ from .frontends.source import import_model
 from .ir.footprint import footprint
 from .ir.graph import Graph, Value
 from .ir.program import Program
+from .ir.scope import defined, definitions
 from .passes.batch import batch_symbol
 from .passes.pipeline import Pipeline
 from .passes.pipeline import default_pipeline as pipeline_for
@@ -148,9 +149,10 @@ def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None)
     dims = dims or {}
     if not isinstance(dims, Mapping):
         raise CompileRefused(f"dims is a dict like {{'N': 8}}, not {dims!r}")
-    unknown = [d for d in dims if d not in graph.symbols]
+    found = defined(graph)
+    unknown = [d for d in dims if d not in graph.symbols and d not in found]
     if unknown:
-        known = ", ".join(graph.symbols) or "none"
+        known = ", ".join((*graph.symbols, *found)) or "none"
         raise CompileRefused(f"dims names {', '.join(map(repr, unknown))}; the model's symbols are {known}")
     fixed: dict[str, int] = {}
     bounds: dict[str, tuple[int, int | None]] = {}
@@ -164,8 +166,14 @@ def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None)
             fixed[name] = size
             continue
         raise CompileRefused(f"dims[{name!r}] = {value!r} must be an int >= 0 or (low, high)")
-    out = specialise(graph, fixed)
-    out.bounds.update(bounds)
+    out = specialise(graph, {name: size for name, size in fixed.items() if name not in found})
+    out.bounds.update({name: b for name, b in bounds.items() if name not in found})
+    for node in definitions(out):
+        name = node.attrs["symbol"]
+        low, high = bounds.get(name, (fixed.get(name, 0), fixed.get(name)))
+        node.attrs["low"] = max(low, node.attrs["low"])
+        if high is not None:
+            node.attrs["high"] = high if node.attrs["high"] is None else minimum(high, node.attrs["high"])
     return out
 
 

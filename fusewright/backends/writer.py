@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import CompileRefused
-from ..core.manifest import Manifest, Signature, Symbol, Target, canonical
+from ..core.manifest import Manifest, RunSymbol, Signature, Symbol, Target, canonical
 from ..core.plan import Plan, memory_expression
+from ..core.planscope import check_scopes
 from ..core.report import report_fields
 from ..runtime.format import WEIGHTS, build, save_atomic
 
@@ -91,9 +92,11 @@ def write_bundle(
     described = []
     for t in targets:
         t.plan.verify()
+        check_scopes(t.plan)
         _check(t, signature, symbols, size)
         described.append(Target(t.name, t.features, memory_expression(t.plan)))
     manifest = Manifest(signature, symbols, batch, described, numerics, source_hash, passes, threads, tuned, producer)
+    manifest.run_symbols = tuple(_run_symbols(targets[0].plan)) if targets else ()
     manifest.verify()
     text = graph_text.encode() if isinstance(graph_text, str) else graph_text
     fields = report_fields(targets[0].plan, in_place, numerics) if targets else {"in_place": list(in_place)}
@@ -103,6 +106,12 @@ def write_bundle(
         members[f"native/{t.name}/plan.json"] = [t.plan.to_bytes()]
     members["report.json"] = [canonical({**fields, **(report or {})})]
     return build(manifest, members, hash_threads)
+
+
+def _run_symbols(plan: Plan) -> list[RunSymbol]:
+    """The symbols that a call finds out while it runs, as a reader of the signature wants them."""
+    texts = [(b, plan.exprs[b.most]) for b in plan.bound]
+    return [RunSymbol(b.name, b.low, int(text) if text.isdigit() else text) for b, text in texts]
 
 
 def _check(target: TargetImage, signature: Signature, symbols: Sequence[Symbol], weight_bytes: int) -> None:

@@ -17,7 +17,8 @@ from .errors import BundleRefused, FusewrightError
 FORMAT = "fusewright-bundle"
 VERSION = 1
 BLOCK = 1 << 20
-FEATURES_KNOWN: frozenset[str] = frozenset()  # names that "requires" may hold in this version
+RUN_TIME = "run-time-extents"
+FEATURES_KNOWN: frozenset[str] = frozenset({RUN_TIME})  # names that "requires" may hold in this version
 
 _KEYS = {
     "format", "version", "producer", "requires", "signature", "symbols", "batch", "targets", "numerics", "source_hash",
@@ -50,15 +51,22 @@ class Port:
 
 
 class Signature:
-    """What a bundle takes and gives: ``inputs`` and ``outputs`` are tuples of Port, in the order of positions."""
+    """What a bundle takes and gives: ``inputs`` and ``outputs`` are tuples of Port, in the order of positions.
 
-    __slots__ = ("inputs", "outputs")
+    ``bounds`` gives the greatest value of each symbol that a call finds out while it runs, as an extent.
+    """
 
-    def __init__(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+    __slots__ = ("inputs", "outputs", "bounds")
+
+    def __init__(
+        self, inputs: Sequence[Port], outputs: Sequence[Port], bounds: Mapping[str, int | str] | None = None
+    ) -> None:
+        self.inputs, self.outputs, self.bounds = tuple(inputs), tuple(outputs), dict(bounds or {})
 
     def __repr__(self) -> str:
-        return f"({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))})"
+        most = ", ".join(f"{name} <= {high}" for name, high in self.bounds.items())
+        where = f" where {most}" if most else ""
+        return f"({', '.join(map(str, self.inputs))}) -> ({', '.join(map(str, self.outputs))}){where}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Signature) and (self.inputs, self.outputs) == (other.inputs, other.outputs)
@@ -79,6 +87,18 @@ class Symbol:
         return f"Symbol({self.name!r}, {self.low}, {self.high})"
 
 
+class RunSymbol:
+    """A symbol that a call finds out while it runs: from ``low`` to ``high``, an extent over the other symbols."""
+
+    __slots__ = ("name", "low", "high")
+
+    def __init__(self, name: str, low: int, high: int | str) -> None:
+        self.name, self.low, self.high = name, low, high
+
+    def __repr__(self) -> str:
+        return f"RunSymbol({self.name!r}, {self.low}, {self.high!r})"
+
+
 class Target:
     """A native target in the bundle: ``features`` the CPU must have; ``memory`` its peak of live bytes, as text."""
 
@@ -93,7 +113,7 @@ class Manifest:
 
     __slots__ = (
         "producer", "signature", "symbols", "batch", "targets", "numerics", "source_hash", "passes", "threads",
-        "tuned", "members",
+        "tuned", "members", "run_symbols",
     )  # fmt: skip
 
     def __init__(
@@ -108,12 +128,14 @@ class Manifest:
         threads: int | None = None,
         tuned: bool = False,
         producer: str = "fusewright",
+        run_symbols: Sequence[RunSymbol] = (),
     ) -> None:
         """``batch`` is the symbol in which every output is row-independent (axis 0 everywhere), or None."""
         self.producer, self.signature, self.symbols = producer, signature, tuple(symbols)
         self.batch, self.targets, self.numerics = batch, tuple(targets), numerics
         self.source_hash, self.passes, self.threads, self.tuned = source_hash, tuple(passes), threads, tuned
         self.members: dict[str, dict[str, Any]] = {}
+        self.run_symbols = tuple(run_symbols)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -123,12 +145,14 @@ class Manifest:
             "inputs": [p.to_json() for p in self.signature.inputs],
             "outputs": [p.to_json() for p in self.signature.outputs],
         }
+        found = [{"name": s.name, "low": s.low, "high": s.high} for s in self.run_symbols]
         return canonical(
             {
+                **({"run_symbols": found} if found else {}),
                 "format": FORMAT,
                 "version": VERSION,
                 "producer": self.producer,
-                "requires": [],
+                "requires": [RUN_TIME] if found else [],
                 "signature": ports,
                 "symbols": symbols,
                 "batch": None if self.batch is None else {"symbol": self.batch, "row_independent": True},
@@ -155,7 +179,8 @@ class Manifest:
             raise BundleRefused(
                 f"the bundle has format version {version}, this Fusewright reads up to {VERSION}: upgrade it"
             )
-        unknown = [k for k in raw if k not in _KEYS and not k.startswith("x_")]
+        known = _KEYS | {"run_symbols"}
+        unknown = [k for k in raw if k not in known and not k.startswith("x_")]
         missing = sorted(_KEYS - raw.keys())
         if unknown or missing:
             raise BundleRefused(f"manifest.json: unknown keys {unknown}, missing keys {missing}")
@@ -173,14 +198,14 @@ class Manifest:
             raise BundleRefused(
                 f"the bundle requires {', '.join(map(str, needs))}, unknown to this Fusewright: upgrade it"
             )
-        sides = [[_port(p) for p in raw["signature"][side]] for side in ("inputs", "outputs")]
+        ins, outs = ([_port(p) for p in raw["signature"][side]] for side in ("inputs", "outputs"))
         symbols = [Symbol(_text(s["name"]), _size(s["low"]), _optional(s["high"])) for s in raw["symbols"]]
         targets = [
             Target(_text(t["name"]), [_text(f) for f in t["features"]], _text(t["memory"])) for t in raw["targets"]
         ]
         batch = raw["batch"]
         out = cls(
-            Signature(*sides),
+            Signature(ins, outs),
             symbols,
             _text(batch["symbol"]) if batch is not None and batch["row_independent"] is True else None,
             targets,
@@ -190,6 +215,7 @@ class Manifest:
             _optional(raw["threads"]),
             raw["tuned"] is True,
             _text(raw["producer"]),
+            [RunSymbol(_text(s["name"]), _size(s["low"]), _extent(s["high"])) for s in raw.get("run_symbols", ())],
         )
         out.members = {_text(k): _member(v) for k, v in raw["members"].items()}
         out.verify()
@@ -197,19 +223,25 @@ class Manifest:
 
     def verify(self) -> None:
         """Names unique, every symbol declared, bounds ordered. Raises BundleRefused."""
+        self.signature.bounds = {s.name: s.high for s in self.run_symbols}
         for what, names in (
             ("input", [p.name for p in self.signature.inputs]),
             ("output", [p.name for p in self.signature.outputs]),
-            ("symbol", [s.name for s in self.symbols]),
+            ("symbol", [s.name for s in self.symbols] + [s.name for s in self.run_symbols]),
             ("target", [t.name for t in self.targets]),
         ):
             if len(set(names)) != len(names):
                 raise BundleRefused(f"manifest: a name of {what}s occurs twice in {names}")
         declared = {s.name for s in self.symbols}
-        for port in self.signature.inputs + self.signature.outputs:
-            for d in port.shape:
-                if isinstance(d, str) and not declared.issuperset(dims.symbols(dims.parse(d))):
-                    raise BundleRefused(f"manifest: {port} has an undeclared symbol in {d!r}")
+        for r in self.run_symbols:
+            if isinstance(r.high, str) and not declared.issuperset(dims.symbols(dims.parse(r.high))):
+                raise BundleRefused(f"manifest: the bound of {r.name} has an undeclared symbol in {r.high!r}")
+        given = declared | {r.name for r in self.run_symbols}
+        for ports, known in ((self.signature.inputs, declared), (self.signature.outputs, given)):
+            for port in ports:
+                for d in port.shape:
+                    if isinstance(d, str) and not known.issuperset(dims.symbols(dims.parse(d))):
+                        raise BundleRefused(f"manifest: {port} has an undeclared symbol in {d!r}")
         for s in self.symbols:
             if s.high is not None and s.high < s.low:
                 raise BundleRefused(f"manifest: symbol {s.name} has no value from {s.low} to {s.high}")
@@ -250,6 +282,10 @@ def _size(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise TypeError(f"{value!r} is not a size")
     return value
+
+
+def _extent(value: Any) -> int | str:
+    return value if isinstance(value, str) else _size(value)
 
 
 def _optional(value: Any) -> int | None:

@@ -152,7 +152,36 @@ class While:
         self.cond_steps, self.cond, self.body, self.value = tuple(cond_steps), cond, tuple(body), value
 
 
-Step = Union[Call, Loop, If, While]
+class RunSymbol:
+    """A symbol that a Bind step sets: from ``low`` to ``high`` (expression over the symbols set before it). Sizes are
+    laid out for ``most``, an expression over the plan's own symbols."""
+
+    __slots__ = ("name", "low", "high", "most")
+
+    def __init__(self, name: str, low: int, high: int, most: int) -> None:
+        self.name, self.low, self.high, self.most = name, low, high, most
+
+
+class Bind:
+    """Set run-time symbol ``symbol`` to the i64 at ``source``; ``value`` as in Call.values. Ends the run with a refusal
+    when the number is out of the symbol's range."""
+
+    __slots__ = ("symbol", "source", "value", "origin")
+
+    def __init__(self, symbol: int, source: Arg, value: int = -1, origin: str = "") -> None:
+        self.symbol, self.source, self.value, self.origin = symbol, source, value, origin
+
+
+class Check:
+    """End the run with a refusal unless expressions ``left`` and ``right`` are equal."""
+
+    __slots__ = ("left", "right", "origin")
+
+    def __init__(self, left: int, right: int, origin: str = "") -> None:
+        self.left, self.right, self.origin = left, right, origin
+
+
+Step = Union[Call, Loop, If, While, Bind, Check]
 
 
 class Plan:
@@ -168,6 +197,7 @@ class Plan:
 
     __slots__ = (
         "symbols", "exprs", "kernels", "buffers", "constants", "n_inputs", "outputs", "steps", "entries", "_known",
+        "bound",
     )  # fmt: skip
 
     def __init__(self, symbols: Sequence[str] = (), n_inputs: int = 0) -> None:
@@ -180,6 +210,7 @@ class Plan:
         self.outputs: list[Arg] = []
         self.steps: list[Step] = []
         self.entries: dict[str, int] = {}
+        self.bound: list[RunSymbol] = []  # in the order in which they are set
         self._known: dict[str, int] = {}
 
     # -- building -------------------------------------------------------------------------------------------------
@@ -229,10 +260,11 @@ class Plan:
     # -- looking --------------------------------------------------------------------------------------------------
     def walk(self) -> Iterator[tuple[int, Step, tuple[Loop | While, ...]]]:
         """Every step with its flattened number and the loops around it, outermost first."""
-        yield from _walk(self.steps, 0, ())
+        yield from walk_steps(self.steps, 0, ())
 
     def evaluate(self, env: Mapping[str, int]) -> list[int]:
-        """The value of every expression under ``env``."""
+        """The value of every expression under ``env``; a run-time symbol left out counts as its greatest value."""
+        env = {**{b.name: dims.evaluate(dims.parse(self.exprs[b.most]), env) for b in self.bound}, **env}
         return [dims.evaluate(dims.parse(t), env) for t in self.exprs]
 
     # -- JSON -----------------------------------------------------------------------------------------------------
@@ -249,6 +281,7 @@ class Plan:
             "outputs": [{"storage": list(o)} for o in self.outputs],
             "steps": [_step_json(s) for s in self.steps],
             "entries": dict(sorted(self.entries.items())),
+            **({"bound": [{s: getattr(b, s) for s in RunSymbol.__slots__} for b in self.bound]} if self.bound else {}),
         }
 
     def to_bytes(self) -> bytes:
@@ -270,6 +303,7 @@ class Plan:
             plan.outputs = [tuple(o["storage"]) for o in raw["outputs"]]
             plan.steps = [_step_of(s) for s in raw["steps"]]
             plan.entries = raw["entries"]
+            plan.bound = [RunSymbol(**b) for b in raw.get("bound", ())]
             plan.verify()
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, BundleRefused) as e:
             raise VerifyError(f"plan is malformed: {type(e).__name__}: {e}") from None
@@ -288,6 +322,11 @@ class Plan:
                 check.expr(e)
         for name, offset in self.entries.items():
             check.true(type(offset) is int and offset >= 0, f"symbol {name!r} at {offset!r}")
+        for symbol in self.bound:
+            check.true(isinstance(symbol.name, str) and symbol.name not in self.symbols, f"symbol {symbol.name!r}")
+            check.true(type(symbol.low) is int and symbol.low >= 0, f"symbol {symbol.name} is at least {symbol.low!r}")
+            check.expr(symbol.high)
+            check.expr(symbol.most)
         check.steps(self.steps, 0)
         for i, b in enumerate(self.buffers):
             check.expr(b.bytes)
@@ -341,7 +380,7 @@ class _Checker:
             elif type(s) is Loop:
                 self.expr(s.count)
                 at = self.steps(s.body, at)
-                calls = {n: c for n, c, _ in _walk(s.body, first + 1, ())}
+                calls = {n: c for n, c, _ in walk_steps(s.body, first + 1, ())}
                 for b in s.bumps:
                     self.expr(b.delta)
                     call = calls.get(b.step)
@@ -353,6 +392,14 @@ class _Checker:
             elif type(s) is While:
                 self.arg(s.cond, address=True)
                 at = self.steps(s.body, self.steps(s.cond_steps, at))
+            elif type(s) is Bind:
+                self.arg(s.source, address=True)
+                in_range = type(s.symbol) is int and 0 <= s.symbol < len(self.plan.bound)
+                self.true(in_range and isinstance(s.origin, str), f"no run-time symbol {s.symbol!r}")
+            elif type(s) is Check:
+                self.expr(s.left)
+                self.expr(s.right)
+                self.true(isinstance(s.origin, str), f"origin {s.origin!r} is not text")
         return at
 
     def call(self, s: Call) -> None:
@@ -368,12 +415,15 @@ class _Checker:
         self.true(isinstance(s.origin, str), f"origin {s.origin!r} is not text")
 
 
-def _walk(steps: Sequence[Step], at: int, loops: tuple[Any, ...]) -> Iterator[tuple[int, Step, tuple[Any, ...]]]:
+def walk_steps(
+    steps: Sequence[Step], at: int, loops: tuple[Any, ...] = ()
+) -> Iterator[tuple[int, Step, tuple[Any, ...]]]:
+    """Every step from flattened number ``at`` on, with the loops around it, outermost first."""
     for s in steps:
         yield at, s, loops
         at += 1
         for inner, around in _regions(s, loops):
-            yield from _walk(inner, at, around)
+            yield from walk_steps(inner, at, around)
             at += count_steps(inner)
 
 
@@ -405,6 +455,10 @@ def _step_json(s: Step) -> dict[str, Any]:
     if isinstance(s, If):
         sides = {"then": [_step_json(x) for x in s.then], "else": [_step_json(x) for x in s.orelse]}
         return {"op": "if", "cond": list(s.cond), "value": s.value, **sides}
+    if isinstance(s, Bind):
+        return {"op": "bind", "symbol": s.symbol, "source": list(s.source), "value": s.value, "origin": s.origin}
+    if isinstance(s, Check):
+        return {"op": "check", "left": s.left, "right": s.right, "origin": s.origin}
     parts = {"cond_steps": [_step_json(x) for x in s.cond_steps], "body": [_step_json(x) for x in s.body]}
     return {"op": "while", "cond": list(s.cond), "value": s.value, **parts}
 
@@ -424,6 +478,10 @@ def _step_of(raw: dict[str, Any]) -> Step:
     if op == "while":
         parts = [_step_of(s) for s in raw["cond_steps"]], tuple(raw["cond"]), [_step_of(s) for s in raw["body"]]
         return While(*parts, raw.get("value", -1))
+    if op == "bind":
+        return Bind(raw["symbol"], tuple(raw["source"]), raw.get("value", -1), raw["origin"])
+    if op == "check":
+        return Check(raw["left"], raw["right"], raw["origin"])
     raise VerifyError(f"unknown step {op!r}")
 
 
@@ -449,6 +507,6 @@ def memory_expression(plan: Plan) -> str:
 
 
 __all__ = [
-    "Arg", "Buffer", "Bump", "Call", "Constant", "If", "Kernel", "Loop", "Plan", "Step", "VERSION",
-    "While", "count_steps", "memory_expression",
+    "Arg", "Bind", "Buffer", "Bump", "Call", "Check", "Constant", "If", "Kernel", "Loop", "Plan", "RunSymbol", "Step",
+    "VERSION", "While", "count_steps", "memory_expression", "walk_steps",
 ]  # fmt: skip

@@ -18,4 +18,7 @@ WORDS = 64
 MAX_THREADS = 256
 
 # Operations of the step table.
-HALT, CALL, LOOP, ENDLOOP, BRANCH, JUMP = 0, 1, 2, 3, 4, 5
+HALT, CALL, LOOP, ENDLOOP, BRANCH, JUMP, BIND, CHECK = 0, 1, 2, 3, 4, 5, 6, 7
+
+# What a BIND computes with the number it read: rows of operation, target and two sources.
+ADD, MUL, FLOORDIV, MOD, MIN, MAX = 0, 1, 2, 3, 4, 5

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core.bounds import upper
 from ..core.dims import Dim, Extent, compare_eq, lower_bound, maximum
 from .graph import Graph, Node, Value
+from .scope import symbol_bounds
 
 # Storage classes whose crossings are worked out together: their sets are Python integers of that many bits.
 BLOCK = 1024
@@ -24,11 +26,13 @@ def footprint(graph: Graph) -> tuple[Extent, ...]:
     The need of an op: its operands, its results, and every value that all orders keep alive across it (its producer
     an ancestor of the op, one of its users a descendant); less the largest operand that the op may overwrite and that
     no descendant reads. Views count once with their base; constants, inputs and outputs are the caller's or the
-    bundle's and count nothing. An op with regions needs what its most needy body does on top. Cost: nodes times the
+    bundle's and count nothing. Extents bound during the run
+    count as their greatest values. An op with regions needs what its most needy body does on top. Cost: nodes times the
     classes alive with them.
     """
     needs = _Needs(graph)
-    return _maximal(needs.rows(), needs.columns)
+    bounds = symbol_bounds(graph, missing="drop")
+    return tuple(upper(e, bounds) for e in _maximal(needs.rows(), needs.columns))
 
 
 class _Columns:

@@ -19,6 +19,7 @@ from .graph import Graph, Node, Value
 from .opdef import BoundContext, EvalContext, bind_attr
 from .ops.control import CONTROL, eval_control
 from .ops.elementwise import round_to
+from .scope import DEFINES, mentioned
 from .types import TensorType
 
 # Unit roundoff, least positive number, largest finite number, roundoff of sums (see BoundContext).
@@ -200,7 +201,8 @@ class BoundedInterpreter(Interpreter):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph, "f64")
-        self._errors: dict[int, np.ndarray] = {}
+        # Symbols that were bound to a number which rounding may have decided.
+        self.undecided: set[str] = set()
 
     def run_bounded(self, feeds: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """name -> (float64 value, absolute error bound)."""
@@ -232,6 +234,10 @@ class BoundedInterpreter(Interpreter):
         if node.op.name == "constant":
             return [(a, np.zeros(a.shape)) for a in self.evaluate(node, (), ctx)]
         arrays, errs = [p[0] for p in pairs], [p[1] for p in pairs]
+        if node.op.name == DEFINES and np.any(errs[0]):
+            self.undecided.add(node.attrs["symbol"])
+        if self.undecided and self._loose(node):
+            return [(a, np.full(a.shape, np.inf)) for a in self.evaluate(node, arrays, ctx)]
         attrs = {k: bind_attr(v, ctx.env) for k, v in node.attrs.items()}
         if node.op.name == "fused":
             return self._bounded(node.regions[0], arrays, errs, ctx)
@@ -252,6 +258,11 @@ class BoundedInterpreter(Interpreter):
         bound = node.op.bound(arrays, errs, out[0], BoundContext(attrs, ctx, *_unit(node.results[0].dtype)))
         err = np.broadcast_to(np.asarray(bound, np.float64), out[0].shape)
         return [(out[0], self._overflow(node.results[0].dtype, out[0], err))]
+
+    def _loose(self, node: Node) -> bool:
+        """Does an extent of the node hang on an undecided symbol?"""
+        found = mentioned(node) | {s for v in node.operands for s in v.type.symbols}
+        return not found.isdisjoint(self.undecided)
 
     def _bounded_scan(
         self, node: Node, pairs: Sequence[tuple[np.ndarray, np.ndarray]], attrs: Mapping[str, Any], ctx: EvalContext

@@ -5,7 +5,7 @@ Owns the record, the registry and attribute canonicalisation. Must not know any 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,13 +28,17 @@ REQUIRED: Any = object()
 class EvalContext:
     """How ``eval`` computes: ``env`` binds symbols; ``wide`` computes every float in float64."""
 
-    env: Mapping[str, int]
+    env: MutableMapping[str, int]
     wide: bool = False
     run_region: Callable[[Graph, Sequence[np.ndarray]], list[np.ndarray]] | None = None
 
     def np_dtype(self, dt: DType) -> np.dtype[Any]:
         """The NumPy type in which values of ``dt`` are computed."""
         return np.dtype(np.float64) if self.wide and dt.is_float else dt.compute
+
+    def bind(self, name: str, value: int) -> None:
+        """From here on the symbol ``name`` stands for ``value``."""
+        self.env[name] = value
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,24 @@ class While:
     body: list[Step]
 
 
-Step = Run | Copy | Loop | If | While
+@dataclass(slots=True)
+class Bind:
+    """The symbol that ``node`` defines becomes the number at ``source`` (content ``value``)."""
+
+    node: Node
+    source: Place
+    value: int
+
+
+@dataclass(slots=True)
+class Check:
+    """The run ends with a refusal unless each pair of extents is equal."""
+
+    node: Node
+    pairs: tuple[tuple[Extent, Extent], ...]
+
+
+Step = Run | Copy | Loop | If | While | Bind | Check
 
 
 @dataclass(slots=True)
@@ -193,6 +210,11 @@ def _print(program: Program, steps: Sequence[Step], depth: int, number: list[int
             lines.append(f"{head}if {step.condition}")
             _print(program, step.then, depth + 1, number, lines)
             _print(program, step.orelse, depth + 1, number, lines)
+        elif isinstance(step, Bind):
+            lines.append(f"{head}{step.node.attrs['symbol']} = {step.source}  # {step.node.origin}")
+        elif isinstance(step, Check):
+            pairs = ", ".join(f"{a} == {b}" for a, b in step.pairs)
+            lines.append(f"{head}check {pairs}  # {step.node.origin}")
         else:
             lines.append(f"{head}while {step.condition}")
             _print(program, step.head, depth + 1, number, lines)

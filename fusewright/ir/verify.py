@@ -11,6 +11,7 @@ from ..core.dims import symbol
 from ..core.errors import FusewrightError, TypeRefused, VerifyError
 from .graph import Const, Graph, Node, refines
 from .opdef import OPS, canonical_attr
+from .scope import check_scopes
 from .text import excerpt
 from .types import TensorType
 
@@ -39,6 +40,7 @@ def verify_graph(graph: Graph, level: int = 2) -> None:
                 pending.append((region, depth + 1))
             if level >= 2:
                 check_types(node)
+    check_scopes(graph)
 
 
 def _fail(graph: Graph, node: Node | None, message: str, operand: int | None = None, hint: str = "") -> NoReturn:

@@ -230,6 +230,11 @@ def _axes(node: Node) -> tuple[int, ...]:
     return (axes,) if isinstance(axes, int) else tuple(axes or ())
 
 
+def _dependent(self: _Rows, node: Node, given: list[State]) -> list[State]:
+    """An extent that depends on values may depend on every row."""
+    raise _Mixed
+
+
 _RULES: dict[str, Callable[[_Rows, Node, list[State]], list[State]]] = {
     "constant": lambda self, node, given: [FREE],
     "broadcast_to": _Rows.broadcast_to,
@@ -241,6 +246,7 @@ _RULES: dict[str, Callable[[_Rows, Node, list[State]], list[State]]] = {
     "matmul": _Rows.matmul,
     "gather": _Rows.gather,
     "scan": _Rows.scan,
+    "symbol_of": _dependent,
     **dict.fromkeys(("concat", "cumsum", "cumprod", "sort", "top_k", "softmax", "log_softmax", "reverse"), _Rows.along),
     **dict.fromkeys(("layer_norm", "rms_norm"), _Rows.norm),
     **dict.fromkeys(

@@ -6,6 +6,7 @@ Owns removal of nodes that nothing reads. Must not look at what ops mean beyond 
 from __future__ import annotations
 
 from ..ir.graph import Graph
+from ..ir.scope import DEFINES, is_live
 from .base import PassContext, graph_pass, subgraphs
 
 
@@ -15,7 +16,9 @@ def dce(graph: Graph, ctx: PassContext) -> None:
     # Outermost first: a region that goes away with its owner needs no cleaning.
     for g in reversed(subgraphs(graph)):
         for node in reversed(g.nodes):
-            keep = node.op.name in ("input", "return") or node.op.effects
+            # A definition is kept for its symbol.
+            effect = is_live(node, graph) if node.op.name == DEFINES else bool(node.op.effects)
+            keep = node.op.name in ("input", "return") or effect
             if not keep and not any(v.uses for v in node.results):
                 before = ctx.text(node)
                 g.erase(node)

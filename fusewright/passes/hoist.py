@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from ..core.dims import Extent, compare_le
 from ..ir.builder import Builder
 from ..ir.graph import Graph, Node, Origin, Value
+from ..ir.scope import defined, mentioned
 from .base import PassContext, erase_dead, graph_pass, subgraphs
 from .scanned import tidy_loop
 
@@ -37,12 +38,14 @@ def _leave(node: Node, which: int, ctx: PassContext) -> None:
     assert graph is not None
     first = _first_fixed(node)
     fixed: set[Value] = set(region.inputs[first:])
+    own = set(defined(region))
     leaving: list[Node] = []
     for inner in region.nodes:
         if inner.op.name == "constant":
             fixed.update(inner.results)
         elif inner.op.name not in ("input", "return") and not inner.op.effects and not inner.regions:
-            if all(v in fixed for v in inner.operands):
+            # An extent that the body binds means nothing outside it.
+            if all(v in fixed for v in inner.operands) and mentioned(inner).isdisjoint(own):
                 fixed.update(inner.results)
                 leaving.append(inner)
     stays = {v for n in leaving for v in n.results}
@@ -118,11 +121,12 @@ def _hoist(node: Node, ctx: PassContext) -> None:
     free = set(body.inputs[first:])  # the same on every trip
     ready = set(body.inputs[n:first])  # known for all trips before the first
     parents: list[Node] = []
+    own = set(defined(body))
     for inner in body.nodes:
         if inner.op.name == "constant":
             free.update(inner.results)
         elif inner.op.name not in ("input", "return") and inner.operands:
-            if all(v in free or v in ready for v in inner.operands):
+            if all(v in free or v in ready for v in inner.operands) and mentioned(inner).isdisjoint(own):
                 if inner.op.name in _LIFTS or inner.op.kind == "elementwise":
                     if not inner.regions and len(inner.results) == 1 and any(v in ready for v in inner.operands):
                         ready.add(inner.results[0])

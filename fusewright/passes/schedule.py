@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..core.dims import Extent, compare_eq
-from ..core.errors import CompileRefused
+from ..core.bounds import upper
+from ..core.dims import Extent, compare_eq, product
+from ..core.errors import CompileRefused, TypeRefused
 from ..ir.graph import Graph, Node, Value
-from ..ir.program import Buffer, Copy, If, Loop, Place, Placement, Program, Run, Step, Trip, While
+from ..ir.program import Bind, Buffer, Check, Copy, If, Loop, Place, Placement, Program, Run, Step, Trip, While
+from ..ir.scope import DEFINES, symbol_bounds
 from ..ir.target import Target
 from ..ir.types import TensorType
 
@@ -49,6 +51,10 @@ class _Scheduler:
         self.loops = 0
         self.constants: dict[str, int] = {}
         self.n_contents = 0
+        try:
+            self.bounds = symbol_bounds(graph)
+        except TypeRefused as e:
+            raise CompileRefused(str(e)) from None
 
     def run(self) -> Program:
         program, graph = self.program, self.program.graph
@@ -112,6 +118,11 @@ class _Scheduler:
     # -- one node -------------------------------------------------------------------------------------------------
     def _node(self, frame: _Frame, node: Node, at: int, out: list[Step]) -> None:
         views = node.op.views
+        if node.op.name == DEFINES:
+            place, value = self._still(frame, node.operands[0], out)
+            self._touch(place, self._emit(out, Bind(node, place, value)))
+        elif node.op.name == "view_as" and (pairs := _unequal(node)):
+            self._emit(out, Check(node, pairs))
         if views and all(i in views for i in range(len(node.results))):
             for i, v in enumerate(node.results):
                 self._put(v, self._spot(node.operands[views[i]]))
@@ -308,6 +319,11 @@ class _Scheduler:
         return self.number - 1
 
     def _buffer(self, frame: _Frame, size: Extent, value: str) -> int:
+        # Extents that are bound during the run: storage is laid out for the greatest.
+        try:
+            size = upper(size, self.bounds) if self.bounds else size
+        except TypeRefused as e:
+            raise CompileRefused(f"{value}: {e}") from None
         self.program.buffers.append(Buffer(size, -1, -1, value))
         self.loop_of.append(frame.loops)
         index = len(self.program.buffers) - 1
@@ -343,3 +359,10 @@ def _moving(spot: Spot, loop: Loop, v: Value, reverse: bool) -> Spot:
     """The slice of a scanned place that belongs to the current trip."""
     place, content = spot
     return Place(place.kind, place.index, place.offset, Trip(loop.id, v.type.nbytes, reverse)), content
+
+
+def _unequal(node: Node) -> tuple[tuple[Extent, Extent], ...]:
+    """The extents of a ``view_as`` that are not known to be equal."""
+    have, want = node.operands[0].shape, node.results[0].shape
+    pairs = zip(have, want, strict=True) if node.attrs["axes"] else [(product(have), product(want))]
+    return tuple((a, b) for a, b in pairs if compare_eq(a, b) is not True)

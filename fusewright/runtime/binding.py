@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..core import dims
+from ..core.bounds import out_of_range
 from ..core.errors import InputRefused, VerifyError
-from ..core.plan import Arg, Call, If, Loop, Plan, Step
+from ..core.plan import Arg, Bind, Call, Check, If, Loop, Plan, Step
 from ..core.planner import Lifetimes, lower_bound, plan_offsets
-from ..core.poolwords import BRANCH, CALL, ENDLOOP, HALT, JUMP, LOOP
+from ..core.poolwords import BIND, BRANCH, CALL, CHECK, ENDLOOP, HALT, JUMP, LOOP
+from .dynamic import Registers, tables
 from .memory import Arena
 
 _TAIL = 1 << 40  # positions from here on count from the end of the program words
@@ -29,11 +31,14 @@ Atoms = dict[str, Callable[[Mapping[str, int]], int]]
 class Expressions:
     """All expressions of a plan at once: a matrix of coefficients times the values of the monomials."""
 
-    __slots__ = ("texts", "constants", "_matrix", "_float", "_monomials", "_monotone")
+    __slots__ = ("texts", "constants", "_matrix", "_float", "_monomials", "_monotone", "_most")
 
-    def __init__(self, texts: Sequence[str], symbols: Sequence[str]) -> None:
-        """Raises VerifyError when a text is not an expression over ``symbols``."""
+    def __init__(self, texts: Sequence[str], symbols: Sequence[str], most: Mapping[str, str] | None = None) -> None:
+        """``most`` gives run-time symbols their greatest values. Raises VerifyError when a text is not an expression
+        over ``symbols`` and those."""
         self.texts = texts
+        self._most = [(name, evaluator(dims.parse(text))) for name, text in (most or {}).items()]
+        symbols = [*symbols, *(most or {})]
         known = set(symbols)
         columns: dict[tuple[str, ...], int] = {(): 0}
         closures: list[list[Callable[[Mapping[str, int]], int]]] = [[]]
@@ -62,7 +67,10 @@ class Expressions:
         self._float = np.abs(self._matrix).astype(np.float64)
 
     def evaluate(self, env: Mapping[str, int]) -> Words:
-        """The value of each expression. Raises InputRefused when one leaves 62 bits."""
+        """The value of each expression, run-time symbols at their greatest. Raises InputRefused when one leaves 62
+        bits."""
+        if self._most:
+            env = {**env, **{name: value(env) for name, value in self._most}}
         values: list[int] = []
         for monomial in self._monomials:
             product = 1
@@ -178,12 +186,17 @@ class _Assembler:
         self.shifts: dict[tuple[int, int], list[tuple[int, int]]] = {}
         self.args: dict[tuple[int, int], Arg] = {}
         self.number = 0
+        self.registers = Registers(plan, self.grow, self.set) if plan.bound else None
+        self.bases: dict[int, tuple[str, int]] = {}  # word -> the storage that its address lies in
+        self.binds: dict[int, Bind | Check] = {}  # instruction -> its step
 
     def set(self, at: int, word: int) -> None:
         (self.tail if at >= _TAIL else self.program)[at % _TAIL] = word
 
     def fill(self, at: int, e: int, sign: int = 1) -> None:
         constant = self.known[e]
+        if self.registers is not None:
+            self.registers.add(at, sign * self.registers.exprs[e])
         if constant is None:
             self.exprs.append((at, e, sign))
         else:
@@ -201,6 +214,7 @@ class _Assembler:
                 self.buffers.append((at, arg[1]))
             else:
                 self.ports.append((at, kind, arg[1]))
+            self.bases[at] = (kind, arg[1])
             self.fill(at, arg[2])
 
     def grow(self, words: int) -> int:
@@ -228,6 +242,13 @@ class _Assembler:
                 self.program[at + 2] = len(self.program)
                 self.steps(s.orelse)
                 self.program[jump + 1] = len(self.program)
+            elif isinstance(s, Bind):
+                self.bind(s)
+            elif isinstance(s, Check):
+                at = self.emit(CHECK, 0, 0)
+                self.binds[at] = s
+                self.fill(at + 1, s.left)
+                self.fill(at + 2, s.right)
             else:
                 start = len(self.program)
                 self.steps(s.cond_steps)
@@ -248,6 +269,40 @@ class _Assembler:
         self.selves.append((at + 2, block))
         self.fill(at + 3, s.extent)
 
+    def bind(self, s: Bind) -> None:
+        assert self.registers is not None
+        symbol = self.plan.bound[s.symbol]
+        at = self.emit(BIND, 0, 0, symbol.low, 0, 0, 0, 0, 0)
+        self.binds[at] = s
+        self.put(at + 1, s.source)
+        self.selves.append((at + 2, self.registers.symbols[symbol.name]))
+        self.fill(at + 4, symbol.high)
+
+    def close(self) -> None:
+        """The tables of every BIND, when all words are laid out."""
+        if self.registers is None:
+            return
+        words = self.registers.patches()
+        for at, step in self.binds.items():
+            if not isinstance(step, Bind):
+                continue
+            rows, patches = tables(self.registers, self.plan.bound[step.symbol].name, words)
+            table = self.grow(max(1, 4 * len(rows)))
+            for i, r in enumerate(rows):
+                self.set(table + 4 * i, r.code)
+                self.selves += [(table + 4 * i + 1, r.target), (table + 4 * i + 2, r.a), (table + 4 * i + 3, r.b)]
+            changes = self.grow(max(1, 3 * len(patches)))
+            for i, (word, register) in enumerate(patches):
+                row = changes + 3 * i
+                self.selves += [(row, word), (row + 2, register)]
+                base = self.bases.get(word)
+                if base is not None and base[0] == "b":
+                    self.buffers.append((row + 1, base[1]))
+                elif base is not None:
+                    self.ports.append((row + 1, *base))
+            self.program[at + 5], self.program[at + 7] = len(rows), len(patches)
+            self.selves += [(at + 6, table), (at + 8, changes)]
+
     def loop(self, s: Loop) -> None:
         at = self.emit(LOOP, 0, 0, 0, len(s.bumps), 0)
         self.fill(at + 1, s.count)
@@ -264,6 +319,10 @@ class _Assembler:
             self.selves.append((row, self.words[key]))
             self.put(row + 1, self.args[key])
             self.ends += [(row + 1, count, delta) for count, delta in shifts]
+            if self.registers is not None:
+                exprs = self.registers.exprs
+                for count, delta in shifts:
+                    self.registers.add(row + 1, (exprs[count] - 1) * exprs[delta])
             self.fill(row + 2, b.delta, -1 if b.reverse else 1)
             # A loop around this one moves where this one starts from: the first value in this table.
             self.words[key] = row + 1
@@ -274,13 +333,14 @@ class Template:
 
     __slots__ = (
         "plan", "exprs", "lives", "monotone", "_words", "_expr_at", "_expr", "_sign", "_ends", "buf_at", "_buf",
-        "self_at", "port_at", "_sizes", "_scratch", "plans", "_extents", "_grains",
+        "self_at", "port_at", "_sizes", "_scratch", "plans", "_extents", "_grains", "symbol_at", "refusals",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, code: int, constants: Sequence[int]) -> None:
         """``code`` is the address of code.bin in memory, ``constants`` those of the plan's constants."""
         self.plan = plan
-        self.exprs = Expressions(plan.exprs, plan.symbols)
+        most = {b.name: plan.exprs[b.most] for b in plan.bound}
+        self.exprs = Expressions(plan.exprs, plan.symbols, most)
         calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
         self._extents = np.array([c.extent for c in calls], np.intp)
         self._grains = np.array([c.grain for c in calls], np.int64)
@@ -292,11 +352,19 @@ class Template:
         asm = _Assembler(plan, code, constants, self.exprs.constants)
         asm.steps(plan.steps)
         asm.emit(HALT)
+        asm.close()
+        self.symbol_at: dict[str, int] = {}
+        self.refusals = asm.binds
         n = asm.program[0] = len(asm.program)
 
         def place(at: int) -> int:
             return at - _TAIL + n if at >= _TAIL else at
 
+        if asm.registers is not None:
+            extra = asm.registers.static
+            asm.exprs += [(at, len(plan.exprs) + i, 1) for i, (at, _) in enumerate(extra)]
+            self.exprs = Expressions([*plan.exprs, *(text for _, text in extra)], plan.symbols, most)
+            self.symbol_at = {name: place(at) for name, at in asm.registers.symbols.items()}
         words = np.array(asm.program + asm.tail, np.int64)
         self._expr_at = np.array([place(a) for a, _, _ in asm.exprs], np.intp)
         self._expr = np.array([e for _, e, _ in asm.exprs], np.intp)
@@ -351,6 +419,18 @@ class Template:
             offsets, total = plan_offsets(sizes, self.lives)
         self.plans = [(dict(env), offsets, total), *self.plans[:7]]
         return offsets, total
+
+    def refusal(self, code: int, words: Mapping[int, int] | memoryview) -> InputRefused | None:
+        """Why a run ended with ``code``, from the words of its table; None when it is no refusal."""
+        step = self.refusals.get(-code)
+        if step is None:
+            return None
+        place = f" ({step.origin})" if step.origin else ""
+        if isinstance(step, Check):
+            return InputRefused(f"two extents that must be equal are {words[1 - code]} and {words[2 - code]}{place}")
+        symbol = self.plan.bound[step.symbol]
+        value = words[self.symbol_at[symbol.name]]
+        return InputRefused(out_of_range(symbol.name, value, words[3 - code], words[4 - code]) + place)
 
     def parallel(self, values: Words) -> bool:
         """Is there a step that more than one thread can share?"""

@@ -19,15 +19,17 @@ from ..core.dtypes import BF16, DTYPES
 from ..core.errors import BundleRefused, FusewrightError, InputRefused, VerifyError
 from ..core.manifest import Manifest, Signature, parse_canonical
 from ..core.plan import Plan
+from ..core.planscope import check_scopes
 from ..core.poolwords import MAX_THREADS
 from ..core.report import Report, read_fields
 from . import cpu
-from .binding import Binding, Context, Template, evaluator
+from .binding import Binding, Context, Template
 from .call import READY, Array, Matcher, Spec, convert, decoded, ordered, outward, usable_output
 from .format import Buffer, Container, save_atomic
 from .image import NativeImage
 from .memory import Arena, available_bytes
 from .pool import pool
+from .trimmed import Trimmed
 
 _KEPT = 64  # bindings in the young generation; the old one holds as many
 _GROWTH_CHECKED = 16 << 20  # arena growth from here on is checked against free memory
@@ -113,7 +115,8 @@ class Bundle:
         self._inputs = [Spec(p) for p in manifest.signature.inputs]
         self._outputs = [Spec(p) for p in manifest.signature.outputs]
         self._matcher = Matcher(self._inputs, manifest.symbols)
-        self._shapes_of = [[evaluator(e) for e in s.exprs] for s in self._outputs]
+        self._trimmed = Trimmed(self._outputs, manifest.run_symbols)
+        self._shapes_of = self._trimmed.most
         self._copied = [i for i, o in enumerate(plan.outputs) if o[:2] != ("o", i)]
         self._stored = [s.stored for s in self._inputs]
         self._lock = threading.RLock()
@@ -171,9 +174,10 @@ class Bundle:
             address = _address_of(_ONE_BYTE.from_buffer(y))
             for at, offset in where:
                 words[at] = address + offset
-        if self._entry(*c.args):
-            raise self._damaged()
+        code = self._entry(*c.args)
         self._arenas.append(arena)
+        if code:
+            raise self._refused(code, c)
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -183,11 +187,12 @@ class Bundle:
         values = ordered(self._inputs, (), inputs)
         return dict(zip([s.name for s in self._outputs], self._call(values, None)))
 
-    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], dict[str, int] | None]:
         """A function without arguments that reads ``inputs`` and fills ``outputs``: no checks, no allocation.
 
         The arrays must be C-contiguous, aligned, native and of the stored type (bf16: uint16 or ml_dtypes.bfloat16).
-        It owns its arena: one thread at a time.
+        It owns its arena: one thread at a time. An output whose extents are found out during the run needs an array of
+        their greatest values; the result is its leading block. Then the function gives {symbol: value}, else None.
         """
         for what, given, specs in (("input", inputs, self._inputs), ("output", outputs, self._outputs)):
             if set(given) != {s.name for s in specs}:
@@ -204,15 +209,23 @@ class Bundle:
         _refuse_overlap(results, arrays)
         arena = Arena(p.total)
         context = self._context(arena, p)
+        theirs, results = results, self._trimmed.stand_ins(results)
         self._patch(context, arrays, results)
-        entry, args, copied = self._entry, context.args, self._copied
+        entry, args, copied, dynamic = self._entry, context.args, self._copied, bool(self._plan.bound)
 
-        def bound() -> None:
+        def bound() -> dict[str, int] | None:
             if self._bad is not None:
                 raise self._bad
-            entry(*args)
+            code = entry(*args)
+            if code:
+                raise self._refused(code, context)
             if copied:
                 self._copy_out(arena, p, arrays, results)
+            if not dynamic:
+                return None
+            found = self._found(context)
+            self._trimmed.store(theirs, results, {**p.env, **found})
+            return found
 
         return bound
 
@@ -235,6 +248,7 @@ class Bundle:
         for i, (s, shape, to) in enumerate(zip(self._outputs, p.out_shapes, types)):
             given = None if outs is None else usable_output(s, outs[i], shape, to)
             direct = given is not None and s.dtype is not BF16 and given.dtype == s.stored
+            direct = direct and i not in self._trimmed.ports
             if given is not None and direct and given.flags.num & READY == READY and not _overlaps(given, arrays):
                 stored.append(given if type(given) is np.ndarray else np.asarray(given))
             else:
@@ -242,9 +256,13 @@ class Bundle:
         if outs is not None:
             _refuse_overlap(outs, ())
         try:
-            self._execute(p, arrays, stored)
+            found = self._execute(p, arrays, stored)
         except _NeedsLess as e:
-            self._execute(self._prepare(shapes, e.limit), arrays, stored, checked=True)
+            found = self._execute(self._prepare(shapes, e.limit), arrays, stored, checked=True)
+        if self._plan.bound:
+            env = {**p.env, **found}
+            stored = self._trimmed.cut(stored, env)
+            outs = None if outs is None else self._trimmed.blocks(outs, env)
         results = [decoded(y, to) if s.dtype is BF16 else y for s, y, to in zip(self._outputs, stored, types)]
         if outs is None:
             return results
@@ -264,14 +282,14 @@ class Bundle:
         return None
 
     # -- execution ------------------------------------------------------------------------------------------------
-    def _execute(self, p: Prepared, arrays: list[Array], results: list[Array], checked: bool = False) -> None:
-        if not any(r.size for r in results):
-            return
+    def _execute(self, p: Prepared, arrays: list[Array], results: list[Array], checked: bool = False) -> dict[str, int]:
+        """Run, in slices if need be; gives the values of the symbols that were found out."""
+        if not self._plan.bound and not any(r.size for r in results):
+            return {}
         arena = self._arenas.pop() if self._arenas else Arena()
         try:
             if not p.rows:
-                self._once(arena, p, arrays, results, checked)
-                return
+                return self._once(arena, p, arrays, results, checked)
             count = arrays[0].shape[0]
             for start in range(0, count, p.rows):
                 part = slice(start, min(start + p.rows, count))
@@ -280,23 +298,33 @@ class Bundle:
                 if part.stop - start != p.rows:
                     q = self._part(p, part.stop - start)
                 self._once(arena, q, ins, outs, checked)
+            return {}
         finally:
             self._arenas.append(arena)
 
-    def _once(self, arena: Arena, p: Prepared, arrays: list[Array], results: list[Array], checked: bool) -> None:
+    def _once(
+        self, arena: Arena, p: Prepared, arrays: list[Array], results: list[Array], checked: bool
+    ) -> dict[str, int]:
         if p.total > arena.size and p.total > _GROWTH_CHECKED and self.max_bytes is None and not checked:
             limit = (available_bytes() + arena.size) // 2
             if p.total > limit:
                 raise _NeedsLess(limit)
         context = arena.contexts.get(p) or self._context(arena, p)
         self._patch(context, arrays, results)
-        if self._entry(*context.args):
-            raise self._damaged()
+        code = self._entry(*context.args)
+        if code:
+            raise self._refused(code, context)
         if self._copied:
             self._copy_out(arena, p, arrays, results)
+        return self._found(context) if self._plan.bound else {}
 
-    def _damaged(self) -> BundleRefused:
-        return self._container.refused("the native code met an unknown instruction in its step table")
+    def _found(self, context: _Ready) -> dict[str, int]:
+        """The run-time symbols after a run."""
+        return {name: context.words[at] for name, at in self._template.symbol_at.items()}
+
+    def _refused(self, code: int, context: _Ready) -> FusewrightError:
+        damaged = "the native code met an unknown instruction in its step table"
+        return self._template.refusal(code, context.words) or self._container.refused(damaged)
 
     def _context(self, arena: Arena, p: Prepared) -> _Ready:
         """The step table of ``p`` in ``arena``, which grows as needed."""
@@ -334,7 +362,8 @@ class Bundle:
             else:
                 origin = arrays[index] if kind == "i" else results[index]
                 source = origin.reshape(-1).view(np.uint8)[int(p.binding.values[offset]) :]
-            out[...] = source[: out.nbytes]
+            source = source[: out.nbytes]  # an output laid out for its greatest extents may be the longer one
+            out[: len(source)] = source
 
     # -- preparing ------------------------------------------------------------------------------------------------
     def _limit(self) -> int:
@@ -374,7 +403,7 @@ class Bundle:
             if any(d < 0 for d in shape):
                 raise InputRefused(f"output {spec.name!r} would have the shape {shape}: the inputs are too small")
         empty = any(0 in shape for shape in out_shapes)
-        return Prepared(env, binding, out_shapes, 0, not empty)
+        return Prepared(env, binding, out_shapes, 0, not empty and not self._trimmed.ports)
 
     def _part(self, p: Prepared, rows: int) -> Prepared:
         """The rest of a sliced batch."""
@@ -495,6 +524,9 @@ def _check_plan(plan: Plan, manifest: Manifest, code: int, weights: int) -> None
     signature = manifest.signature
     if plan.n_inputs != len(signature.inputs) or len(plan.outputs) != len(signature.outputs):
         raise VerifyError("the plan's inputs and outputs are not those of the manifest")
+    check_scopes(plan)
+    if [(b.name, plan.exprs[b.most]) for b in plan.bound] != [(s.name, str(s.high)) for s in manifest.run_symbols]:
+        raise VerifyError("the plan's run-time symbols are not those of the manifest")
     if not {s.name for s in manifest.symbols}.issuperset(plan.symbols):
         raise VerifyError("the plan uses symbols that the manifest does not declare")
     if any(offset >= code for offset in plan.entries.values()) or "run" not in plan.entries:

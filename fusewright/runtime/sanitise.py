@@ -84,7 +84,7 @@ class _Run:
         return body.view(dtype).reshape(shape)
 
     def outputs(self) -> list[Array]:
-        self.bundle._once(self.arena, self.p, self.inputs, self.results, True)
+        found = self.bundle._once(self.arena, self.p, self.inputs, self.results, True)
         for mine, before, spec in zip(self.inputs, self.expected, self.bundle._inputs):
             if mine.tobytes() != before:
                 raise VerifyError(f"a step wrote to input {spec.name!r}")
@@ -93,7 +93,7 @@ class _Run:
             if (block[:start] != self.guard).any() or (block[start + body.size :] != self.guard).any():
                 raise VerifyError(f"a step wrote outside {what}")
         self.check_arena()
-        return self.results
+        return self.bundle._trimmed.cut(self.results, {**self.p.env, **found})
 
     def check_arena(self) -> None:
         """What lies between the buffers (and past the arena) is still poison."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ...core.plan import Plan
 from ...core.plancheck import check_disjoint, check_plan
 from ...core.planner import Lifetimes, plan_offsets
+from ...core.planscope import check_scopes
 from ...core.report import Report
 from ...ir.program import Program
 from ...runtime import cpu
@@ -42,6 +43,7 @@ def compile_cpu(
         plan = lowered[name].plan
         plan.entries = dict(images[name].symbols)
         plan.verify()
+        check_scopes(plan)
         check_memory(plan, program)
         out.append(TargetImage(name, images[name].code, plan, tuple(sorted(cpu.REQUIRED[name]))))
     return out, store
@@ -59,10 +61,22 @@ def check_memory(plan: Plan, program: Program) -> None:
             continue  # the model's windows do not fit so small an input
         offsets, arena = plan_offsets(sizes, lives)
         check_disjoint(sizes, lives.first, lives.last, offsets)
-        check_plan(plan, env, offsets, arena)
+        for found in _found(plan, env):
+            check_plan(plan, {**env, **found}, offsets, arena)
         checked += 1
         if checked == 3 or not plan.symbols:
             return
+
+
+def _found(plan: Plan, env: Mapping[str, int]) -> list[dict[str, int]]:
+    """Values that the symbols bound during a run may take: all their greatest, all their least, all between."""
+    if not plan.bound:
+        return [{}]
+    values = plan.evaluate(env)
+    out = []
+    for share in (2, 1, 0):
+        out.append({b.name: b.low + max(values[b.most] - b.low, 0) * share // 2 for b in plan.bound})
+    return out
 
 
 def _clamp(value: int, low: int, high: int | None) -> int:

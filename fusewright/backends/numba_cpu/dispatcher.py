@@ -18,6 +18,8 @@ from .registry import helper
 MAGIC, LAYOUT, SPINS, BUSY, STATE, SLEEPERS = w.MAGIC, w.LAYOUT, w.SPINS, w.BUSY, w.STATE, w.SLEEPERS
 FN, ARGS, EXTENT, CHUNK, SCRATCH, STRIDE, NEXT = w.FN, w.ARGS, w.EXTENT, w.CHUNK, w.SCRATCH, w.STRIDE, w.NEXT
 CALL, LOOP, ENDLOOP, BRANCH, JUMP, HALT = w.CALL, w.LOOP, w.ENDLOOP, w.BRANCH, w.JUMP, w.HALT
+BIND, CHECK = w.BIND, w.CHECK
+ADD, MUL, FLOORDIV, MOD, MIN = w.ADD, w.MUL, w.FLOORDIV, w.MOD, w.MIN
 FUTEX, YIELD = low.SYS_FUTEX, low.SYS_SCHED_YIELD
 FUTEX_WAIT, FUTEX_WAKE = low.FUTEX_WAIT_PRIVATE, low.FUTEX_WAKE_PRIVATE
 
@@ -81,8 +83,39 @@ def _bump(table, count, first):
         target[0] = row[1] if first else target[0] + row[2]
 
 
+@helper
+def _evaluate(table, count):
+    """Rows of operation, target and two sources (addresses); a quotient by 0 is 0, nothing depends on it."""
+    for i in range(count):
+        row = words(table + 32 * i)
+        a, b = words(row[2])[0], words(row[3])[0]
+        op = row[0]
+        if op == ADD:
+            c = a + b
+        elif op == MUL:
+            c = a * b
+        elif op == FLOORDIV:
+            c = a // b if b != 0 else 0
+        elif op == MOD:
+            c = a % b if b != 0 else 0
+        elif op == MIN:
+            c = a if a < b else b
+        else:
+            c = a if a > b else b
+        words(row[1])[0] = c
+
+
+@helper
+def _patch(table, count):
+    """Rows of target, base and the address of what is added to it."""
+    for i in range(count):
+        row = words(table + 24 * i)
+        words(row[0])[0] = row[1] + words(row[2])[0]
+
+
 def run(program, pool, threads, scratch, stride):
-    """Walk the step table at ``program``; 0 when it halts, else the pc of an unknown instruction.
+    """Walk the step table at ``program``; 0 when it halts, the pc of an unknown instruction, or less than 0: the pc of
+    a BIND or CHECK that refused, negated.
 
     ``scratch`` is a block of ``threads`` areas, ``stride`` bytes apart. A LOOP's ``end_pc`` is where to go when it is
     done (the word after its ENDLOOP; the ENDLOOP itself is understood too).
@@ -133,6 +166,20 @@ def run(program, pool, threads, scratch, stride):
             pc = p[pc + 1]
         elif op == HALT:
             break
+        elif op == BIND:
+            number = words(p[pc + 1])[0]
+            words(p[pc + 2])[0] = number
+            if number < p[pc + 3] or number > p[pc + 4]:
+                result = -pc
+                break
+            _evaluate(p[pc + 6], p[pc + 5])
+            _patch(p[pc + 8], p[pc + 7])
+            pc += 9
+        elif op == CHECK:
+            if p[pc + 1] != p[pc + 2]:
+                result = -pc
+                break
+            pc += 3
         else:
             result = pc
             break

@@ -10,12 +10,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...core.errors import CompileRefused
+from ...core.bounds import upper
+from ...core.dims import Extent
+from ...core.errors import CompileRefused, TypeRefused
 from ...core.layout import Layout
 from ...core.plan import Arg as PlanArg
-from ...core.plan import Bump, Call, If, Loop, Plan, Step, While
+from ...core.plan import Bind, Bump, Call, Check, If, Loop, Plan, RunSymbol, Step, While
 from ...ir import program as p
 from ...ir.graph import Const, Node, Value
+from ...ir.scope import definitions, symbol_bounds
 from ..writer import Weights
 from .select import Chosen, choose, copy_kernel
 from .toolchain import KernelSource
@@ -74,6 +77,11 @@ class _Lowering:
         self.spans: list[tuple[int, int]] = []  # program step -> plan steps
         self.loops: list[_Open] = []
         self.temp_content = max(program.contents.values(), default=0) + 1
+        self.bounds = symbol_bounds(program.graph)
+        for node in definitions(program.graph):
+            name, low = node.attrs["symbol"], node.attrs["low"]
+            high, most = self.plan.expr(node.attrs["high"]), self.plan.expr(self.bounds[name][1])
+            self.plan.bound.append(RunSymbol(name, low, high, most))
 
     def run(self) -> Lowered:
         # Buffers get their lifetimes when all calls are numbered; indices are fixed now.
@@ -97,6 +105,14 @@ class _Lowering:
                 out += self._run(step)
             elif isinstance(step, p.Copy):
                 out.append(self._copy(step))
+            elif isinstance(step, p.Bind):
+                symbol = [b.name for b in self.plan.bound].index(step.node.attrs["symbol"])
+                out.append(Bind(symbol, self._address(step.source), step.value, str(step.node.origin)))
+                self.number += 1
+            elif isinstance(step, p.Check):
+                for a, b in step.pairs:
+                    out.append(Check(self.plan.expr(a), self.plan.expr(b), str(step.node.origin)))
+                    self.number += 1
             else:
                 self.number += 1
                 out.append(self._control(step))
@@ -216,10 +232,16 @@ class _Lowering:
         digest = hashlib.sha256(repr((chosen.text, chosen.fastmath)).encode()).hexdigest()[:16]
         symbol = f"{chosen.name}_{digest}"
         self.sources.setdefault(symbol, KernelSource(symbol, chosen.text, chosen.fastmath))
+        flops, moved, scratch = (self._most(e) for e in (chosen.flops, chosen.bytes, chosen.scratch))
         kind = "copy" if node is None else str(node.attrs["kind"] if node.op.name == "fused" else node.op.kind)
-        key = (symbol, kind, str(chosen.flops), str(chosen.bytes), chosen.scratch)
+        key = (symbol, kind, str(flops), str(moved), scratch)
         if key not in self.kernels:
-            self.kernels[key] = self.plan.add_kernel(
-                chosen.name, symbol, kind, chosen.flops, chosen.bytes, chosen.scratch
-            )
+            self.kernels[key] = self.plan.add_kernel(chosen.name, symbol, kind, flops, moved, scratch)
         return self.kernels[key]
+
+    def _most(self, e: Extent) -> Extent:
+        """A figure for storage and reports: extents bound during the run count as their greatest values."""
+        try:
+            return upper(e, self.bounds) if self.bounds else e
+        except TypeRefused as error:
+            raise CompileRefused(str(error)) from None

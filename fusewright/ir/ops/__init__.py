@@ -1,6 +1,6 @@
 """The op table, one file per family. Importing this package fills ``opdef.OPS``."""
 
-from . import bits, blocked, composite, contract, control, data, elementwise, reduce, resize, shape, window
+from . import bits, blocked, composite, contract, control, data, dependent, elementwise, reduce, resize, shape, window
 
 __all__ = [
     "bits",
@@ -9,6 +9,7 @@ __all__ = [
     "contract",
     "control",
     "data",
+    "dependent",
     "elementwise",
     "reduce",
     "resize",

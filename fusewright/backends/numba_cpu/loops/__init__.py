@@ -13,7 +13,7 @@ from ....core.dims import Extent
 from ....ir.graph import Node
 from ....ir.types import TensorType
 from ..templates.template import Template
-from . import elementwise, gathering, movement, norm, pool, reduce, scan, sorting
+from . import dependent, elementwise, gathering, movement, norm, pool, reduce, scan, sorting
 from .copying import copy_of
 from .refusal import NoKernel
 
@@ -23,8 +23,10 @@ _BY_NAME: dict[str, Callable[[Node], list[Template]]] = {
     "dynamic_slice": movement.dynamic_slice, "dynamic_update_slice": movement.dynamic_update_slice,
     "gather": gathering.gather, "gather_nd": gathering.gather_nd, "argmax": reduce.extreme_position,
     "argmin": reduce.extreme_position, "cumsum": scan.cumulative, "cumprod": scan.cumulative, "sort": sorting.sort,
-    "top_k": sorting.top_k, "max_pool": pool.pool, "avg_pool": pool.pool, "max_pool_blocked": pool.pool,
-    "avg_pool_blocked": pool.pool, "to_blocked": pool.to_blocked, "from_blocked": pool.from_blocked,
+    "top_k": sorting.top_k, "nonzero": dependent.nonzero, "unique": dependent.unique,
+    "non_max_suppression": dependent.non_max_suppression, "max_pool": pool.pool, "avg_pool": pool.pool,
+    "max_pool_blocked": pool.pool, "avg_pool_blocked": pool.pool, "to_blocked": pool.to_blocked,
+    "from_blocked": pool.from_blocked,
 }  # fmt: skip
 _NORMS = ("softmax", "log_softmax", "layer_norm", "rms_norm")
 
