@@ -27,6 +27,7 @@ from .hoist import hoist, invariant
 from .journal import Journal
 from .layout import layout
 from .localise import localise
+from .merge import merge
 from .scale import scale
 from .scanned import carried
 from .simplify import simplify
@@ -238,15 +239,15 @@ tidy = GraphPass(_tidy, "tidy", simplify.numerics)
 
 
 def default_pipeline(target: Target | None = None, numerics: str = "strict") -> Pipeline:
-    """The passes that every compile runs, for ``target``. The portable graph of a bundle is what ``scale`` leaves.
+    """The passes that every compile runs, for ``target``. The portable graph of a bundle is what ``merge`` leaves.
 
     Without a target nothing is laid out or fused, and every composite op is decomposed.
     """
     recurrence = [invariant, loops, carried, hoist]
-    portable = [canonicalise, localise, fold, simplify, *recurrence, sink, cse, dce, scale]
+    portable = [canonicalise, localise, fold, simplify, *recurrence, sink, cse, dce, scale, merge]
     lowering = [decompose, tidy, *([layout, fuse] if target is not None else [])]
     out = Pipeline([*portable, *lowering], target, numerics)
-    out.portable_cut = scale.name
+    out.portable_cut = merge.name
     return out
 
 

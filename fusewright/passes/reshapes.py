@@ -57,13 +57,10 @@ def _before(v: Value, like: Value, groups: Sequence[Group], rank: int, b: Any) -
     while shape and shape[0] == 1:
         shape = shape[1:]
     if v.const is not None:
-        return b.constant(Const(v.const.array.reshape(shape), v.dtype)) if _known(shape) else None
+        known = tuple(d for d in shape if isinstance(d, int))
+        return b.constant(Const(v.const.array.reshape(known), v.dtype)) if len(known) == len(shape) else None
     # Whole tensors that lie otherwise would be turned back and forth.
     return None if same_shape(shape, like.shape) else b.reshape(v, shape=shape)
-
-
-def _known(shape: Sequence[Any]) -> bool:
-    return all(isinstance(d, int) for d in shape)
 
 
 def _keeps_rows(x: Value, v: Value) -> bool:

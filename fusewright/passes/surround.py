@@ -77,5 +77,5 @@ def _mask(v: Value, cheap: frozenset[str]) -> list[Node]:
 def _joins_mask(n: Node, cheap: frozenset[str]) -> bool:
     if n.op.name == "reshape":
         x, y = n.operands[0], n.results[0]
-        return same_shape([d for d in x.shape if d != 1], [d for d in y.shape if d != 1])
+        return same_shape(tuple(d for d in x.shape if d != 1), tuple(d for d in y.shape if d != 1))
     return n.op.name == "iota" or (len(n.results) == 1 and n.op.name in cheap)
