@@ -5,7 +5,6 @@ Owns the table of problems and the search for the first value that leaves its bo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from .backends.numba_cpu.bundle import cpu_target
+from .core.dims import evaluate, symbols
 from .core.errors import FusewrightError, ImportRefused, InputRefused, TypeRefused
 from .frontends.source import import_model
 from .ir.graph import Graph, Node, Value
 from .ir.interpreter import Interpreter
 from .passes.pipeline import default_pipeline
+from .reference import Reference, reference
 
 RTOL, ATOL = 1e-4, 1e-5  # of the largest stored value: the conformance rule
 
@@ -48,11 +49,16 @@ class Divergence:
 
 @dataclass(slots=True)
 class Check:
-    """``ok``: compiles, and agrees with the values if any were given."""
+    """``ok``: compiles, and agrees with the values if any were given.
+
+    ``flops_share``: of the model's arithmetic at batch 1, the share that has kernels; None if it could not be imported.
+    ``compared``: how many values of the model were held against known ones, up to the first divergence.
+    """
 
     rows: list[Row] = field(default_factory=list)
     first_divergence: Divergence | None = None
     compared: int = 0
+    flops_share: float | None = 1.0
 
     @property
     def ok(self) -> bool:
@@ -66,23 +72,35 @@ class Check:
             "rows": [asdict(r) | {"where": list(r.where)} for r in self.rows],
             "first_divergence": divergence,
             "compared": self.compared,
+            "flops_share": self.flops_share,
         }
 
 
-def check(source: Any, against: Any = None, feeds: Mapping[str, Any] | None = None) -> Check:
+def check(
+    source: Any,
+    against: Any = None,
+    feeds: Mapping[str, Any] | None = None,
+    *,
+    bind: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Check:
     """List everything in ``source`` that cannot be compiled, all at once; optionally compare values.
 
     ``against`` is an ``.npz`` path or {name: array} with the model's inputs and any inner values or outputs (by value
-    name or layer; ``x0, x1...`` and ``y0, y1...`` are inputs and outputs by position), or a live Keras model (called
-    with ``feeds``). Raises InputRefused when ``against`` cannot be used.
+    name or layer; ``x0, x1...`` and ``y0, y1...`` are inputs and outputs by position); a live Keras model, tf.function
+    or other callable; or "onnxruntime" for an ONNX source. Live ones are run on ``feeds``, or on small random numbers,
+    and where they can be asked, every inner value is compared. ``bind`` are the ``feeds`` of ``import_model``, which
+    bind inputs at import; ``options`` its other options.
+    Raises InputRefused when ``against`` cannot be used.
     """
     try:
-        graph = source if isinstance(source, Graph) else import_model(source)
+        graph = source if isinstance(source, Graph) else import_model(source, feeds=bind, **options)
     except ImportRefused as refusal:
-        return Check(_gather([(p.code, p.reason, p.where, p.hint) for p in refusal.problems]))
-    found = Check(_gather(_uncompilable(graph)))
+        return Check(_gather([(p.code, p.reason, p.where, p.hint) for p in refusal.problems]), flops_share=None)
+    problems, share = _uncompilable(graph)
+    found = Check(_gather(problems), flops_share=share)
     if against is not None:
-        _compare(graph, _values(graph, against, feeds), found)
+        _compare(graph, reference(graph, source, against, feeds), found)
     return found
 
 
@@ -94,17 +112,32 @@ def _gather(problems: list[tuple[str, str, str, str]]) -> list[Row]:
     return [Row(code, what, len(where), tuple(where), hint) for (code, what, hint), where in rows.items()]
 
 
-def _uncompilable(graph: Graph) -> list[tuple[str, str, str, str]]:
+def _uncompilable(graph: Graph) -> tuple[list[tuple[str, str, str, str]], float | None]:
+    """(code, what, where, hint) of every node without a kernel, and the share of the arithmetic that has one."""
     target = cpu_target()
     try:
         final, _ = default_pipeline(target).run(graph)
     except TypeRefused as error:
-        return [("passes", str(error), "", "")]
+        return [("passes", str(error), "", "")], None
     out = []
+    total = covered = 0
     for node in _running(final):
-        if not target.supports(node):
-            out.append(("no-kernel", f"no CPU kernel for {node.op.name}", str(node.origin), "use fw.register_kernel"))
-    return out
+        flops = _flops(node)
+        total += flops
+        if target.supports(node):
+            covered += flops
+        else:
+            hint = f"write it with other ops, or give it a kernel: @fw.register_kernel({node.op.name!r})"
+            out.append(("no-kernel", f"no CPU kernel for {node.op.name}", str(node.origin), hint))
+    return out, covered / total if total else float(not out)
+
+
+def _flops(node: Node) -> int:
+    """Arithmetic of one run of a node with every symbol 1; at least 1, so that moving counts."""
+    if node.op.cost is None:
+        return 1
+    flops = node.op.cost(node).flops
+    return max(1, evaluate(flops, dict.fromkeys(symbols(flops), 1)))
 
 
 def _running(graph: Graph) -> Iterator[Node]:
@@ -117,40 +150,12 @@ def _running(graph: Graph) -> Iterator[Node]:
             yield node
 
 
-def _values(graph: Graph, against: Any, feeds: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-    if isinstance(against, Mapping):
-        return {**{k: np.asarray(v) for k, v in against.items()}, **dict(feeds or {})}
-    if isinstance(against, (str, os.PathLike)):
-        try:
-            with np.load(against, allow_pickle=False) as data:
-                return {**{k: data[k] for k in data.files}, **dict(feeds or {})}
-        except (OSError, ValueError, KeyError) as error:
-            raise InputRefused(f"--against {os.fspath(against)}: not a readable .npz: {error}") from None
-    if callable(against):
-        return _live_values(graph, against, feeds)
-    raise InputRefused(f"against={against!r} is neither an .npz path, a mapping nor a model")
-
-
-def _live_values(graph: Graph, model: Any, feeds: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    given = dict(feeds or {})
-    for v in graph.inputs:
-        if v.name not in given:
-            shape = v.type.concrete(dict.fromkeys(v.type.symbols, 2))
-            given[v.name] = (
-                rng.normal(size=shape).astype(v.dtype.np) if v.dtype.is_float else np.zeros(shape, v.dtype.np)
-            )
-    arrays = [given[v.name] for v in graph.inputs]
-    out = model(arrays[0] if len(arrays) == 1 else arrays)
-    outs = list(out) if isinstance(out, (list, tuple)) else list(out.values()) if isinstance(out, dict) else [out]
-    return {**given, **{n: np.asarray(o) for n, o in zip(graph.output_names, outs, strict=True)}}
-
-
-def _compare(graph: Graph, values: Mapping[str, np.ndarray], found: Check) -> None:
+def _compare(graph: Graph, known: Reference, found: Check) -> None:
+    values = known.values
     feeds = _match_inputs(graph, values)
     stored = _stored_names(graph, values)
     unknown = [k for k in values if k not in feeds and k not in stored.values() and not _is_input(graph, k)]
-    if unknown or not stored:
+    if not stored or unknown and known.exact_names:
         raise InputRefused(
             f"no value of the model is called {', '.join(map(repr, sorted(unknown))) or 'anything given'}; "
             f"outputs are {', '.join(graph.output_names)}, inner values go by layer name"

@@ -165,9 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("check", _check, "List everything in a model that cannot be compiled, all at once.")
     sub.add_argument("source", metavar="SRC")
     sub.add_argument(
-        "--against", metavar="VALUES.npz", help="compare with known values of inputs, inner values or outputs"
+        "--against",
+        metavar="VALUES.npz",
+        help="compare with known values of inputs, inner values or outputs; or with 'onnxruntime', for an ONNX model",
     )
-    sub.add_argument("--feed", action="append", default=[], metavar="NAME=VALUE")
+    model_options(sub)
 
     sub = add("bench", _bench, "Time a bundle on random inputs: best, median and 99th percentile.")
     sub.add_argument("bundle", metavar="BUNDLE")
@@ -451,7 +453,8 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    result = fw.check(args.source, against=args.against, feeds=_feeds(args.feed) or None)
+    options = _import_options(args)
+    result = fw.check(args.source, against=args.against, bind=options.pop("feeds", None), **options)
     found = result.to_dict()
     if args.json:
         print_json(found)

@@ -6,6 +6,7 @@ Must not know what the groups mean.
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ try:
     import pyfive
 except ImportError:  # reported when a file needs it: the base install reads bundles only
     pyfive = None
+
+# An attribute of a type that it cannot read is None to us; to print a warning it would open source files.
+warnings.filterwarnings("ignore", module=r"pyfive\.")
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _EXTERNAL = 0x0007
