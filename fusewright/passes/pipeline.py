@@ -23,6 +23,7 @@ from .dce import dce
 from .decompose import decompose
 from .fold import fold
 from .fuse import fuse
+from .gates import gates
 from .hoist import hoist, invariant
 from .journal import Journal
 from .layout import layout
@@ -245,7 +246,7 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
     """
     recurrence = [invariant, loops, carried, hoist]
     portable = [canonicalise, localise, fold, simplify, *recurrence, sink, cse, dce, scale, merge]
-    lowering = [decompose, tidy, *([layout, fuse] if target is not None else [])]
+    lowering = [decompose, tidy, *([layout, gates, fuse] if target is not None else [])]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = merge.name
     return out

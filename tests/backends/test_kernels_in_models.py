@@ -80,7 +80,7 @@ def recurrence(rng: np.random.Generator, b: Any) -> fw.Graph:
 
 
 def branches(rng: np.random.Generator, b: Any) -> fw.Graph:
-    """A while loop whose body chooses between two updates."""
+    """A while loop whose values may end it, and whose body chooses between two updates."""
     x = b.input("x", "f32", ("N", 6))
     w = b.constant(array(rng, 6, 6))
     kind = x.type
@@ -93,7 +93,8 @@ def branches(rng: np.random.Generator, b: Any) -> fw.Graph:
 
     zero = b.constant(0, "i32")
     types = [zero.type, kind, w.type]
-    cond = b.region(types, lambda r, i, v, w: r.lt(i, 5))
+    small = lambda r, v: r.lt(r.reduce_max(r.abs(v), axes=(0, 1)), 1e6)  # noqa: E731
+    cond = b.region(types, lambda r, i, v, w: r.logical_and(r.lt(i, 5), small(r, v)))
     _, y = b.while_(zero, x, w, n_carry=2, regions=[cond, b.region(types, step)])
     return b.build(y)
 

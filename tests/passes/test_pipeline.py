@@ -31,7 +31,7 @@ def test_default_names_and_portable_cut() -> None:
     p = default_pipeline(FakeTarget())
     assert p.names == (
         "canonicalise", "localise", "fold", "simplify", "invariant", "loops", "carried", "hoist", "sink", "cse", "dce",
-        "scale", "merge", "decompose", "tidy", "layout", "fuse",
+        "scale", "merge", "decompose", "tidy", "layout", "gates", "fuse",
     )  # fmt: skip
     assert p.portable_names == p.names[:13]
     assert all(p[name].numerics != "approx" for name in p.names)
