@@ -219,6 +219,7 @@ def _lower(request: Request, shapes: Sequence[tuple[Extent, ...]]) -> Graph:
         except TypeRefused as e:
             raise ImportRefused("ill-typed", entry.name, str(e)) from None
         scope.bound[(entry.ref.node, entry.ref.index)] = Tensor.of(value)
+    lowerer.fresh.taken.update(b.graph.symbols)
     for ref, item in request.captured.items():
         scope.bound[(ref.node, ref.index)] = item
     for ref, given in request.feeds.items():

@@ -16,8 +16,9 @@ from ...core.dtypes import BF16, DType, dtype
 from ...core.errors import FusewrightError, ImportRefused, Problem, TypeRefused
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Value
+from ..dependent import Fresh, joined
 from ..registry import registered_op
-from ..symbols import unequal
+from ..symbols import Unequal, unequal
 from .graphdef import Attrs, Ref, TFFunction, TFGraph, TFNode, reachable
 from .values import Complex, Dead, Item, ListOf, Resource, Strings, Tensor
 
@@ -174,6 +175,7 @@ class Lowerer:
         # Variable -> the first node that reads it.
         self.reads: dict[str, str] = {}
         self.nodes_left = graph.limits.nodes
+        self.fresh = Fresh()
 
     # -- what is supported -----------------------------------------------------------------------------------------
 
@@ -263,9 +265,7 @@ class Lowerer:
         c = Ctx(self, node, scope)
         with scope.b.origin(layer=c.where, source=node.op):
             try:
-                out = self._dispatch(c, node, items)
-            except TypeRefused as e:
-                raise unequal(str(e), c.where, f"{node.op}: {e}") from None
+                out = self._checked(c, node, items)
             except FusewrightError:
                 raise
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as e:
@@ -273,6 +273,21 @@ class Lowerer:
                     "malformed", c.where, f"{node.op}: an attribute or operand is not valid ({type(e).__name__}: {e})"
                 ) from e
         return out
+
+    def _checked(self, c: Ctx, node: TFNode, items: list[Item]) -> list[Item]:
+        """As ``_dispatch``; extents that depend on values and have to be equal are compared during the run."""
+        while True:
+            try:
+                return self._dispatch(c, node, items)
+            except TypeRefused as e:
+                refused = unequal(str(e), c.where, f"{node.op}: {e}")
+            if not isinstance(refused, Unequal):
+                raise refused
+            values = {i: t.value(c.bld) for i, t in enumerate(items) if isinstance(t, Tensor) and t.content is None}
+            swapped = joined(c.bld, self.fresh, values.values(), refused.left, refused.right)
+            if swapped is None:
+                raise refused
+            items = [Tensor.of(swapped[values[i]]) if values.get(i) in swapped else t for i, t in enumerate(items)]
 
     def _dispatch(self, c: Ctx, node: TFNode, items: list[Item]) -> list[Item]:
         custom = registered_op("tf", node.op)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     cell,
+    dependent,
     elementwise,
     image,
     linalg,
@@ -14,11 +15,13 @@ from . import (
     refused,
     segment,
     shape,
+    special,
     spectral,
     state,
     window,
 )  # fmt: skip
 
 FAMILIES = (
-    cell, elementwise, image, linalg, lists, matrix, movement, reduce, refused, segment, shape, spectral, state, window,
+    cell, dependent, elementwise, image, linalg, lists, matrix, movement, reduce, refused, segment, shape, special,
+    spectral, state, window,
 )  # fmt: skip

@@ -31,9 +31,5 @@ for _name in (
     "ParseExample", "ParseExampleV2", "StringLength", "Substr", "StringFormat", "ReadFile",
 ):  # fmt: skip
     REFUSED[_name] = f"{_name}: {_STRING}"
-for _name in (
-    "Unique", "UniqueV2", "UniqueWithCounts", "Where", "BooleanMask", "NonMaxSuppression", "NonMaxSuppressionV2",
-    "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5", "CombinedNonMaxSuppression", "ListDiff",
-    "SparseFillEmptyRows", "RaggedRange", "RaggedTensorToTensor",
-):  # fmt: skip
+for _name in ("SparseFillEmptyRows", "RaggedRange", "RaggedTensorToTensor"):
     REFUSED[_name] = f"{_name}: {_DEPENDENT}"

@@ -12,9 +12,11 @@ import numpy as np
 
 from ....core.dims import Extent
 from ....core.dtypes import I64
+from ....core.errors import ImportRefused
 from ....ir.graph import Value
 from ..lower import Ctx, op, same_type
 from ..values import Item
+from .dependent import partition
 
 _START = {"Sum": 0, "Mean": 0, "SqrtN": 0, "Prod": 1}
 
@@ -162,7 +164,10 @@ def _stitch(c: Ctx, *items: Item) -> Any:
 @op("DynamicPartition", raw=True)
 def _partition(c: Ctx, data: Item, parts: Item) -> Any:
     v, t = c.v(data), c.tensor(parts)
-    which = np.array(c.ints(t, "the partitions"))
+    try:
+        which = np.array(c.ints(t, "the partitions"))
+    except ImportRefused:
+        return partition(c, v, t.value(c.bld), c.few(c.i("num_partitions"), "the number of results"))
     v = c.bld.reshape(v, shape=(_product(v.shape[: t.rank]), *v.shape[t.rank :]))
     rows = [
         np.flatnonzero(which == k).astype(np.int64)
