@@ -264,7 +264,8 @@ def _rebuilt(loop: _Loop) -> tuple[Node | None, Sequence[Value | None]]:
     """The ``scan``, put before the ``while``, and values for those results of the latter that are read."""
     node = loop.node
     assert node.graph is not None
-    outer = Builder(node.graph, node, Origin.merge([node.origin], "loops"))
+    origin = Origin.merge([node.origin], "loops")
+    outer = Builder(node.graph, node, origin)
     if loop.trips == 0:
         return None, list(node.operands[: loop.n])
     items = [*loop.reads.values(), *(item for _, item in loop.writes.values())]
@@ -274,7 +275,7 @@ def _rebuilt(loop: _Loop) -> tuple[Node | None, Sequence[Value | None]]:
     fixed = [j for j, kind in enumerate(loop.kinds) if kind == "fixed"]
     counters = [_Item(loop.starts[j], dtype=node.operands[j].dtype) for j in loop.starts]
 
-    body = Builder()
+    body = Builder(origin=origin)
     mapping: dict[Value, Value] = {}
     for j in carried:
         v = loop.body.inputs[j]
