@@ -38,7 +38,7 @@ _LAZY = {
         name: ("core.errors", name)
         for name in (
             "FusewrightError", "ImportRefused", "TypeRefused", "VerifyError", "ParseError", "RewriteError",
-            "CompileRefused", "InputRefused", "BundleRefused", "MissingDependency",
+            "CompileRefused", "InputRefused", "BundleRefused", "BundleNotFound", "SaveRefused", "MissingDependency",
         )
     },
 }  # fmt: skip
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .compiler import compile as compile
     from .compiler import default_pipeline as default_pipeline
     from .compiler import plan as plan
+    from .core.errors import BundleNotFound as BundleNotFound
     from .core.errors import BundleRefused as BundleRefused
     from .core.errors import CompileRefused as CompileRefused
     from .core.errors import FusewrightError as FusewrightError
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from .core.errors import MissingDependency as MissingDependency
     from .core.errors import ParseError as ParseError
     from .core.errors import RewriteError as RewriteError
+    from .core.errors import SaveRefused as SaveRefused
     from .core.errors import TypeRefused as TypeRefused
     from .core.errors import VerifyError as VerifyError
     from .frontends.registry import register_layer as register_layer

@@ -23,7 +23,7 @@ import fusewright as fw
 
 from .core.dims import evaluate, extent, symbols
 from .core.dtypes import dtype
-from .core.errors import BundleRefused, CompileRefused, FusewrightError, InputRefused
+from .core.errors import CompileRefused, FusewrightError, InputRefused, SaveRefused
 from .core.plan import Plan
 from .core.report import Report, read_fields
 from .progress import on_terminal
@@ -259,6 +259,9 @@ def _compile(args: argparse.Namespace) -> int:
     target: Any = "cpu" if not args.target else args.target[0] if len(args.target) == 1 else args.target
     if args.tune:
         raise CompileRefused("--tune is not available in this version; kernels are chosen by rules, not by timing")
+    folder = Path(args.output).resolve().parent
+    if not folder.is_dir():  # said now, not after the compile
+        raise SaveRefused(f"{args.output}: there is no folder {folder}")
     start = time.perf_counter()
     with on_terminal(args.json) as progress:
         source = fw.import_model(args.source, **options) if options else args.source
@@ -408,10 +411,7 @@ def _is_bundle(path: str) -> bool:
 
 def _inspect_bundle(args: argparse.Namespace) -> int:
     """Manifest and plans only: nothing is mapped executable, so any machine can look at any bundle."""
-    try:
-        container = Container.open(args.source)
-    except FileNotFoundError:
-        raise BundleRefused(f"{args.source}: no such file") from None
+    container = Container.open(args.source)
     manifest = container.manifest
     low = {symbol.name: max(1, symbol.low) for symbol in manifest.symbols}
     reuses, bounds = read_fields(json.loads(container.read("report.json")), [s.name for s in manifest.symbols])

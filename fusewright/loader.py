@@ -26,7 +26,7 @@ def load(
 
     ``threads`` overrides the number stored at compile time; ``native=False`` interprets the portable graph with NumPy,
     on any platform; ``verify`` is 'full' (every byte hashed now) or 'lazy' (weights hashed in the background);
-    ``max_bytes`` bounds the memory of one call (None: half of what is available). Raises BundleRefused.
+    ``max_bytes`` bounds the memory of one call (None: half of what is available). Raises BundleRefused, BundleNotFound.
     """
     if native:
         return native_bundle.load(source, threads=threads, verify=verify, max_bytes=max_bytes)

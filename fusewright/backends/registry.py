@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.errors import CompileRefused
+from ..ir.opdef import OPS
 
 Generator = Callable[..., Any]
 _KERNELS: dict[tuple[str, str], Generator] = {}
@@ -19,10 +20,12 @@ def register_kernel(op: str, target: str = "cpu") -> Callable[[Generator], Gener
 
     ``fn(node, variant)`` returns a kernel Template, or a list of them that run one after the other: see
     ``fusewright.backends.numba_cpu.templates.template``. A registered kernel goes before the built-in one.
-    Raises CompileRefused for a target without kernels of its own.
+    Raises CompileRefused for an op that does not exist, and for a target without kernels of its own.
     """
     if target != "cpu":
         raise CompileRefused(f"kernels can be registered for 'cpu', not {target!r}")
+    if op not in OPS:
+        raise CompileRefused(f"there is no op {op!r}: define it first, with fw.define_op")
 
     def add(fn: Generator) -> Generator:
         _KERNELS[op, target] = fn

@@ -86,5 +86,13 @@ class BundleRefused(FusewrightError):
     """A bundle file is damaged, of another version, or needs a CPU or GPU that is not here."""
 
 
+class BundleNotFound(BundleRefused, FileNotFoundError):
+    """There is no such bundle file. Also a FileNotFoundError, which is what programs that open files catch."""
+
+
+class SaveRefused(FusewrightError, OSError):
+    """A bundle cannot be written where asked. Also an OSError, which is what programs that write files catch."""
+
+
 class MissingDependency(FusewrightError):
     """An optional package is needed; the message names the extra that installs it."""

@@ -5,12 +5,14 @@ Owns the one table that user code fills (never a file). Must not know the built-
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-from ..core.errors import FusewrightError
+from ..core.errors import FusewrightError, ImportRefused
 
 Lowering = Callable[..., Any]
+FRAMEWORKS = ("tf", "onnx")
 _LAYERS: dict[str, Lowering] = {}
 _OPS: dict[tuple[str, str], Lowering] = {}
 
@@ -26,14 +28,34 @@ def register_layer(name: str, *, replace: bool = False) -> Callable[[Lowering], 
     """
 
     def add(fn: Lowering) -> Lowering:
-        if name in _LAYERS and not replace and _LAYERS[name] is not fn:
+        if name in _LAYERS and not replace and getattr(_LAYERS[name], "__wrapped__", None) is not fn:
             raise FusewrightError(
                 f"a lowering for layer {name!r} is registered already; pass replace=True to change it"
             )
-        _LAYERS[name] = fn
+        _LAYERS[name] = _owned(fn, f"layer {name!r}")
         return fn
 
     return add
+
+
+def _owned(fn: Lowering, what: str) -> Lowering:
+    """``fn`` whose own faults are told apart from those of a file."""
+
+    @functools.wraps(fn)
+    def call(node: Any, *operands: Any, **options: Any) -> Any:
+        try:
+            return fn(node, *operands, **options)
+        except FusewrightError:
+            raise
+        except Exception as error:
+            place = getattr(node, "where", "") or getattr(getattr(node, "spec", None), "path", "")
+            raise ImportRefused(
+                "lowering-failed", str(place),
+                f"the lowering registered for {what} ({fn.__module__}.{fn.__qualname__}) raised "
+                f"{type(error).__name__}: {error}", "the fault is in that function, not in the file",
+            ) from error  # fmt: skip
+
+    return call
 
 
 def unregister_layer(name: str) -> None:
@@ -50,14 +72,16 @@ def register_op(framework: str, name: str, *, replace: bool = False) -> Callable
     """Register how an op of another framework lowers, ``register_op("tf", "MyOp")`` (public as ``fw.register_op``).
 
     The function gets the node and its operand Values, as the frontend of that framework documents.
-    Raises FusewrightError when the name is taken and ``replace`` is False.
+    Raises FusewrightError when the name is taken and ``replace`` is False, and for another framework.
     """
+    if framework not in FRAMEWORKS:
+        raise FusewrightError(f"register_op: {framework!r} is none of {', '.join(map(repr, FRAMEWORKS))}")
 
     def add(fn: Lowering) -> Lowering:
         key = (framework, name)
-        if key in _OPS and not replace and _OPS[key] is not fn:
+        if key in _OPS and not replace and getattr(_OPS[key], "__wrapped__", None) is not fn:
             raise FusewrightError(f"a lowering for {framework} op {name!r} is registered already; pass replace=True")
-        _OPS[key] = fn
+        _OPS[key] = _owned(fn, f"{framework} op {name!r}")
         return fn
 
     return add

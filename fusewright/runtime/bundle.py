@@ -443,6 +443,8 @@ class Bundle:
     def report(self, dims: Mapping[str, int] | None = None, threads: int | None = None) -> Report:
         """Numbers at one binding; a free symbol left out counts as 1 (its lower bound if bounded)."""
         dims = dims or {}
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise InputRefused(f"threads={threads!r} is a positive int or None")
         known = {s.name: s for s in self.manifest.symbols}
         unknown = [d for d in dims if d not in known]
         if unknown:
@@ -587,7 +589,7 @@ def load(
     verify: str = "full",
     max_bytes: int | None = None,
 ) -> Bundle:
-    """A bundle from a path or from the bytes of one. Raises BundleRefused, or OSError when there is no such file."""
+    """A bundle from a path or from the bytes of one. Raises BundleRefused, BundleNotFound."""
     return Bundle(Container.open(source), threads, verify, max_bytes)
 
 

@@ -19,7 +19,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ..core.errors import BundleRefused
+from ..core.errors import BundleNotFound, BundleRefused, SaveRefused
 from ..core.manifest import BLOCK, Manifest
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
@@ -164,7 +164,18 @@ def _page_aligned(size: int) -> memoryview:
 
 
 def save_atomic(data: Buffer, path: str | os.PathLike[str]) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, whatever happens between."""
+    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, whatever happens between.
+
+    Raises SaveRefused, after which the old file is as it was.
+    """
+    try:
+        _save(data, path)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SaveRefused(f"{os.fspath(path)}: cannot be written: {why}") from error
+
+
+def _save(data: Buffer, path: str | os.PathLike[str]) -> None:
     target = os.path.realpath(os.fspath(path))
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:100]}.{os.getpid()}-{threading.get_ident():x}.tmp")
@@ -212,7 +223,7 @@ class Container:
 
     @classmethod
     def open(cls, source: str | os.PathLike[str] | Buffer) -> Container:
-        """A path, or the bytes of a bundle. Raises BundleRefused for every fault, OSError only for a missing file."""
+        """A path, or the bytes of a bundle. Raises BundleRefused for every fault, BundleNotFound for a missing file."""
         if isinstance(source, (bytes, bytearray, memoryview, mmap.mmap)):
             return cls(_aligned(memoryview(source).cast("B")), "bundle in memory")
         path = os.fspath(source)
@@ -327,7 +338,12 @@ def _aligned(data: memoryview) -> memoryview:
 
 
 def _map(path: str) -> memoryview:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # NONBLOCK: opening a pipe must not hang
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # NONBLOCK: opening a pipe must not hang
+    except FileNotFoundError:
+        raise BundleNotFound(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise BundleRefused(f"{path!r}: cannot be opened: {error}") from None
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 
+import fusewright as fw
 from fusewright.core.errors import FusewrightError, ImportRefused
 from fusewright.frontends.formats.hdf5 import H5File
 from fusewright.frontends.formats.jsonsafe import loads
@@ -117,6 +118,15 @@ def test_registered_layer(scratch: Path) -> None:
             )
         with pytest.raises(FusewrightError, match="registered already"):
             register_layer("Swap")(lambda layer, x: x)
+
+        @register_layer("Swap", replace=True)
+        def broken(layer: Any, x: Any) -> Any:
+            return layer.config["no such option"]
+
+        with pytest.raises(ImportRefused, match=r"broken\) raised KeyError: 'no such option'") as caught:
+            import_keras(scratch / "swap.keras")
+        assert (caught.value.code, caught.value.where) == ("lowering-failed", "swap")
+        assert isinstance(caught.value.__cause__, KeyError)
     finally:
         unregister_layer("Swap")
     assert registered_layer("Swap") is None
@@ -411,3 +421,12 @@ def test_weights_of_the_wrong_shape(scratch: Path, refused: Any) -> None:
         del kernel[target[0]]
         kernel.create_dataset(target[0], data=np.zeros((5, 7), np.float32))
     refused(path, "weights")
+
+
+def test_registrations_that_can_never_apply() -> None:
+    with pytest.raises(FusewrightError, match="none of 'tf', 'onnx'"):
+        fw.register_op("torch", "MyOp")
+    with pytest.raises(FusewrightError, match="no op 'nosuchop'"):
+        fw.register_kernel("nosuchop")
+    with pytest.raises(FusewrightError, match="'cpu', not 'tpu'"):
+        fw.register_kernel("add", "tpu")

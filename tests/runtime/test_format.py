@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from fusewright.core.dtypes import F32
-from fusewright.core.errors import BundleRefused
+from fusewright.core.errors import BundleRefused, SaveRefused
 from fusewright.core.manifest import Manifest, Port, Signature, Symbol, Target
 from fusewright.runtime.bundle import load
 from fusewright.runtime.format import BLOCK, Container, Entry, Layout, build, save_atomic, tree_hash
@@ -225,8 +225,11 @@ def test_links_pipes_and_folders(tmp_path: Path) -> None:
         Container.open(pipe)
     with pytest.raises(BundleRefused, match="regular"):
         Container.open(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        Container.open(tmp_path / "none.fwb")
+    for family in (FileNotFoundError, BundleRefused):
+        with pytest.raises(family, match=r"none\.fwb: there is no such file"):
+            Container.open(tmp_path / "none.fwb")
+    with pytest.raises(BundleRefused, match="cannot be opened"):
+        Container.open("a\0b")
 
 
 def test_large_files_are_mapped(tmp_path: Path) -> None:
@@ -250,6 +253,8 @@ def test_save_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         patch.setattr(os, "fsync", fail)
         with pytest.raises(OSError, match="disk full"):
             save_atomic(b"new", path)
+    with pytest.raises(SaveRefused, match="cannot be written: No such file"):
+        save_atomic(b"new", tmp_path / "none" / "m.fwb")
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["m.fwb"]
     writers = [threading.Thread(target=save_atomic, args=(bytes([i]) * 100000, path)) for i in range(8)]
     for w in writers:
