@@ -1,4 +1,4 @@
-"""Fusion: views around attention, epilogues into contractions, then elementwise groups.
+"""Fusion: views around attention, epilogues into contractions, prologues into reductions, then elementwise groups.
 
 Owns which nodes share a kernel. A group stands where its last node stood; every rule below keeps positions consistent,
 so no cycle can arise. Must not know how a kernel is written: it asks ``target.can_fuse``.
@@ -17,6 +17,8 @@ from .surround import surround
 from .values import same_shape
 
 ANCHORS = frozenset({"matmul", "conv", "conv_blocked", "conv_transpose"})
+NORMALISES = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm"})
+REDUCES = frozenset(f"reduce_{how}" for how in ("sum", "mean", "max", "min", "prod", "any", "all"))
 MAX_GROUP = 64
 MAX_OPERANDS = 16
 MAX_SIBLINGS = 4
@@ -41,6 +43,9 @@ class _Fuser:
         for node in list(self.graph.nodes):
             if node.graph is not None and node.op.name in ANCHORS:
                 self.contract(node)
+        for node in list(self.graph.nodes):
+            if node.graph is not None and reduces(node):
+                self.prologue(node)
         for node in list(reversed(self.graph.nodes)):
             if node.graph is not None and elementwise(node):
                 self.group(node)
@@ -134,6 +139,35 @@ class _Fuser:
                 return False
         return True
 
+    # Prologues
+
+    def prologue(self, root: Node) -> None:
+        """Take the elementwise nodes that only lead to the reduced operand of ``root`` into its kernel."""
+        x = root.operands[0]
+        nodes, chosen = [root], {root}
+        heap = [(-self.at[x.producer], x.producer)]
+        while heap and len(nodes) < MAX_GROUP:
+            node = heapq.heappop(heap)[1]
+            if node in chosen or not elementwise(node) or any(u not in chosen for u in node.results[0].users):
+                continue
+            full = same_shape(node.results[0].shape, x.shape)
+            if not full and (node.op.name not in CHEAP or node.op.decompose is not None):
+                continue
+            nodes.append(node)
+            chosen.add(node)
+            for v in node.operands:
+                heapq.heappush(heap, (-self.at[v.producer], v.producer))
+        kind = "reduce" if root.op.name.startswith("reduce_") else "rows"
+        while len(nodes) > 1:
+            ordered = sorted(nodes, key=lambda n: self.at[n])
+            region, outer = build_region(ordered, root.results)
+            if len(outer) <= MAX_OPERANDS and self.target.can_fuse(kind, region):
+                return self._replace(ordered, root.results, kind, region, outer)
+            # Every prefix, in the order of growing, is a prologue of its own.
+            nodes = nodes[: len(nodes) // 2]
+            if len(nodes) <= 1:
+                self.ctx.decline(root, "the target has no kernel with this prologue")
+
     # Elementwise groups
 
     def group(self, root: Node) -> None:
@@ -212,6 +246,11 @@ class _Fuser:
         self.ctx.rewrote(kind)
 
 
+def reduces(node: Node) -> bool:
+    """A reduction or normalisation, whose kernel may compute what it reads."""
+    return node.op.name in NORMALISES or node.op.name in REDUCES
+
+
 def elementwise(node: Node) -> bool:
     """May be part of an elementwise group."""
     return len(node.results) == 1 and (node.op.kind == "elementwise" or node.op.name == "broadcast_to")
@@ -238,7 +277,7 @@ def per_channel(v: Value, result: Value) -> bool:
 
 @graph_pass(numerics="exact", name="fuse")
 def fuse(graph: Graph, ctx: PassContext) -> None:
-    """Make ``fused`` nodes: attention with views and mask, contractions with epilogues, elementwise groups."""
+    """Make ``fused`` nodes: attention with views and mask, contractions, reductions, elementwise groups."""
     if ctx.target is None:
         return
     for g in subgraphs(graph):

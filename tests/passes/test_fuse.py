@@ -208,3 +208,45 @@ def test_regions_of_loops_are_fused() -> None:
     assert "elementwise(add tanh)" in shape_of(scan.regions[0])
     feeds = {"x": w(3, 4)}
     assert_equivalent(graph, got, feeds, "exact")
+
+
+# Prologues
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "layer_norm", "rms_norm"])
+def test_rows_compute_what_they_normalise(name: str) -> None:
+    target = FakeTarget(frozenset({name}))
+    got = run(
+        lambda b, x, m: getattr(b, name)(b.add(b.mul(x, 0.5), b.mul(m, -1e4))), ("N", 3, 4), ("N", 1, 4), target=target
+    )
+    assert shape_of(got) == [f"rows(mul mul add {name})"] and len(fused(got).operands) == 2
+
+
+def test_reductions_compute_what_they_reduce() -> None:
+    got = run(lambda b, x, y: b.reduce_mean(b.square(b.sub(x, y)), axes=(1,)), ("N", 4), ("N", 4))
+    assert shape_of(got) == ["reduce(sub square reduce_mean)"]
+
+
+def test_a_prologue_that_others_read_stays() -> None:
+    got = run(lambda b, x: (b.reduce_sum(y := b.exp(x), axes=1), y), ("N", 4))
+    assert shape_of(got) == ["exp", "reduce_sum"]
+    got = run(lambda b, x: b.reduce_sum(b.abs(b.exp(x)), axes=1), ("N", 4))
+    assert shape_of(got) == ["reduce(exp abs reduce_sum)"]
+
+
+def test_a_prologue_repeats_no_expensive_work_and_leaves_scale_and_shift() -> None:
+    got = run(lambda b, x, v: b.reduce_sum(b.add(x, b.exp(v)), axes=1), ("N", 4), (4,))
+    assert shape_of(got) == ["exp", "reduce(add reduce_sum)"]
+    target = FakeTarget(frozenset({"layer_norm"}))
+    got = run(lambda b, x, v: b.layer_norm(b.neg(x), b.neg(v)), ("N", 4), (4,), target=target)
+    assert shape_of(got) == ["neg", "rows(neg layer_norm)"]
+
+
+def test_contractions_come_first() -> None:
+    got = run(lambda b, x: b.softmax(b.mul(dense(b, x), 0.5)), ("N", 4), target=FakeTarget(frozenset({"softmax"})))
+    assert shape_of(got) == ["contract(matmul mul)", "softmax"]
+
+
+def test_the_target_decides_about_prologues() -> None:
+    got = run(lambda b, x: b.reduce_sum(b.abs(b.exp(b.sin(x))), axes=1), ("N", 4), target=FakeTarget(largest=2))
+    assert shape_of(got) == ["elementwise(sin exp)", "reduce(abs reduce_sum)"]

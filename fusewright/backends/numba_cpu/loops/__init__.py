@@ -28,7 +28,6 @@ _BY_NAME: dict[str, Callable[[Node], list[Template]]] = {
     "max_pool_blocked": pool.pool, "avg_pool_blocked": pool.pool, "to_blocked": pool.to_blocked,
     "from_blocked": pool.from_blocked,
 }  # fmt: skip
-_NORMS = ("softmax", "log_softmax", "layer_norm", "rms_norm")
 
 
 def _generator(node: Node) -> Callable[[Node], list[Template]] | None:
@@ -40,7 +39,7 @@ def _generator(node: Node) -> Callable[[Node], list[Template]] | None:
     if name == "scatter_nd":
         usable = node.operands[0].dtype.kind != "b" or node.attrs["reduction"] == "set"
         return gathering.scatter_nd if usable else None
-    if name in _NORMS:
+    if name in norm.NAMES or (name == "fused" and kind == "rows"):
         return norm.generate if norm.can(node) else None
     if name.startswith("reduce_") or (name == "fused" and kind == "reduce"):
         return reduce.reduce if reduce.can(node) else None

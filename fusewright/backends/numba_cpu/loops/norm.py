@@ -1,4 +1,4 @@
-"""Row kernels of softmax, log_softmax, layer_norm and rms_norm.
+"""Row kernels of softmax, log_softmax, layer_norm and rms_norm, plain or behind an elementwise prologue.
 
 Owns their passes. 16-bit floats compute in float32 and round once.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from ....core.dims import Extent, compare_eq, product
 from ....core.dtypes import F32, F64, DType
-from ....ir.graph import Node
+from ....ir.graph import Node, Value
 from ..templates.template import Template, TextBuilder
 from .lanes import Lanes
-from .nest import grain, guess, split_rows
+from .nest import digits, grain, guess, split_rows
 from .refusal import NoKernel
+from .region import Elements, first_operands
 from .scalar import literal, load, lowest, pointer, register, store
 
 COLUMNS = 256
+NAMES = ("softmax", "log_softmax", "layer_norm", "rms_norm")
 
 
 def _rows(shape: tuple[Extent, ...], axes: tuple[int, ...]) -> tuple[Extent, Extent, Extent]:
@@ -37,7 +39,92 @@ def can(node: Node) -> bool:
 
 
 def generate(node: Node) -> list[Template]:
-    return softmax(node) if "softmax" in node.op.name else normalise(node)
+    rows = _Rows(node)
+    return softmax(rows) if "softmax" in rows.last.op.name else normalise(rows)
+
+
+class _Rows:
+    """What is normalised: an operand as it lies, or an elementwise prologue that the first pass leaves in the result.
+
+    ``last`` is the op itself, ``x`` its operand; ``first`` and ``later`` are the statements that define ``v``.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.last = node, node
+        self.place = {v: i for i, v in reversed(list(enumerate(node.operands)))}
+        self.region: Elements | None = None
+        self.overwrites = frozenset({0})
+        if node.op.name == "fused":
+            graph = node.regions[0]
+            if len(graph.outputs) != 1 or graph.outputs[0].producer.op.name not in NAMES:
+                raise NoKernel("a fused normalisation must end in one")
+            firsts = first_operands(node)
+            self.last = graph.outputs[0].producer
+            self.place = {v: firsts[i] for i, v in enumerate(graph.inputs)}
+            self.region = Elements(graph, firsts, [self.last.operands[0]], self.last.operands[0].shape)
+        self.x = self.last.operands[0]
+        self.before, self.n, self.after = _rows(self.x.shape, self.last.attrs["axes"])
+        if self.region is not None:
+            self._collapse(self.region)
+        load_it = f"v = {load(self.x.dtype, 'get(q, j)')}"
+        self.first = self.later = [load_it]
+
+    def _collapse(self, region: Elements) -> None:
+        """The prologue is computed row by row: its reduced axes must be the last ones, and all alike."""
+        axes = self.last.attrs["axes"]
+        found = region.collapse([i in axes for i in range(self.x.rank)])
+        inside = [a.flags[2] for a in found]
+        if self.x.dtype not in (F32, F64) or self.after != 1 or inside.count(True) != 1 or not inside[-1]:
+            raise NoKernel("a prologue whose rows are no single loop")
+        streams = range(len(region.streams))
+        full = {region.streams[i].operand for i in streams if region.is_full(i)}
+        part = {region.streams[i].operand for i in streams if not region.is_full(i)}
+        same = {s.operand for s in region.streams if s.dtype is self.x.dtype}
+        self.overwrites = frozenset((full & same) - part)
+
+    def open(self, t: TextBuilder, extras: tuple[Value, ...] = ()) -> None:
+        """Arguments, the loop over rows, and what the row's statements need."""
+        size, ptr = self.x.dtype.size, pointer(self.x.dtype)
+        if self.region is None:
+            t.pointer("x", "operand", 0)
+        else:
+            for i, s in enumerate(self.region.streams):
+                t.pointer(f"a{i}", "operand", s.operand)
+        for i, v in enumerate(extras):
+            t.pointer(f"w{i}", "operand", self._index(v, i))
+            t.add(0, f"p{i} = {ptr}(w{i})")
+        t.pointer("out", "output")
+        t.add(0, f"for u in range(start, stop):\n    at = u * {t.dim(self.n)} * {size}")
+        t.add(1, f"r = {ptr}(out + at)")
+        if self.region is None:
+            t.add(1, f"q = {ptr}(x + at)")
+            return
+        region = self.region
+        names = [f"i{a}" for a in range(len(region.axes) - 1)] + ["j"]
+        needed = {names[a] for a in region.digits_needed(False)}
+        digits(t, 1, "u", [(names[a], region.axes[a].extent) for a in range(len(names) - 1)], needed)
+        value = region.emit(names, "get")[0].text
+        region.row_pointers(t, 1, None, names)
+        for line in region.row_lines:
+            t.add(1, line)
+        self.first = [*region.lines, f"v = {value}", "put(r, j, v)"]
+        self.later = ["v = r[j]"]
+
+    def _index(self, v: Value, i: int) -> int:
+        if self.region is None:
+            return i + 1
+        if v not in self.place:
+            raise NoKernel("scale or shift that the region computes")
+        return self.place[v]
+
+    def template(self, t: TextBuilder, chunk: int, scratch: int) -> list[Template]:
+        node = self.node
+        flops = node.op.cost(node).flops if node.op.cost is not None else 0
+        return [
+            Template(
+                t.source(), t.entry, tuple(t.args), self.before, chunk, scratch, flops, frozenset(), self.overwrites
+            )
+        ]
 
 
 def _add(a: str, b: str) -> str:
@@ -49,38 +136,32 @@ def _max(a: str, b: str) -> str:
     return f"select({b} > {a}, {b}, {a})"
 
 
-def softmax(node: Node) -> list[Template]:
-    x = node.operands[0]
-    before, n, after = _rows(x.shape, node.attrs["axes"])
-    dt, log = x.dtype, node.op.name == "log_softmax"
-    if after != 1:
-        return [_softmax_columns(node, before, n, after)]
-    reg, size, ptr = register(dt), dt.size, pointer(dt)
+def softmax(rows: _Rows) -> list[Template]:
+    n, dt, log = rows.n, rows.x.dtype, rows.last.op.name == "log_softmax"
+    if rows.after != 1:
+        return [_softmax_columns(rows.node, rows.before, n, rows.after)]
+    reg = register(dt)
     keep = dt in (F32, F64) and not log  # the exponentials wait in the result
-    t = TextBuilder(node.op.name)
-    t.pointer("x", "operand", 0)
-    t.pointer("out", "output")
-    t.add(0, f"for u in range(start, stop):\n    at = u * {t.dim(n)} * {size}")
-    t.add(1, f"q = {ptr}(x + at)\nr = {ptr}(out + at)")
+    t = TextBuilder(rows.last.op.name)
+    rows.open(t)
     top = Lanes("top", reg, n, 0, lowest(dt), _max)
     sums = Lanes("sums", reg, n, 1024, f"{reg}(0.0)", _add)
-    element = f"v = {load(dt, 'get(q, j)')}"
     top.open(t, 1)
-    top.loop(t, 1, [element], "v")
+    top.loop(t, 1, rows.first, "v")
     top.close(t, 1)
     sums.open(t, 1)
-    lines = [element, "e = exp(v - top)"] + (["put(r, j, e)"] if keep else [])
-    sums.loop(t, 1, lines, "e")
+    sums.loop(t, 1, [*rows.later, "e = exp(v - top)", *(["put(r, j, e)"] if keep else [])], "e")
     sums.close(t, 1)
     t.add(1, "scale = log(sums)" if log else f"scale = {reg}(1.0) / sums")
     t.add(1, f"for j in range({t.dim(n)}):")
     if keep:
         t.add(2, "r[j] = r[j] * scale")
     else:
-        t.add(2, element)
+        for line in rows.later:
+            t.add(2, line)
         value = "(v - top) - scale" if log else "exp(v - top) * scale"
         t.add(2, f"put(r, j, {store(dt, value)})")
-    return [_template(t, node, before, grain(guess(n), 12), sums.scratch_bytes)]
+    return rows.template(t, grain(guess(n), 12), sums.scratch_bytes)
 
 
 def _softmax_columns(node: Node, before: Extent, n: Extent, after: Extent) -> Template:
@@ -114,48 +195,43 @@ def _template(t: TextBuilder, node: Node, units: Extent, chunk: int, scratch: in
     return Template(t.source(), t.entry, tuple(t.args), units, chunk, scratch, flops, frozenset(), frozenset({0}))
 
 
-def normalise(node: Node) -> list[Template]:
-    x, *rest = node.operands
-    before, n, after = _rows(x.shape, node.attrs["axes"])
-    if after != 1:
+def normalise(rows: _Rows) -> list[Template]:
+    x, n, last = rows.x, rows.n, rows.last
+    rest = last.operands[1:]
+    if rows.after != 1:
         raise NoKernel("normalisation over axes that are not the last")
-    axes = node.attrs["axes"]
-    dt, reg, size, ptr = x.dtype, register(x.dtype), x.dtype.size, pointer(x.dtype)
-    has_gamma = bool(node.attrs["has_gamma"] and rest)
-    t = TextBuilder(node.op.name)
-    t.pointer("x", "operand", 0)
-    for i in range(len(rest)):
-        t.pointer(f"w{i}", "operand", i + 1)
-    t.pointer("out", "output")
+    axes = last.attrs["axes"]
+    dt, reg = x.dtype, register(x.dtype)
+    has_gamma = bool(last.attrs["has_gamma"] and rest)
     at = []
-    for i, v in enumerate(rest):
+    for v in rest:
         moving = [a + x.rank - v.rank for a, d in enumerate(v.shape) if d != 1]
         if v.type.size != 1 and (any(a not in axes for a in moving) or compare_eq(v.type.size, n) is not True):
             raise NoKernel("scale or shift that does not follow the normalised axes")
-        t.add(0, f"p{i} = {ptr}(w{i})")
         at.append("0" if v.type.size == 1 else "j")
-    t.add(0, f"for u in range(start, stop):\n    at = u * {t.dim(n)} * {size}")
-    t.add(1, f"q = {ptr}(x + at)\nr = {ptr}(out + at)")
-    element, count = f"v = {load(dt, 'get(q, j)')}", f"{reg}({t.dim(n)})"
+    t = TextBuilder(last.op.name)
+    rows.open(t, rest)
+    count = f"{reg}({t.dim(n)})"
     sums = Lanes("sums", reg, n, 0, f"{reg}(0.0)", _add)
-    centred = node.op.name == "layer_norm"
-    if centred:
+    element = rows.first
+    if last.op.name == "layer_norm":
         sums.open(t, 1)
-        sums.loop(t, 1, [element], "v")
+        sums.loop(t, 1, element, "v")
         sums.close(t, 1)
         t.add(1, f"mean = sums / {count}")
-        element += "\nv = v - mean"
+        rows.later = element = [*rows.later, "v = v - mean"]
     sums.open(t, 1)
-    sums.loop(t, 1, [element], "v * v")
+    sums.loop(t, 1, element, "v * v")
     sums.close(t, 1)
-    t.add(1, f"scale = rsqrt(sums / {count} + {_number(dt, node.attrs['epsilon'])})\nfor j in range({t.dim(n)}):")
-    t.add(2, element)
+    t.add(1, f"scale = rsqrt(sums / {count} + {_number(dt, last.attrs['epsilon'])})\nfor j in range({t.dim(n)}):")
+    for line in rows.later:
+        t.add(2, line)
     value = "v * scale"
     for i in range(len(rest)):
         part = load(dt, f"get(p{i}, {at[i]})")
         value = f"({value}) * {part}" if i == 0 and has_gamma else f"({value}) + {part}"
     t.add(2, f"put(r, j, {store(dt, value)})")
-    return [_template(t, node, before, grain(guess(n), 6), sums.scratch_bytes)]
+    return rows.template(t, grain(guess(n), 6), sums.scratch_bytes)
 
 
 def _number(dt: DType, value: float) -> str:
