@@ -125,8 +125,10 @@ def _hoist(node: Node, ctx: PassContext) -> None:
     for inner in body.nodes:
         if inner.op.name == "constant":
             free.update(inner.results)
-        elif inner.op.name not in ("input", "return") and inner.operands:
-            if all(v in free or v in ready for v in inner.operands) and mentioned(inner).isdisjoint(own):
+        elif inner.op.name not in ("input", "return") and inner.operands and not inner.op.effects:
+            if all(v in free for v in inner.operands) and not inner.regions and mentioned(inner).isdisjoint(own):
+                free.update(inner.results)
+            elif all(v in free or v in ready for v in inner.operands) and mentioned(inner).isdisjoint(own):
                 if inner.op.name in _LIFTS or inner.op.kind == "elementwise":
                     if not inner.regions and len(inner.results) == 1 and any(v in ready for v in inner.operands):
                         ready.add(inner.results[0])
@@ -182,12 +184,26 @@ def _chosen(parents: Sequence[Node], free: set[Value]) -> set[Node]:
 def _lift(inner: Node, outside: dict[Value, Value], ready: set[Value], graph: Graph, node: Node) -> None:
     """Compute ``inner`` for all steps before the scan."""
     for v in inner.operands:
-        if v not in outside:
-            outside[v] = Builder(graph, node, v.producer.origin).constant(v.producer.attrs["value"])
+        _bring(v, outside, graph, node)
     b = Builder(graph, node, Origin.merge([inner.origin], "hoist"))
     moving = [v in ready for v in inner.operands]
     lift = _LIFTS.get(inner.op.name, _aligned)
     outside[inner.results[0]] = lift(b, inner, [outside[v] for v in inner.operands], moving)
+
+
+def _bring(v: Value, outside: dict[Value, Value], graph: Graph, node: Node) -> None:
+    """Give ``v``, which is the same on every trip, a twin before the scan."""
+    stack = [v]
+    while stack:
+        top = stack[-1]
+        missing = [x for x in top.producer.operands if x not in outside and x.producer.op.name != "constant"]
+        if top in outside or not missing:
+            stack.pop()
+            if top not in outside and top.producer.op.name == "constant":
+                outside[top] = Builder(graph, node, top.producer.origin).constant(top.producer.attrs["value"])
+            elif top not in outside:
+                copy_out(top.producer, outside, graph, node, "hoist")
+        stack += missing if top not in outside else []
 
 
 def _spread(b: Builder, v: Value, rank: int) -> Value:
