@@ -223,7 +223,7 @@ def test_slices_of_a_symbolic_axis():
 
 
 def test_in_memory_bytes_and_old_opsets():
-    proto = model([helper.make_node("Relu", ["x"], ["y"])], [value("x", [3])], [value("y", [3])])
+    proto = model([helper.make_node("Elu", ["x"], ["y"])], [value("x", [3])], [value("y", [3])])
     proto.opset_import[0].version = 3
     with pytest.raises(ImportRefused) as refused:
         fw.import_model(proto)

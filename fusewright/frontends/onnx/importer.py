@@ -26,6 +26,11 @@ from .fold import Folder
 from .reader import OnnxModel, element_name, element_type, read_tensor
 
 OLDEST, NEWEST = 7, 28
+# Operators of opsets 1 to 6 that mean today what they meant then; others broadcast or name their axes differently.
+UNCHANGED = frozenset(
+    "Abs Ceil Constant Conv Exp Floor GlobalAveragePool GlobalMaxPool Identity LRN Log MatMul Neg Not Reciprocal Relu "
+    "Shape Sigmoid Size Sqrt Tanh Transpose".split()
+)
 NEWEST_OF = {"": NEWEST, "ai.onnx.ml": 6, "ai.onnx.preview.training": 1, "ai.onnx.preview": 1}
 DEPTH = 32
 _DEFAULT = {"", "ai.onnx"}
@@ -134,10 +139,10 @@ class Importer:
             domain = _domain(entry.domain)
             found[domain] = max(int(entry.version), found.get(domain, 0))
             top = NEWEST_OF.get(domain)
-            if top is not None and not (OLDEST if domain == "" else 1) <= found[domain] <= top:
+            if top is not None and not 1 <= found[domain] <= top:
                 raise ImportRefused(
                     "unsupported-version", self.model.name,
-                    f"opset {entry.version} of {domain or 'ai.onnx'} is outside {OLDEST if not domain else 1}..{top}",
+                    f"opset {entry.version} of {domain or 'ai.onnx'} is outside 1..{top}",
                     "convert it with onnx.version_converter",
                 )  # fmt: skip
         return found
@@ -261,7 +266,12 @@ class Importer:
             key = (_domain(node.domain), node.op_type)
             self.limits.check("attributes", len(node.attribute), node.name or node.op_type, "the attributes")
             where = f"{scope.path}{node.name or (node.output[0] if node.output else node.op_type)}"
-            if key in REFUSED and registered_op("onnx", node.op_type) is None:
+            if not key[0] and scope.opsets.get("", OLDEST) < OLDEST and node.op_type not in UNCHANGED:
+                old = f"{node.op_type} of opset {scope.opsets['']}, before {OLDEST}"
+                self.problems.append(
+                    Problem("unsupported-version", where, old, "convert the model with onnx.version_converter")
+                )
+            elif key in REFUSED and registered_op("onnx", node.op_type) is None:
                 self.problems.append(Problem(REFUSED[key][0], where, f"{node.op_type}: {REFUSED[key][1]}"))
             elif not self._lowerable(key, scope):
                 name = "/".join(p for p in key if p)

@@ -2,7 +2,9 @@
 
 from . import (
     activation,
+    classical,
     control,
+    deform,
     elementwise,
     indexing,
     matmul,
@@ -18,6 +20,6 @@ from . import (
 )
 
 __all__ = [
-    "activation", "control", "elementwise", "indexing", "matmul", "norm", "quant", "reduce", "resize", "rnn", "shape",
-    "signal", "training", "window",
+    "activation", "classical", "control", "deform", "elementwise", "indexing", "matmul", "norm", "quant", "reduce",
+    "resize", "rnn", "shape", "signal", "training", "window",
 ]  # fmt: skip

@@ -150,9 +150,9 @@ def _while(c: Call, body: Any, names: list[str], state: Any, scanned: int) -> An
 
 @op("Scan")
 def _scan(c: Call, *operands: Value) -> Any:
-    b, body, m = c.b, c.graph("body"), c.integer("num_scan_inputs")
     if c.opset < 9:
-        raise c.refuse("the batched form of opset 8", "unsupported-version", "convert it with onnx.version_converter")
+        return _batched_scan(c, operands)
+    b, body, m = c.b, c.graph("body"), c.integer("num_scan_inputs")
     n = len(operands) - (m or 0)
     names = [v.name for v in body.input]
     if not m or n < 0 or len(names) != n + m or len(body.output) < n or len(set(names)) != len(names):
@@ -183,6 +183,37 @@ def _scan(c: Call, *operands: Value) -> Any:
             v = b.transpose(v, perm=(*range(1, at + 1), 0, *range(at + 1, v.rank)))
         results[i] = v
     return results
+
+
+def _batched_scan(c: Call, operands: tuple[Value | None, ...]) -> Any:
+    """Opset 8: axis 0 of everything is a batch, whose rows are scanned one after the other."""
+    b, body, m = c.b, c.graph("body"), c.integer("num_scan_inputs")
+    if operands[0] is not None:
+        raise c.refuse("sequences of different lengths in one batch", "unsupported-version")
+    given = [v for v in operands[1:] if v is not None]
+    n = len(given) - (m or 0)
+    names = [v.name for v in body.input]
+    turns = c.ints("directions", (0,) * (m or 0))
+    if not m or n < 0 or len(given) + 1 != len(operands) or len(names) != n + m or len(body.output) < n:
+        raise c.refuse("the body's signature does not fit the operands", "malformed")
+    rows = given[0].shape[0] if given[0].rank else None
+    if not isinstance(rows, int) or not 0 < rows <= UNROLLED or len(turns) != m or any(v.rank < 1 for v in given):
+        raise c.refuse(f"a batch of {rows} rows is not supported", "unsupported-version")
+    captured = c.importer.captures([body], c.scope)
+    inputs = {names[i]: v.type.with_shape(v.shape[1:] if i < n else v.shape[2:]) for i, v in enumerate(given)}
+    results: list[list[Value]] = []
+    for row in range(rows):
+        region, _ = c.importer.region(body, c.scope, f"{c.where}[{row}]", inputs, captured)
+        picked = []
+        for i, v in enumerate(given):
+            one = b.slice(v, starts=(row, *(0,) * (v.rank - 1)), stops=(row + 1, *v.shape[1:]))
+            one = b.reshape(one, shape=v.shape[1:])
+            picked.append(b.reverse(one, axes=(0,)) if i >= n and turns[i - n] else one)
+        found = b.scan(*picked, *captured.values(), regions=[region], n_carry=n, n_xs=m)
+        results.append([found] if isinstance(found, Value) else list(found))
+    return [
+        b.concat(*(b.reshape(v, shape=(1, *v.shape)) for v in column), axis=0) for column in zip(*results, strict=True)
+    ]
 
 
 _ = FusewrightError

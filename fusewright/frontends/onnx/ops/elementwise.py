@@ -143,9 +143,11 @@ def _cast_like(c: Call, x: Value, like: Value) -> Value:
 @op("BitCast")
 def _bit_cast(c: Call, x: Value) -> Value:
     to = c.element("to")
-    if x.dtype.is_float or to.is_float or x.dtype.size != to.size or (to is BOOL and x.dtype is not BOOL):
-        raise c.refuse(f"{x.dtype} to {to}: only integers of one size are reinterpreted")
-    return _convert(c, x, to)
+    if x.dtype is BOOL and to.size == 1:
+        return _convert(c, x, to)
+    if x.dtype.size != to.size or to is BOOL:
+        raise c.refuse(f"{x.dtype} to {to}: only types of one size are reinterpreted")
+    return x if to is x.dtype else c.b.bitcast(x, to=to)
 
 
 def _convert(c: Call, x: Value, to: Any) -> Value:
