@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fusewright.frontends.keras import layers
-from fusewright.frontends.keras.call import CELLS, LAYERS, OPERATIONS, REFUSED
+from fusewright.frontends.keras.call import CELLS, LAYERS, OPERATIONS, REFUSED, REFUSED_OPERATIONS
 
 PAGE = Path(__file__).resolve().parent / "keras-support.md"
 HEAD = """# What the Keras frontend supports
@@ -44,6 +44,11 @@ Files of Keras 2 that were written on Theano are read as tf-keras reads them, wi
 """
 
 
+OPS = """Each is compared with live Keras over float32, float16, int32, int8, uint8 and bool. Where the backends of
+Keras disagree (`Rot90` by half a turn, `UnravelIndex` of matrices, `Vstack` of vectors), NumPy's meaning holds.
+Matrices of `keras.ops.linalg` have at most 16 rows, of a fixed number."""
+
+
 def wrapped(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names))
 
@@ -57,9 +62,14 @@ def page() -> str:
     if CELLS:
         lines += ["", "Cells inside `RNN`, `StackedRNNCells` and wrappers: " + wrapped(CELLS) + "."]
     if OPERATIONS:
-        lines += ["", "## Operations of `keras.ops` in functional models", "", wrapped(OPERATIONS) + "."]
+        lines += ["", "## Operations of `keras.ops` in functional models", "", OPS, "", wrapped(OPERATIONS) + "."]
     lines += ["", "## Refused by name", "", "| class | why |", "| --- | --- |"]
     lines += [f"| `{name}` | {why} |" for name, why in sorted(REFUSED.items())]
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for name, why in REFUSED_OPERATIONS.items():
+        reasons[why].append(name)
+    lines += ["", "Operations of `keras.ops`:", "", "| operations | why |", "| --- | --- |"]
+    lines += [f"| {wrapped(names)} | {why} |" for why, names in sorted(reasons.items(), key=lambda r: sorted(r[1]))]
     return "\n".join(lines) + "\n"
 
 

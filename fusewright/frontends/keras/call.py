@@ -64,6 +64,32 @@ REFUSED: dict[str, str] = {
 }
 
 
+_FUNCTION = "it holds a Python function, which a file cannot"
+_COMPLEX = "complex numbers are not supported"
+_VALUES = "the shape of its result depends on values"
+_ITERATES = "it iterates until it converges"
+_TWISTED = "resampling along computed coordinates is only there as MapCoordinates"
+_SIGNAL = "discrete Fourier transforms are only there as STFTSpectrogram and MelSpectrogram"
+REFUSED_OPERATIONS: dict[str, str] = {
+    **dict.fromkeys("Map Scan AssociativeScan VectorizedMap WhileLoop ForiLoop Cond Switch JVP".split(), _FUNCTION),
+    **dict.fromkeys("Polar ViewAsComplex ViewAsReal Eig".split(), _COMPLEX),
+    **dict.fromkeys("Nonzero Unique Bincount Histogram".split(), _VALUES),
+    **dict.fromkeys("Eigh SVD Lstsq MatrixRank Pinv Qr".split(), _ITERATES),
+    **dict.fromkeys(
+        "AffineTransform PerspectiveTransform ElasticTransform ScaleAndTranslate SobelEdges SSIM".split(), _TWISTED
+    ),
+    **dict.fromkeys("FFT FFT2 IFFT2 RFFT IRFFT STFT ISTFT".split(), _SIGNAL),
+    "CTCLoss": "it is a loss that only training needs",
+    "CTCDecode": "beam search over sequences is not supported",
+    "Argpartition": "the order inside each part is not defined",
+    "Nextafter": "the next floating-point number is not an IR operation",
+    "LuFactor": "its permutation differs between backends",
+    "Fold": "sums of overlapping windows are not supported",
+    "Ndim": "it is a number, not a tensor",
+    "SegmentReduction": "it is an abstract class",
+}
+
+
 def layer(*names: str, mask: MaskRule = "drop", autocast: bool = True) -> Callable[[Callable[..., Any]], Any]:
     """Add a lowering for layer classes. ``autocast``: float inputs are cast to the layer's compute dtype first."""
 
@@ -258,6 +284,6 @@ def static(c: Call, extent: Extent, what: str) -> int:
 
 
 __all__ = [
-    "CELLS", "F32", "LAYERS", "OPERATIONS", "REFUSED", "Call", "Lowering", "Tensor", "layer", "operation",
-    "policy_dtypes", "static",
+    "CELLS", "F32", "LAYERS", "OPERATIONS", "REFUSED", "REFUSED_OPERATIONS", "Call", "Lowering", "Tensor", "layer",
+    "operation", "policy_dtypes", "static",
 ]  # fmt: skip

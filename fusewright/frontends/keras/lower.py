@@ -19,7 +19,7 @@ from ...ir.graph import Graph, Origin, Value
 from ..formats.limits import DEFAULT, ImportLimits
 from ..registry import registered_layer
 from ..symbols import Unequal, solve, unequal
-from .call import CELLS, LAYERS, OPERATIONS, REFUSED, Call, Tensor, policy_dtypes
+from .call import CELLS, LAYERS, OPERATIONS, REFUSED, REFUSED_OPERATIONS, Call, Tensor, policy_dtypes
 from .model import KerasModel, LayerCall, LayerSpec, Ref, leaves, map_tree, walk
 
 
@@ -30,7 +30,9 @@ def check_known(model: KerasModel) -> None:
         kind = spec.class_name
         if spec.operation:
             if kind not in OPERATIONS:
-                problems.append(Problem("unsupported-op", spec.path, f"keras.ops node {kind} is not supported"))
+                why = REFUSED_OPERATIONS.get(kind, "it is not known here")
+                hint = "rewrite it with layers, or with operations of docs/keras-support.md"
+                problems.append(Problem("unsupported-op", spec.path, f"keras.ops node {kind}: {why}", hint))
         elif registered_layer(kind) is not None or spec.model is not None or (kind == "InputLayer" and not spec.custom):
             continue
         elif kind in REFUSED and not spec.custom:
@@ -257,7 +259,8 @@ def _input_entries(model: KerasModel) -> list[Entry]:
         config = spec.config
         if config.get("sparse") or config.get("ragged"):
             raise spec.refuse("sparse and ragged inputs are not supported")
-        shape = config.get("batch_shape") or config.get("batch_input_shape")
+        shape = config.get("batch_shape")
+        shape = config.get("batch_input_shape") if shape is None else shape
         out.append((spec.name, shape, policy_dtypes(config.get("dtype"))[0], ref))
     return out
 

@@ -11,6 +11,11 @@ from . import (
     merge,
     norm,
     ops,
+    ops_image,
+    ops_linalg,
+    ops_nn,
+    ops_numpy,
+    ops_shape,
     pooling,
     preprocessing,
     reshape,
@@ -20,6 +25,7 @@ from . import (
 )
 
 __all__ = [
-    "activation", "attention", "conv", "convlstm", "core", "keras1", "local", "merge", "norm", "ops", "pooling",
+    "activation", "attention", "conv", "convlstm", "core", "keras1", "local", "merge", "norm", "ops", "ops_image",
+    "ops_linalg", "ops_nn", "ops_numpy", "ops_shape", "pooling",
     "preprocessing", "reshape", "rnn", "tfops", "wrappers",
 ]  # fmt: skip

@@ -15,7 +15,8 @@ from ....ir.graph import Value
 from ..call import OPERATIONS, Call, layer
 from ..config import Constant
 from ..model import LayerSpec
-from .ops import get_item, value
+from .ops import value
+from .ops_shape import get_item
 
 # TensorFlow function -> (keras.ops class, names of positional arguments in order).
 _FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
