@@ -17,7 +17,7 @@ from ..ir.graph import Const, Graph, Node, Origin, Value
 from ..ir.target import Target
 from .base import PassContext, erase_dead, graph_pass, subgraphs
 from .surround import VIEWS
-from .values import channel_vector
+from .values import channel_vector, same_shape
 
 _DEEPEST = 8
 
@@ -46,7 +46,7 @@ def _sibling(node: Node) -> _Sibling | None:
         add, y = users[0], node.results[0]
         other = add.operands[1 if add.operands[0] is y else 0]
         vector = channel_vector(other, y.rank, y.rank - 1, found.columns)
-        if vector is not None and add.results[0].type is y.type:
+        if vector is not None and same_shape(add.results[0].shape, y.shape):
             found.bias, found.end = vector, add.results[0]
     return found
 
