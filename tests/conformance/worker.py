@@ -82,7 +82,18 @@ def _feeds(case: Case, inputs: Any) -> dict[str, np.ndarray]:
     return feeds
 
 
+class NoFramework:
+    """A finder before all others: no file format needs TensorFlow or Keras, so here they do not exist."""
+
+    NAMES = frozenset(("tensorflow", "keras", "tf_keras", "tensorboard", "torch", "jax"))
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] in self.NAMES:
+            raise ModuleNotFoundError(f"{name} is not to be used here", name=name)
+
+
 def main() -> None:
+    sys.meta_path.insert(0, NoFramework())
     # Answers go out on a private copy of stdout: whatever a library prints lands on stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
