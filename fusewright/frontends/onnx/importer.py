@@ -18,6 +18,8 @@ from ...core.dims import Extent, extent, substitute, symbol
 from ...core.dtypes import BF16, DType, f32_to_bf16
 from ...core.errors import ImportRefused, Problem, TypeRefused
 from ...ir.graph import Const, Graph, Value
+from ...ir.scope import DEFINES, is_live
+from ..dependent import Fresh, joined
 from ..formats.limits import ImportLimits
 from ..registry import registered_op
 from ..symbols import Unequal, solve, unequal
@@ -97,6 +99,7 @@ class Importer:
         self.nodes = 0
         self.functions: dict[tuple[str, str], Any] = {}
         self.symbols: dict[str, str] = {}
+        self.fresh = Fresh()
 
     # -- the model -----------------------------------------------------------------------------------------------
     def run(
@@ -117,6 +120,7 @@ class Importer:
         scope = Scope(b, opsets)
         with b.origin(file=self.model.name):
             self._inputs(proto.graph, scope, inputs, feeds, shapes)
+            self.fresh.taken.update(b.graph.symbols)
             self.initialisers(proto.graph, scope)
             self.check_known(proto.graph.node, scope, 0)
             if self.problems:
@@ -365,9 +369,7 @@ class Importer:
         call = Call(self, scope, node, operands, opset or 0, where)
         with scope.b.origin(layer=where):
             try:
-                found = lowering(call, *operands)
-            except TypeRefused as e:
-                raise unequal(str(e), where, f"{node.op_type}: {e}") from None
+                found = self._checked(lowering, call, operands, scope.b)
             except ImportRefused:
                 raise
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as e:
@@ -382,6 +384,20 @@ class Importer:
             if name and (i >= len(results) or results[i] is None):
                 raise ImportRefused("unsupported-option", where, f"{node.op_type}: output {i} is not supported")
         return results
+
+    def _checked(self, lowering: Any, call: Call, operands: Sequence[Value | None], b: Folder) -> Any:
+        """A lowering's results; extents that depend on values and have to be equal are compared during the run."""
+        while True:
+            try:
+                return lowering(call, *operands)
+            except TypeRefused as e:
+                refused = unequal(str(e), call.where, f"{call.type}: {e}")
+            if not isinstance(refused, Unequal):
+                raise refused
+            swapped = joined(b, self.fresh, operands, refused.left, refused.right)
+            if swapped is None:
+                raise refused
+            operands = [v if v is None else swapped.get(v, v) for v in operands]
 
     def attributes(self, scope: Scope, node: Any, where: str) -> dict[str, Any]:
         """name -> AttributeProto; references of a function body are resolved."""
@@ -577,7 +593,8 @@ def _type_proto(v: Value | None) -> Any:
 
 def _erase_dead(graph: Graph) -> None:
     for node in list(reversed(graph.nodes)):
-        if node is not graph.return_node and node.op.name != "input" and not any(v.uses for v in node.results):
+        needed = node is graph.return_node or node.op.name == "input" or any(v.uses for v in node.results)
+        if not needed and not (node.op.name == DEFINES and is_live(node, graph)):
             graph.erase(node)
 
 

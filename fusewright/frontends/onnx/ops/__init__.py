@@ -5,6 +5,7 @@ from . import (
     classical,
     control,
     deform,
+    dependent,
     elementwise,
     indexing,
     matmul,
@@ -20,6 +21,6 @@ from . import (
 )
 
 __all__ = [
-    "activation", "classical", "control", "deform", "elementwise", "indexing", "matmul", "norm", "quant", "reduce",
-    "resize", "rnn", "shape", "signal", "training", "window",
+    "activation", "classical", "control", "deform", "dependent", "elementwise", "indexing", "matmul", "norm", "quant",
+    "reduce", "resize", "rnn", "shape", "signal", "training", "window",
 ]  # fmt: skip

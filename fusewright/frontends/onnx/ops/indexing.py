@@ -1,4 +1,4 @@
-"""Gathers, scatters and what is built of them: OneHot, ReverseSequence, Compress.
+"""Gathers, scatters and what is built of them: OneHot, ReverseSequence.
 
 Owns negative indices, which ONNX counts from the end of the axis.
 """
@@ -147,21 +147,6 @@ def reversed_rows(c: Call, x: Value, lengths: Value) -> Value:
     size = b.reshape(lengths if lengths.dtype is I64 else b.cast(lengths, to=I64), shape=(n, 1))
     index = b.where(b.lt(at, size), b.sub(b.sub(size, 1), at), at)
     return b.gather(x, index, axis=1, batch_dims=1)
-
-
-@op("Compress")
-def _compress(c: Call, x: Value, condition: Value) -> Value:
-    b = c.b
-    keep = c.const(condition, "condition")
-    axis = c.integer("axis")
-    if axis is None:
-        x, axis = b.reshape(x, shape=(x.type.size,)), 0
-    axis = c.axis(axis, x.rank)
-    index = np.flatnonzero(keep).astype(np.int64)
-    n = x.shape[axis]
-    if not isinstance(n, int) or (index.size and index.max() >= n):
-        raise c.refuse("the condition does not fit the axis", "malformed")
-    return b.gather(x, b.constant(index), axis=axis)
 
 
 @op("TensorScatter")

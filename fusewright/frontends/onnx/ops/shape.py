@@ -15,8 +15,6 @@ from ....ir.graph import Const, Value
 from ..call import REFUSED, Call, op
 
 _FAR = (1 << 31) - 1
-for _name in ("NonZero", "Unique", "NonMaxSuppression"):
-    REFUSED[("", _name)] = ("data-dependent", "the result's extent depends on values")
 for _name in ("ImageDecoder", "StringNormalizer", "StringSplit", "StringConcat", "RegexFullMatch"):
     REFUSED[("", _name)] = ("unsupported-op", "it works on encoded images or strings, not on tensors of numbers")
 
