@@ -5,7 +5,7 @@ Owns where each is defined, how far it reaches, its bounds, and fresh names. ``s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core.bounds import Bounds, extent_range
@@ -41,6 +41,24 @@ def mentioned(node: Node) -> set[str]:
     for value in node.attrs.values():
         found.update(attr_symbols(value))
     return found
+
+
+def definers(nodes: Sequence[Node]) -> dict[Node, list[Node]]:
+    """For the nodes of one graph: those of them that bind what a node (or its regions) mentions, which must stay
+    before it. Nodes that need none are left out."""
+    owners = {str(n.attrs["symbol"]): n for n in nodes if n.op.name == DEFINES}
+    out: dict[Node, list[Node]] = {}
+    if not owners:
+        return out
+    for node in nodes:
+        found = set(mentioned(node))
+        for region in node.regions:
+            for inner in region.walk():
+                found |= mentioned(inner)
+        need = [owners[s] for s in sorted(found) if s in owners and owners[s] is not node]
+        if need:
+            out[node] = need
+    return out
 
 
 def is_live(node: Node, graph: Graph) -> bool:
@@ -122,6 +140,6 @@ def rename(node_attrs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
 
 
 __all__ = [
-    "DEFINES", "attr_symbols", "check_scopes", "defined", "definitions", "fresh_names", "is_live", "mentioned",
+    "DEFINES", "attr_symbols", "check_scopes", "defined", "definers", "definitions", "fresh_names", "is_live", "mentioned",
     "rename", "symbol_bounds",
 ]  # fmt: skip
