@@ -140,6 +140,6 @@ def rename(node_attrs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
 
 
 __all__ = [
-    "DEFINES", "attr_symbols", "check_scopes", "defined", "definers", "definitions", "fresh_names", "is_live", "mentioned",
-    "rename", "symbol_bounds",
+    "DEFINES", "attr_symbols", "check_scopes", "defined", "definers", "definitions", "fresh_names", "is_live",
+    "mentioned", "rename", "symbol_bounds",
 ]  # fmt: skip
