@@ -1,0 +1,196 @@
+"""Whole networks against ONNX Runtime, OpenVINO and TensorFlow with XLA: a process each, in turns.
+
+    python benchmarks/compare.py [NETWORK ...] [--batches 1 8] [--threads 1 2] [--rounds 5] [--write]
+
+Every contestant computes in float32 from fixed shapes, and its answer is checked against Keras before it is timed.
+While one runs, the others wait on a pipe: no pool of another library spins beside it. ``--write`` records compare.md
+and compare.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+PEERS = ("onnxruntime", "openvino", "xla")
+SECONDS = 0.4  # of calls in one turn
+Call = Callable[[], Any]
+
+
+# -- a contestant: loads its form of the network, then answers each line with the times of a turn ---
+def fusewright(folder: Path, threads: int, x: np.ndarray, turned: np.ndarray) -> Call:
+    import fusewright as fw
+
+    bundle = fw.load(folder / "model.fwb", threads=threads)
+    return lambda: bundle(x)
+
+
+def onnxruntime(folder: Path, threads: int, x: np.ndarray, turned: np.ndarray) -> Call:
+    import onnxruntime as runtime
+
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    feeds = {session.get_inputs()[0].name: turned}
+    return lambda: session.run(None, feeds)[0]
+
+
+def openvino(folder: Path, threads: int, x: np.ndarray, turned: np.ndarray) -> Call:
+    import openvino
+
+    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(str(folder / "model.onnx"), "CPU", config)
+    request = compiled.create_infer_request()
+    return lambda: request.infer([turned], share_inputs=True)[0]
+
+
+def xla(folder: Path, threads: int, x: np.ndarray, turned: np.ndarray) -> Call:
+    os.environ["TF_XLA_FLAGS"] = "--tf_xla_cpu_global_jit"
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    import keras
+
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    traced = tf.function(lambda v: model(v, training=False), jit_compile=True)
+    value = tf.constant(x)
+    return lambda: traced(value).numpy()
+
+
+def contest(name: str, folder: Path, threads: int) -> None:
+    data = np.load(folder / "sample.npz")
+    call = globals()[name](folder, threads, data["x"], data["turned"])
+    want = data["y"]
+    got = np.asarray(call())
+    error = float(np.max(np.abs(got.reshape(want.shape) - want)) / max(float(np.max(np.abs(want))), 1e-30))
+    for _ in range(3):
+        call()
+    print(json.dumps(error), flush=True)
+    for line in sys.stdin:
+        end = time.perf_counter() + float(line)
+        times = []
+        while len(times) < 3 or time.perf_counter() < end:
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        print(json.dumps(times), flush=True)
+
+
+# -- the contest ---
+def prepare(network: str, batch: int, folder: Path, model: Any, numerics: str) -> None:
+    """Every contestant's file, and the input with Keras' answer."""
+    from _models import NETWORKS, sample
+
+    import fusewright as fw
+
+    net = NETWORKS[network]
+    x = sample(model, batch)
+    turned = np.ascontiguousarray(x.transpose(net.turn)) if net.turn else x
+    np.savez(folder / "sample.npz", x=x, turned=turned, y=np.asarray(model(x, training=False)))
+    model.save(folder / "model.keras")
+    (folder / "model.onnx").write_bytes(net.to_onnx(model, batch).SerializeToString())
+    fw.compile(folder / "model.keras", dims={"N": batch}, numerics=numerics).save(folder / "model.fwb")
+
+
+def measure(folder: Path, names: list[str], threads: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Best, median and error of each contestant, taking turns."""
+    command = [sys.executable, __file__, "--folder", str(folder), "--threads", str(threads), "--contestant"]
+    processes = {}
+    out: dict[str, dict[str, float]] = {}
+    for name in names:  # one after the other: nobody loads while another warms up
+        process = subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                   stderr=subprocess.DEVNULL)  # fmt: skip
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{name} does not run this network: see `{' '.join(command)} {name}`")
+        processes[name], out[name] = process, {"error": json.loads(line)}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, process in processes.items():
+            process.stdin.write(f"{SECONDS}\n")
+            process.stdin.flush()
+            times[name] += json.loads(process.stdout.readline())
+    for name, process in processes.items():
+        process.stdin.close()
+        process.wait()
+        out[name] |= {"best_ms": min(times[name]) * 1e3, "median_ms": float(np.median(times[name])) * 1e3}
+    return out
+
+
+def ratio(row: dict[str, Any], peer: str) -> float:
+    return row["found"][peer]["best_ms"] / row["found"]["fusewright"]["best_ms"]
+
+
+def report(rows: list[dict[str, Any]], peers: list[str], header: str) -> str:
+    lines = [header, "", "| network | batch | threads | fusewright best / median ms | "
+             + " | ".join(f"{p} best / median ms | ratio" for p in peers) + " |"]  # fmt: skip
+    lines.append("| --- " * (4 + 2 * len(peers)) + "|")
+    for row in rows:
+        ours = row["found"]["fusewright"]
+        cells = [f"{ours['best_ms']:.3f} / {ours['median_ms']:.3f}"]
+        for p in peers:
+            other = row["found"][p]
+            cells += [f"{other['best_ms']:.3f} / {other['median_ms']:.3f}", f"{ratio(row, p):.2f}"]
+        lines.append(f"| {row['network']} | {row['batch']} | {row['threads']} | {' | '.join(cells)} |")
+    means = {p: math.exp(sum(math.log(ratio(row, p)) for row in rows) / len(rows)) for p in peers}
+    lines += ["", "Ratio: the peer's best time over ours, above 1 we are faster. Geometric means: "
+              + ", ".join(f"{p} {value:.2f}" for p, value in means.items()) + "."]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--numerics", default="strict", choices=("strict", "fast"))
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.contestant:
+        contest(args.contestant, args.folder, args.threads[0])
+        return
+    from _models import NETWORKS
+
+    from _timing import machine
+
+    rows = []
+    for network in args.networks or list(NETWORKS):
+        model = NETWORKS[network].make()
+        for batch in args.batches:
+            with tempfile.TemporaryDirectory() as folder:
+                prepare(network, batch, Path(folder), model, args.numerics)
+                for threads in args.threads:
+                    found = measure(Path(folder), ["fusewright", *args.peers], threads, args.rounds)
+                    rows.append({"network": network, "batch": batch, "threads": threads, "found": found})
+                    print(report(rows[-1:], args.peers, "").strip(), flush=True)
+    versions = machine("fusewright", "onnxruntime", "openvino", "tensorflow-cpu", "keras")
+    text = report(
+        rows, args.peers, f"# Whole networks, each library in its own process\n\n{versions}; {args.numerics}."
+    )
+    print(text)
+    if args.write:
+        (HERE / "compare.md").write_text(text)
+        (HERE / "compare.json").write_text(json.dumps({"machine": versions, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
