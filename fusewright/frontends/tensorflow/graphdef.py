@@ -239,6 +239,10 @@ class Attrs:
         """A list of integers; empty when the attribute is missing."""
         return [int(v) for v in self._get(name, "list", {}, {}).get("i", [])]
 
+    def list_floats(self, name: str) -> list[float]:
+        """A list of floats; empty when the attribute is missing."""
+        return [float(v) for v in self._get(name, "list", {}, {}).get("f", [])]
+
     def tensor_proto(self, name: str) -> Message:
         value: Message = self._get(name, "tensor", None, {})
         return value

@@ -24,7 +24,7 @@ from .frames import rebuild_loops
 from .graphdef import Attrs, Ref, TFFunction, TFGraph, TFNode, parse_ref, reachable
 from .lower import Lowerer, Scope, called_functions
 from .tensors import array_of, dtype_of
-from .values import Item, Tensor
+from .values import Item, Tensor, Withheld
 
 Shape = tuple[Any, ...]
 _NO_OUTPUT = {"NoOp", "Const", "Placeholder", "Assert", "PlaceholderWithDefault", "PlaceholderV2"}
@@ -239,6 +239,8 @@ def _lower(request: Request, shapes: Sequence[tuple[Extent, ...]]) -> Graph:
 
 
 def _output(node: TFNode, item: Item, b: Builder) -> Any:
+    if isinstance(item, Withheld):
+        raise ImportRefused("unsupported-op", node.name, f"{node.op}: {item.reason}", "name other outputs")
     if not isinstance(item, Tensor):
         kind = {"Strings": "strings", "Complex": "complex numbers", "ListOf": "a list of tensors"}
         what = kind.get(type(item).__name__, "no tensor")

@@ -20,7 +20,7 @@ from ..dependent import Fresh, joined
 from ..registry import registered_op
 from ..symbols import Unequal, unequal
 from .graphdef import Attrs, Ref, TFFunction, TFGraph, TFNode, reachable
-from .values import Complex, Dead, Item, ListOf, Resource, Strings, Tensor
+from .values import Complex, Dead, Item, ListOf, Resource, Strings, Tensor, Withheld
 
 Lowering = Callable[..., Any]
 OPS: dict[str, Lowering] = {}
@@ -28,6 +28,8 @@ RAW: set[str] = set()
 REFUSED: dict[str, str] = {}
 RANDOM: set[str] = set()
 FOLDS: dict[str, Callable[..., Any]] = {}
+# How an op lowers when an operand is complex: ``fn(c, *items)``.
+COMPLEX: dict[str, Lowering] = {}
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 FUNCTION_DEPTH = 32
 FOLD_ELEMENTS = 1024
@@ -104,6 +106,8 @@ class Ctx(Attrs):
             return item.value(self.bld)
         if isinstance(item, Value):
             return item
+        if isinstance(item, Withheld):
+            raise self.refuse(item.reason)
         kinds = {Complex: "complex numbers", Strings: "strings", Resource: "resources", ListOf: "a list of tensors"}
         raise self.refuse(f"does not take {kinds.get(type(item), 'this')} here")
 
@@ -297,6 +301,8 @@ class Lowerer:
             return self.call(c.function("f"), items, c)
         if node.op in self.graph.functions:
             return self.call(node.op, items, c)
+        if node.op in COMPLEX and any(isinstance(i, Complex) for i in items):
+            return _items(c, COMPLEX[node.op](c, *items))
         folding = FOLDS.get(node.op)
         if folding is not None:
             folded = _fold(c, folding, items)

@@ -113,6 +113,26 @@ def array_of(proto: Message, where: str, limits: ImportLimits, file_bytes: int) 
     return small.reshape(shape), kind
 
 
+def complex_of(proto: Message, where: str, limits: ImportLimits, file_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of a complex constant, which is stored as pairs; the last pair fills the rest."""
+    number, field, stored = (1, "float_val", "scomplex_val")
+    if plain(proto["dtype"]) == COMPLEX128:
+        number, field, stored = (2, "double_val", "dcomplex_val")
+    values, dims = list(proto.get(stored, [])), proto.get("shape", {}).get("dim", [])
+    if len(values) == 2:
+        pair, _ = array_of({"dtype": number, "shape": {"dim": [{"size": 2}]}, field: values}, where, limits, file_bytes)
+        whole, _ = array_of({"dtype": number, "shape": proto.get("shape", {})}, where, limits, file_bytes)
+        return np.broadcast_to(pair[0], whole.shape), np.broadcast_to(pair[1], whole.shape)
+    if values:
+        known = shape_of(proto.get("shape", {}), where, limits) or ()
+        count = math.prod(d or 0 for d in known)
+        limits.check_shape((count, 2), 8, file_bytes, where)
+        values += values[-2:] * (count - len(values) // 2)
+    pairs = {**proto, "dtype": number, "shape": {"dim": [*dims, {"size": 2}]}, field: values}
+    array, _ = array_of(pairs, where, limits, file_bytes)
+    return array[..., 0], array[..., 1]
+
+
 def _numbers(values: list[Any], kind: DType) -> np.ndarray:
     if kind in (BF16, F16):
         bits = np.array([v & 0xFFFF for v in values], np.uint16)

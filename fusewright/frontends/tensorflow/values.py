@@ -155,4 +155,11 @@ class Dead:
     """The side of a conditional that is known not to run."""
 
 
-Item = Tensor | Complex | Resource | Strings | ListOf | Dead
+@dataclass
+class Withheld:
+    """A result that is refused as soon as something needs it."""
+
+    reason: str
+
+
+Item = Tensor | Complex | Resource | Strings | ListOf | Dead | Withheld

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import (
     cell,
+    complexes,
     dependent,
     elementwise,
     image,
@@ -13,6 +14,7 @@ from . import (
     movement,
     reduce,
     refused,
+    search,
     segment,
     shape,
     special,
@@ -22,6 +24,8 @@ from . import (
 )  # fmt: skip
 
 FAMILIES = (
-    cell, dependent, elementwise, image, linalg, lists, matrix, movement, reduce, refused, segment, shape, special,
-    spectral, state, window,
+    cell, dependent, elementwise, image, linalg, lists, matrix, movement, reduce, refused, search, segment,
+    shape, special, spectral, state, window,
 )  # fmt: skip
+
+complexes.register()

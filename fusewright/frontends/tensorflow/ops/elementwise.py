@@ -14,6 +14,7 @@ from ....core.dtypes import BOOL, F32
 from ....ir.graph import Value
 from ..lower import FOLDS, OPS, Ctx, fold, op, same_type
 from ..values import Complex, Item, Tensor
+from .complexes import modulus
 
 
 def _unary(tf: str, ir: str, **attrs: Any) -> None:
@@ -236,13 +237,7 @@ def _complex(c: Ctx, x: Item, y: Item | None = None) -> Any:
         return Complex(x.re, Tensor.of(c.bld.neg(im)))
     if kind == "Angle":
         return c.bld.atan2(im, re)
-    # Scaled, as hypot does, so that squares do not leave the range.
-    b = c.bld
-    a, d = b.abs(re), b.abs(im)
-    big, small = b.maximum(a, d), b.minimum(a, d)
-    ratio = b.div(small, b.where(b.eq(big, c.const(0, big)), c.const(1, big), big))
-    size = b.mul(big, b.sqrt(b.add(b.square(ratio), c.const(1, big))))
-    return b.where(b.isinf(big), big, size)
+    return modulus(c.bld, re, im)
 
 
 # -- small integers ----------------------------------------------------------------------------------------------------

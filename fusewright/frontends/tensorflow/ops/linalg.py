@@ -9,13 +9,19 @@ from typing import Any
 
 from ....core.dims import product
 from ....ir.graph import Value
-from ... import linalg
+from ... import factors, linalg
 from ..lower import Ctx, op, same_type
+from ..values import Withheld
 
 
 def _size(c: Ctx, x: Value) -> int:
+    return int(_fitting(c, linalg.size_of, x))
+
+
+def _fitting(c: Ctx, fn: Any, *args: Any) -> Any:
+    """What ``fn`` gives; the sizes that it does not take are a refusal."""
     try:
-        return linalg.size_of(x)
+        return fn(*args)
     except ValueError as e:
         raise c.refuse(str(e)) from None
 
@@ -87,3 +93,29 @@ def _cholesky(c: Ctx, a: Value) -> Any:
 def _triangular(c: Ctx, a: Value, rhs: Value) -> Any:
     adjoint = c.b("adjoint", False)
     return linalg.substitute(c.bld, _adjoint(c, a), rhs, c.b("lower", True) != adjoint)
+
+
+@op("LogMatrixDeterminant")
+def _log_determinant(c: Ctx, a: Value) -> Any:
+    b = c.bld
+    sign, total = b.full(a.shape[:-2], 1, a.dtype), b.full(a.shape[:-2], 0, a.dtype)
+    for pivot in _fitting(c, linalg.pivots, b, a):
+        sign, total = b.mul(sign, b.sign(pivot)), b.add(total, b.log(b.abs(pivot)))
+    return [sign, total]
+
+
+@op("Qr")
+def _qr(c: Ctx, x: Value) -> Any:
+    return list(_fitting(c, factors.qr, c.bld, x, c.b("full_matrices", False)))
+
+
+@op("Svd")
+def _svd(c: Ctx, x: Value) -> Any:
+    values = _fitting(c, factors.singular_values, c.bld, x)
+    return [same_type(c, values, x.dtype), Withheld(factors.SIGNS), Withheld(factors.SIGNS)]
+
+
+@op("SelfAdjointEigV2")
+def _eigenvalues(c: Ctx, x: Value) -> Any:
+    values = _fitting(c, factors.eigenvalues, c.bld, x)
+    return [same_type(c, values, x.dtype), Withheld(factors.SIGNS)]

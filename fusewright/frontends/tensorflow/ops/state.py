@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ....core.dtypes import F32, F64
 from ....core.errors import ImportRefused
 from ..lower import Ctx, op
-from ..tensors import STRING, array_of, decoded, strings_of
-from ..values import Item, Resource, Strings, Tensor
+from ..tensors import COMPLEX64, COMPLEX128, STRING, array_of, complex_of, decoded, strings_of
+from ..values import Complex, Item, Resource, Strings, Tensor
 
 
 @op("Const", "HostConst", raw=True)
@@ -18,6 +19,10 @@ def _const(c: Ctx) -> Any:
     proto = c.tensor_proto("value")
     if proto.get("dtype") == STRING:
         return Strings(strings_of(proto, c.where, c.limits))
+    if proto.get("dtype") in (COMPLEX64, COMPLEX128):
+        re, im = complex_of(proto, c.where, c.limits, c.lowerer.graph.file_bytes)
+        kind = F32 if proto["dtype"] == COMPLEX64 else F64
+        return Complex(Tensor.known(re, kind), Tensor.known(im, kind))
     array, kind = array_of(proto, c.where, c.limits, c.lowerer.graph.file_bytes)
     return Tensor.known(decoded(array, kind), kind)
 
