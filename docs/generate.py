@@ -22,8 +22,19 @@ Model files: `.keras` (Keras 3, and the early archives of Keras 2), full-model `
 architecture `.json` with `weights=`, and live `keras.Model` objects. A layer class that stands in no table is refused
 with its path, together with everything else that is refused; `fw.register_layer` adds your own.
 
-An option that a layer class has but that cannot be honoured (`stateful=True`, quantised or LoRA weights...) is refused
-by name, never ignored.
+An option that a layer class has but that cannot be honoured (`stateful=True`, `use_gate=True`...) is refused by name,
+never ignored. LoRA adapters are merged. Quantised `Dense`, `EinsumDense` and `Embedding` layers run as Keras runs them:
+int8 and (but for `EinsumDense`) int4, packed, by channel or by group; float8, GPTQ and AWQ are refused.
+
+The training configuration (loss, optimiser, metrics) is kept as data in `graph.meta["training"]`, as the file states
+it. It is known after import and travels through passes; it counts neither for the fingerprint nor for the bundle.
+
+Weights spread over several files (`*.weights.json` with shards) are refused, since no name found in a file is opened:
+save one `.weights.h5` or a whole `.keras` file.
+
+An index of an `Embedding` outside the table: Keras raises on a CPU and gives zeros on a GPU. Here there is one answer
+on every machine: the nearest row (a negative index the first, one past the end the last), and never a read outside the
+table.
 
 ## Keras 1
 

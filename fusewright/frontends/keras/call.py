@@ -116,7 +116,8 @@ def policy_dtypes(config: Any) -> tuple[str, str]:
     """(compute, variable) dtype names of a dtype policy in any dialect."""
     if isinstance(config, dict):
         inner = config.get("config")
-        config = inner.get("name") if isinstance(inner, dict) else None
+        # A quantised policy computes in the type of the one that it was made from.
+        config = inner.get("name", inner.get("source_name")) if isinstance(inner, dict) else None
     if not isinstance(config, str):
         return "float32", "float32"
     if config.startswith("mixed_"):

@@ -22,6 +22,7 @@ from ..formats.zipsafe import ZipArchive
 from . import keras1
 from .config import ConfigReader, parse_version
 from .model import KerasModel, LayerSpec
+from .quantisation import mode_of
 from .weights import assign, load_h5, load_paths, names_of, stored_groups
 
 
@@ -50,11 +51,18 @@ def _from_h5(data: memoryview, name: str, weights: str | Path | None, limits: Im
     config = loads(text, f"{name}:model_config", limits)
     version = _version(file.attr_text("", "keras_version") or file.attr_text(root, "keras_version"), config)
     model = _reader(name, version, limits, _theano(file, root, version)).read(config)
+    training = file.attr_text("", "training_config")
+    if training is not None:
+        model.training = _object(loads(training, f"{name}:training_config", limits))
     if weights is None:
         load_h5(model, file, root)
     else:
         _load_weights(model, weights, limits)
     return model
+
+
+def _object(item: Any) -> dict[str, Any] | None:
+    return item if isinstance(item, dict) and item else None
 
 
 def _version(text: str | None, config: Any) -> tuple[int, int]:
@@ -129,7 +137,9 @@ def _from_archive(data: memoryview, name: str, weights: str | Path | None, limit
         metadata = loads(archive.read("metadata.json"), f"{name}!metadata.json", limits)
         text = metadata.get("keras_version") if isinstance(metadata, dict) else None
         version = parse_version(text) if isinstance(text, str) else version
-    model = _reader(name, version, limits).read(loads(archive.read("config.json"), f"{name}!config.json", limits))
+    config = loads(archive.read("config.json"), f"{name}!config.json", limits)
+    model = _reader(name, version, limits).read(config)
+    model.training = _object(config.get("compile_config"))
     if weights is not None:
         _load_weights(model, weights, limits)
     elif "model.weights.h5" in archive:
@@ -196,6 +206,8 @@ def from_live(source: Any, limits: ImportLimits = DEFAULT) -> KerasModel:
     if model.sequential and model.input_shape is None:
         model.input_shape = _built_shape(source)
     _live_model(model, source)
+    with suppress(AttributeError, NotImplementedError, TypeError, ValueError):  # not compiled, or not serialisable
+        model.training = _object(_plain(source.get_compile_config()))
     return model
 
 
@@ -255,5 +267,12 @@ def _live_layer(spec: LayerSpec, layer: Any) -> None:
         return
     if spec.children:  # wrappers own nothing that inference needs
         return
-    arrays = [a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in map(np.asarray, layer.get_weights())]
+    if mode_of(spec.config)[0] or spec.config.get("lora_rank"):
+        # What Keras would write to a file: adapters are merged there, and the arrays come in the order of the mode.
+        stored: dict[str, Any] = {}
+        layer.save_own_variables(stored)
+        found = list(stored.values())
+    else:
+        found = layer.get_weights()
+    arrays = [a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in map(np.asarray, found)]
     assign(spec, arrays, "the live layer")

@@ -366,7 +366,10 @@ def _lower(
         while unique in named:
             unique, i = f"{name}_{i}", i + 1
         named[unique] = tensor.value
-    return b.build(named)
+    graph = b.build(named)
+    if model.training is not None:
+        graph.meta["training"] = model.training
+    return graph
 
 
 def _wanted(model: KerasModel, outputs: Sequence[str] | None) -> list[tuple[str, Ref]]:

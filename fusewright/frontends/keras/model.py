@@ -64,7 +64,10 @@ class LayerSpec:
 
 @dataclass(slots=True, eq=False)
 class KerasModel:
-    """A Sequential or functional model. ``inputs`` and ``outputs`` are trees of Refs (functional only)."""
+    """A Sequential or functional model. ``inputs`` and ``outputs`` are trees of Refs (functional only).
+
+    ``training`` is the loss, optimiser and metrics as the file or the live model states them: data, never made objects.
+    """
 
     name: str
     path: str
@@ -75,6 +78,7 @@ class KerasModel:
     outputs: Any = None
     input_shape: Any = None
     file: str = ""
+    training: dict[str, Any] | None = None
 
     def layer(self, name: str) -> LayerSpec:
         """The layer of that name. Raises ImportRefused."""

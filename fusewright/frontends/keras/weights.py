@@ -14,7 +14,7 @@ import numpy as np
 from ...core.errors import ImportRefused
 from ..formats.hdf5 import H5File
 from ..registry import registered_layer
-from . import keras1
+from . import keras1, quantisation
 from .model import KerasModel, LayerSpec
 
 Names = list[tuple[str, bool]]  # (name, trainable) in the order of creation
@@ -48,6 +48,8 @@ def names_of(spec: LayerSpec) -> Names | None:
     bias: Names = [("bias", True)] if _flag(config, "use_bias", _flag(config, "bias")) else []
     if kind == "EinsumDense" and config.get("bias_axes") is None:
         bias = []
+    if kind in ("Dense", "EinsumDense", "Embedding") and quantisation.mode_of(config)[0]:
+        return quantisation.stored_names(kind, config, bool(bias) and kind != "Embedding")
     if kind in _KERNEL_BIAS:
         return [("kernel", True), *bias]
     if kind in _DEPTHWISE:

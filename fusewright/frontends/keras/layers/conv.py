@@ -54,8 +54,6 @@ def _conv(rank: int) -> None:
     @layer(f"Conv{rank}D", f"Convolution{rank}D")
     def lower(c: Call, x: Value) -> Value:
         c.need_rank(x, rank + 2)
-        if c.config.get("lora_rank"):
-            raise c.refuse("LoRA adapters are not merged", "merge them before saving")
         x = c.float(c.to_last(x))
         kernel, strides = c.ints("kernel_size", rank), c.ints("strides", rank)
         dilations, filters = c.ints("dilation_rate", rank), c.integer("filters")

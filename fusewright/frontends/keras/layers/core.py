@@ -10,6 +10,8 @@ from typing import Any
 from ....core.dtypes import I32
 from ....ir.graph import Value
 from ..call import Call, Tensor, layer
+from ..quantisation import mode_of
+from . import quantised
 from .activation import activate
 
 
@@ -23,29 +25,30 @@ def dense(c: Call, x: Value, kernel: Value, bias: Value | None) -> Value:
 
 @layer("Dense", mask="pass")
 def _dense(c: Call, x: Value) -> Value:
-    _no_adapters(c)
     units = c.integer("units")
+    if mode_of(c.config)[0]:
+        y = quantised.dense(c, x) if c.has("kernel_scale") else None
+        if y is None:
+            raise quantised.unsupported(c)
+        y = c.b.add(y, c.w("bias", (units,))) if c.has("bias") else y
+        return activate(c, y, c.config.get("activation"))
     kernel = c.w("kernel", (x.shape[-1] if isinstance(x.shape[-1], int) else None, units))
     bias = c.w("bias", (units,)) if c.has("bias") else None
     return activate(c, dense(c, x, kernel, bias), c.config.get("activation"))
 
 
-def _no_adapters(c: Call) -> None:
-    if c.config.get("lora_rank"):
-        raise c.refuse("LoRA adapters are not merged", "merge them before saving")
-    policy = c.config.get("dtype")
-    mode = policy.get("class_name") if isinstance(policy, dict) else None
-    if mode == "QuantizedDTypePolicy":
-        raise c.refuse("quantised layers are not supported")
-
-
 @layer("EinsumDense", mask="drop")
 def _einsum_dense(c: Call, x: Value) -> Value:
-    _no_adapters(c)
     equation = c.config.get("equation")
     if not isinstance(equation, str):
         raise c.refuse(f"equation={equation!r} is not text")
-    y = c.b.einsum(c.float(x), c.w("kernel"), equation=_spell(c, equation, x.rank, c.raw("kernel").ndim))
+    if mode_of(c.config)[0] and not c.has("kernel_scale"):
+        raise quantised.unsupported(c)
+    spelled = _spell(c, equation, x.rank, c.raw("kernel").ndim)
+    if mode_of(c.config)[0]:
+        y = quantised.einsum(c, x, spelled)
+    else:
+        y = c.b.einsum(c.float(x), c.w("kernel"), equation=spelled)
     if c.has("bias"):
         y = c.b.add(y, c.w("bias"))
     return activate(c, y, c.config.get("activation"))
@@ -60,8 +63,12 @@ def _spell(c: Call, equation: str, rank: int, kernel_rank: int) -> str:
 
 @layer("Embedding", autocast=False)
 def _embedding(c: Call, x: Value) -> Tensor:
-    _no_adapters(c)
-    return embed(c, x, c.w("embeddings"), c.flag("mask_zero"))
+    if not mode_of(c.config)[0]:
+        return embed(c, x, c.w("embeddings"), c.flag("mask_zero"))
+    if not c.has("embeddings_scale"):
+        raise quantised.unsupported(c)
+    index = x if x.dtype.is_int else c.cast(x, I32)
+    return Tensor(quantised.embedding(c, index), c.b.ne(x, 0) if c.flag("mask_zero") else None)
 
 
 def embed(c: Call, x: Value, table: Value, mask_zero: bool) -> Tensor:
@@ -73,6 +80,8 @@ def embed(c: Call, x: Value, table: Value, mask_zero: bool) -> Tensor:
 
 @layer("ReversibleEmbedding", autocast=False)
 def _reversible(c: Call, x: Value, reverse: bool = False) -> Tensor:
+    if mode_of(c.config)[0]:
+        raise quantised.unsupported(c)
     if not reverse:
         return embed(c, x, c.w("embeddings"), c.flag("mask_zero"))
     if c.config.get("logit_soft_cap") is not None or c.config.get("reverse_dtype") is not None:
