@@ -1,0 +1,179 @@
+"""Every class of keras.applications through both routes: `.keras` file and SavedModel, against eager Keras.
+
+    python tests/conformance/applications.py [--only NAME,...] [--stage routes|native] [--json F] [--table F]
+
+Random weights; the least image that the class takes. One process per class and stage; results are kept in the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+# Everything else takes images of 32 x 32.
+SIDES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75, "NASNetLarge": 64, "NASNetMobile": 64}
+STAGES = ("routes", "native")
+# Parameters in millions, by the longest prefix that fits: small networks go first.
+ORDER = {
+    "MobileNet": 4, "NASNetMobile": 5, "DenseNet121": 8, "DenseNet169": 14, "DenseNet201": 20, "Xception": 23,
+    "InceptionV3": 24, "ResNet": 40, "InceptionResNetV2": 56, "EfficientNetB": 12, "EfficientNetV2S": 21,
+    "EfficientNetV2M": 54, "EfficientNetV2L": 119, "EfficientNetV2B": 8, "EfficientNetB7": 66, "EfficientNetB6": 43,
+    "ConvNeXtTiny": 29, "ConvNeXtSmall": 50, "ConvNeXtBase": 89, "ConvNeXtLarge": 198, "ConvNeXtXLarge": 350,
+    "VGG": 140, "NASNetLarge": 89,
+}  # fmt: skip
+
+
+def classes() -> list[str]:
+    """Names of the 40 classes, small networks first."""
+    import keras
+
+    found = [
+        name
+        for name, value in vars(keras.applications).items()
+        if inspect.isfunction(value) and "classifier_activation" in inspect.signature(value).parameters
+    ]
+    size = lambda name: max((len(k), v) for k, v in ORDER.items() if name.startswith(k))[1]
+    return sorted(found, key=lambda n: (size(n), n))
+
+
+def build(name: str) -> tuple[Any, Any]:
+    """(model with random weights, a batch of two)."""
+    import keras
+    import numpy as np
+
+    side = SIDES.get(name, 32)
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, name)(weights=None, input_shape=(side, side, 3), classifier_activation=None)
+    rng = np.random.default_rng(0)
+    for v in model.weights:  # statistics away from 0 and 1, so that a wrong one shows
+        if "variance" in v.path or "gamma" in v.path:
+            v.assign(rng.uniform(0.7, 1.3, v.shape).astype(np.float32))
+        elif "moving_mean" in v.path or "beta" in v.path:
+            v.assign(rng.normal(0, 0.1, v.shape).astype(np.float32))
+    return model, rng.uniform(0, 255, (2, side, side, 3)).astype(np.float32)
+
+
+def gap(got: Any, want: Any) -> float:
+    """Largest difference beside the largest value."""
+    import numpy as np
+
+    return float(np.abs(np.asarray(got) - want).max() / np.abs(want).max())
+
+
+def routes(name: str, folder: Path) -> dict[str, Any]:
+    """Import, plan and interpret the `.keras` file; the same values from the SavedModel."""
+    import numpy as np
+
+    import fusewright as fw
+
+    model, x = build(name)
+    want = np.asarray(model(x, training=False))
+    model.save(folder / "m.keras")
+    model.export(folder / "saved", verbose=False)
+    start = time.perf_counter()
+    graph = fw.import_model(folder / "m.keras")
+    seconds = time.perf_counter() - start
+    plan = fw.plan(graph).report().to_dict()
+    one = next(iter(graph.run({graph.inputs[0].name: x}).values()))
+    traced = fw.import_model(folder / "saved")
+    two = next(iter(traced.run({traced.inputs[0].name: x}).values()))
+    return {
+        "parameters": model.count_params(), "side": x.shape[1], "import_s": seconds, "kernels": len(plan["kernels"]),
+        "arena_bytes": plan["arena_bytes"], "keras_gap": gap(one, want), "saved_model_gap": gap(two, want),
+        "routes_gap": gap(one, two),
+    }  # fmt: skip
+
+
+def native(name: str, folder: Path) -> dict[str, Any]:
+    """The compiled `.keras` file against eager Keras."""
+    import numpy as np
+
+    import fusewright as fw
+
+    model, x = build(name)
+    want = np.asarray(model(x, training=False))
+    model.save(folder / "m.keras")
+    del model
+    fw.compile(folder / "m.keras", threads=1).save(folder / "m.fwb")
+    return {"native_gap": gap(fw.load(folder / "m.fwb")(x), want)}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The recorded page."""
+    show = lambda v: "" if v is None else f"{v:.1e}"
+    lines = [
+        "# keras.applications through both routes", "",
+        "Written by `python tests/conformance/applications.py`; random weights, the least image that each class takes,",
+        "batch 2. A gap is the largest difference beside the largest logit: `.keras` file and SavedModel (interpreted)",
+        "and the compiled `.keras` file against eager Keras, and the two routes against each other.", "",
+        "| class | parameters, M | image | kernels | `.keras` | SavedModel | routes | compiled |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for name, r in sorted(results.items()):
+        if r.get("error"):
+            lines.append(f"| {name} | | | | {r['error'][:80]} | | | |")
+            continue
+        lines.append(
+            f"| {name} | {r.get('parameters', 0) / 1e6:.1f} | {r.get('side', '')} | {r.get('kernels', '')} | "
+            f"{show(r.get('keras_gap'))} | {show(r.get('saved_model_gap'))} | {show(r.get('routes_gap'))} | "
+            f"{show(r.get('native_gap'))} |"
+        )
+    both = sum("routes_gap" in r for r in results.values())
+    compiled = sum("native_gap" in r for r in results.values())
+    return "\n".join([*lines, "", f"Both routes: {both} of 40. Compiled: {compiled} of 40.", ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--stage", choices=STAGES, action="append")
+    parser.add_argument("--json", type=Path, default=HERE / "applications.json")
+    parser.add_argument("--table", type=Path, default=HERE / "applications.md")
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds per class and stage")
+    args = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    if args.run:
+        with tempfile.TemporaryDirectory(prefix="fusewright-app-") as folder:
+            stage = routes if args.stage == ["routes"] else native
+            print("RESULT " + json.dumps(stage(args.run, Path(folder))))
+        return 0
+    wanted = args.only.split(",") if args.only else classes()
+    results = json.loads(args.json.read_text()) if args.json.exists() else {}
+    failed = 0
+    for stage in args.stage or STAGES:
+        for name in wanted:
+            entry = results.setdefault(name, {})
+            if f"{stage}_done" in entry:
+                continue
+            entry.pop("error", None)
+            command = [sys.executable, str(HERE / "applications.py"), "--run", name, "--stage", stage]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=args.limit)
+                line = next((s for s in done.stdout.splitlines() if s.startswith("RESULT ")), None)
+                problem = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            except subprocess.TimeoutExpired:
+                line, problem = None, f"longer than {args.limit:.0f} s"
+            if line is None:
+                entry["error"] = f"{stage}: {problem}"
+                failed += 1
+            else:
+                entry |= {**json.loads(line[7:]), f"{stage}_done": True}
+            print(f"{name} {stage}: {problem if line is None else line[7:]}", flush=True)
+            args.json.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+            args.table.write_text(table(results))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
