@@ -5,14 +5,15 @@ Owns Householder's and Jacobi's methods in IR ops. Vectors whose sign no definit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
+from ..core.dims import product
 from ..core.dtypes import F64, I64
 from ..ir.builder import Builder
-from ..ir.graph import Value
+from ..ir.graph import Graph, Value
 from .linalg import column, numbers, row, transposed
 
 SIGNS = "the sign of each vector is arbitrary, so that results could differ from the framework's: only values are given"
@@ -57,51 +58,102 @@ def qr(b: Builder, x: Value, full: bool = False) -> tuple[Value, Value]:
 
 
 def singular_values(b: Builder, x: Value) -> Value:
-    """[..., min(m, n)], largest first, in float64: one-sided Jacobi rotations until the columns are orthogonal."""
-    m, n = sizes_of(x)
-    wide = x if x.dtype is F64 else b.cast(x, to=F64)
-    wide = wide if m >= n else transposed(b, wide)
-    if min(m, n) > 1:
-        count = b.constant(0, I64)
-        regions = [_condition(b, wide), _sweep(b, wide, min(m, n))]
-        wide = b.apply("while", [count, wide], {"n_carry": 2}, regions)[1]
-    norms = b.sqrt(b.reduce_sum(b.square(wide), axes=(x.rank - 2,)))
-    values, _ = b.sort(norms, axis=x.rank - 2, descending=True)
+    """[..., min(m, n)], largest first, in float64."""
+    columns, _ = _orthogonal(b, x, False)
+    values, _ = b.sort(_norms(b, columns), axis=x.rank - 2, descending=True)
     out: Value = values
     return out
 
 
-def _condition(b: Builder, x: Value) -> Any:
+def svd(b: Builder, x: Value) -> tuple[Value, Value, Value]:
+    """(s [..., k], U [..., m, k], V [..., n, k]) in float64, k = min(m, n); each pair of vectors up to its sign.
+
+    A vector that belongs to the singular value 0 is 0.
+    """
+    m, n = sizes_of(x)
+    columns, turns = _orthogonal(b, x, True)
+    norms = _norms(b, columns)
+    k = min(m, n)
+    values, order = b.top_k(norms, k=k, axis=x.rank - 2)
+    safe = b.where(b.eq(norms, 0.0), b.constant(1.0, F64), norms)
+    left = b.div(columns, b.reshape(safe, shape=(*x.shape[:-2], 1, k)))
+    parts = [_ordered(b, v, order) for v in (left, turns)]
+    u, v = parts if m >= n else reversed(parts)
+    return values, u, v
+
+
+def _ordered(b: Builder, x: Value, order: Value) -> Value:
+    """The columns in another order, one for each matrix."""
+    lead = product(x.shape[:-2])
+    rows = b.reshape(transposed(b, x), shape=(lead, x.shape[-1], x.shape[-2]))
+    places = b.reshape(b.cast(order, to=I64), shape=(lead, x.shape[-1]))
+    picked = b.gather(rows, places, axis=1, batch_dims=1)
+    return transposed(b, b.reshape(picked, shape=(*x.shape[:-2], x.shape[-1], x.shape[-2])))
+
+
+def _norms(b: Builder, x: Value) -> Value:
+    out: Value = b.sqrt(b.reduce_sum(b.square(x), axes=(x.rank - 2,)))
+    return out
+
+
+def _orthogonal(b: Builder, x: Value, turns: bool) -> tuple[Value, Value]:
+    """(the columns of x, or of its transpose if those are fewer, made orthogonal; the turns that did it, or the same).
+
+    One-sided Jacobi rotations, a fixed number of sweeps over all pairs.
+    """
+    m, n = sizes_of(x)
+    wide = x if x.dtype is F64 else b.cast(x, to=F64)
+    wide = wide if m >= n else transposed(b, wide)
+    k = min(m, n)
+    eye = b.cast(b.eq(numbers(b, k), numbers(b, k, 1)), to=F64)
+    carried = [wide, b.broadcast_to(eye, shape=(*x.shape[:-2], k, k))] if turns else [wide]
+    if k > 1:
+        regions = [_condition(b, carried), _sweep(b, carried, k)]
+        carried = list(b.apply("while", [b.constant(0, I64), *carried], {"n_carry": 1 + len(carried)}, regions))[1:]
+    return carried[0], carried[-1]
+
+
+def _entered(carried: Sequence[Value], b: Builder) -> list[Value]:
+    return [b.input("n", I64, ()), *(b.input(f"a{i}", F64, v.shape) for i, v in enumerate(carried))]
+
+
+def _condition(b: Builder, carried: Sequence[Value]) -> Graph:
     inner = Builder(origin=b._origin)
-    at, _ = inner.input("n", I64, ()), inner.input("a", F64, x.shape)
+    at = _entered(carried, inner)[0]
     return inner.build({"r0": inner.lt(at, _SWEEPS)})
 
 
-def _sweep(b: Builder, x: Value, n: int) -> Any:
-    """Every pair of columns turned once."""
+def _sweep(b: Builder, carried: Sequence[Value], n: int) -> Graph:
+    """Every pair of columns turned once, and what has to turn along with them."""
     inner = Builder(origin=b._origin)
-    at, a = inner.input("n", I64, ()), inner.input("a", F64, x.shape)
-    columns = [column(inner, a, k) for k in range(n)]
+    at, *matrices = _entered(carried, inner)
+    columns = [[column(inner, a, k) for a in matrices] for k in range(n)]
     for p, q in combinations(range(n), 2):
-        columns[p], columns[q] = _turned(inner, columns[p], columns[q])
-    return inner.build(inner.add(at, 1), inner.concat(*columns, axis=a.rank - 1), names=["r0", "r1"])
+        cosine, sine = _angle(inner, columns[p][0], columns[q][0])
+        turned = [_turned(inner, u, v, cosine, sine) for u, v in zip(columns[p], columns[q], strict=True)]
+        columns[p], columns[q] = [t[0] for t in turned], [t[1] for t in turned]
+    whole = [inner.concat(*(c[i] for c in columns), axis=a.rank - 1) for i, a in enumerate(matrices)]
+    return inner.build(inner.add(at, 1), *whole, names=[f"r{i}" for i in range(1 + len(whole))])
 
 
-def _turned(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
-    """Two columns turned in their plane until they are orthogonal."""
+def _angle(b: Builder, x: Value, y: Value) -> tuple[Value, Value]:
+    """(cosine, sine) of the turn in their plane that makes two columns orthogonal."""
 
     def dot(u: Value, v: Value) -> Value:
         out: Value = b.reduce_sum(b.mul(u, v), axes=(u.rank - 2,), keepdims=True)
         return out
 
-    product, first, second = dot(x, y), dot(x, x), dot(y, y)
-    still = b.le(b.abs(product), b.mul(b.constant(1e-17, F64), b.sqrt(b.mul(first, second))))
-    slope = b.div(b.sub(second, first), b.mul(b.constant(2.0, F64), b.where(still, b.constant(1.0, F64), product)))
+    inner, first, second = dot(x, y), dot(x, x), dot(y, y)
+    still = b.le(b.abs(inner), b.mul(b.constant(1e-17, F64), b.sqrt(b.mul(first, second))))
+    slope = b.div(b.sub(second, first), b.mul(b.constant(2.0, F64), b.where(still, b.constant(1.0, F64), inner)))
     sign = b.where(b.lt(slope, 0.0), b.constant(-1.0, F64), b.constant(1.0, F64))
     tangent = b.div(sign, b.add(b.abs(slope), b.sqrt(b.add(b.square(slope), 1.0))))
     tangent = b.where(still, b.constant(0.0, F64), tangent)
     cosine = b.rsqrt(b.add(b.square(tangent), 1.0))
-    sine = b.mul(cosine, tangent)
+    return cosine, b.mul(cosine, tangent)
+
+
+def _turned(b: Builder, x: Value, y: Value, cosine: Value, sine: Value) -> tuple[Value, Value]:
     return b.sub(b.mul(cosine, x), b.mul(sine, y)), b.add(b.mul(sine, x), b.mul(cosine, y))
 
 
@@ -125,4 +177,4 @@ def eigenvalues(b: Builder, x: Value) -> Value:
     return out
 
 
-__all__ = ["SIGNS", "eigenvalues", "qr", "singular_values", "sizes_of"]
+__all__ = ["SIGNS", "eigenvalues", "qr", "singular_values", "sizes_of", "svd"]

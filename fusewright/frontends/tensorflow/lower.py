@@ -107,6 +107,8 @@ class Ctx(Attrs):
         if isinstance(item, Value):
             return item
         if isinstance(item, Withheld):
+            if item.unsigned is not None and self.node.op in ("Abs", "Square"):
+                return item.unsigned.value(self.bld)
             raise self.refuse(item.reason)
         kinds = {Complex: "complex numbers", Strings: "strings", Resource: "resources", ListOf: "a list of tensors"}
         raise self.refuse(f"does not take {kinds.get(type(item), 'this')} here")

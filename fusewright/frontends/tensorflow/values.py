@@ -157,9 +157,10 @@ class Dead:
 
 @dataclass
 class Withheld:
-    """A result that is refused as soon as something needs it."""
+    """A result that is refused as soon as something needs it, unless only its size counts (``unsigned``)."""
 
     reason: str
+    unsigned: Tensor | None = None
 
 
 Item = Tensor | Complex | Resource | Strings | ListOf | Dead | Withheld

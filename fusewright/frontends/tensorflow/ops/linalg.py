@@ -11,7 +11,7 @@ from ....core.dims import product
 from ....ir.graph import Value
 from ... import factors, linalg
 from ..lower import Ctx, op, same_type
-from ..values import Withheld
+from ..values import Tensor, Withheld
 
 
 def _size(c: Ctx, x: Value) -> int:
@@ -111,8 +111,15 @@ def _qr(c: Ctx, x: Value) -> Any:
 
 @op("Svd")
 def _svd(c: Ctx, x: Value) -> Any:
-    values = _fitting(c, factors.singular_values, c.bld, x)
-    return [same_type(c, values, x.dtype), Withheld(factors.SIGNS), Withheld(factors.SIGNS)]
+    m, n = _fitting(c, factors.sizes_of, x)
+    if not c.b("compute_uv", True):
+        values = factors.singular_values(c.bld, x)
+        return [same_type(c, values, x.dtype), Withheld(factors.SIGNS), Withheld(factors.SIGNS)]
+    found = [same_type(c, v, x.dtype) for v in factors.svd(c.bld, x)]
+    # Vectors beyond the singular values complete a basis in any way.
+    whole = [not c.b("full_matrices", False) or m <= n, not c.b("full_matrices", False) or n <= m]
+    vectors = [Withheld(factors.SIGNS, Tensor.of(v) if w else None) for v, w in zip(found[1:], whole, strict=True)]
+    return [found[0], *vectors]
 
 
 @op("SelfAdjointEigV2")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dims import Dim, Extent
+from ....core.dims import Dim, Extent, product
 from ....core.dtypes import I64
 from ....ir.graph import Value
 from ..lower import Ctx, op, same_type
@@ -74,20 +74,33 @@ def _band(c: Ctx, item: Item, lower: Item, upper: Item) -> Any:
     return x if keep is None else b.where(keep, x, c.const(0, x))
 
 
-@op("MatrixDiag", "Diag")
+@op("MatrixDiag")
 def _diag(c: Ctx, x: Value) -> Any:
-    if c.node.op == "Diag" and x.rank != 1:
-        raise c.refuse("only vectors are supported")
     n = x.shape[-1]
     wide = c.bld.reshape(x, shape=(*x.shape, 1))
     return c.bld.where(c.bld.eq(_offset(c, n, n), c.const(0, I64)), wide, c.const(0, x))
 
 
-@op("MatrixDiagPart", "DiagPart")
+@op("Diag")
+def _whole_diag(c: Ctx, x: Value) -> Any:
+    """A tensor of twice the rank, whose two halves of axes are the same."""
+    n = product(x.shape)
+    out = _diag(c, c.bld.reshape(x, shape=(n,)))
+    return c.bld.reshape(out, shape=(*x.shape, *x.shape))
+
+
+@op("MatrixDiagPart")
 def _diag_part(c: Ctx, x: Value) -> Any:
-    if c.node.op == "DiagPart" and x.rank != 2:
-        raise c.refuse("only matrices are supported")
     return _diagonals(c, x, 0, 0, None, "LEFT_LEFT")
+
+
+@op("DiagPart")
+def _whole_diag_part(c: Ctx, x: Value) -> Any:
+    half = x.shape[: x.rank // 2]
+    if x.rank % 2 or not x.rank or half != x.shape[x.rank // 2 :]:
+        raise c.refuse(f"takes two equal halves of axes, not {list(x.shape)}", code="malformed")
+    n = product(half)
+    return c.bld.reshape(_diagonals(c, c.bld.reshape(x, shape=(n, n)), 0, 0, None, "LEFT_LEFT"), shape=half)
 
 
 @op("MatrixDiagPartV2", "MatrixDiagPartV3", raw=True)
