@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ..core.dims import Dim, Extent, evaluate, symbol
+from ..core.dims import Dim, Extent, evaluate, symbol, symbols
 from ..core.dtypes import BF16, BOOL, DTYPES, F16, F32, F64, I8, I32, I64, U8, DType
 from ..core.errors import FusewrightError, TypeRefused
 from ..ir import OPS, Builder, Graph, Node, OpDef, Origin, TensorType, Value
+from ..ir.scope import DEFINES, defined, is_live
 from .draw import Draw, HypothesisDraw, SeededDraw
 from .feeds import contents
 
@@ -93,6 +94,8 @@ class Maker:
     def new(self, element: DType, shape: Sequence[Extent], constant: bool | None = None) -> Value:
         """A fresh value of a type: an input, or a constant."""
         static = all(isinstance(d, int) for d in shape)
+        if not static and any(s in defined(self.b.graph) for d in shape if isinstance(d, Dim) for s in symbols(d)):
+            constant = True  # an input cannot have an extent that is bound during the run
         if constant is None:
             constant = self.depth > 0 or static and self.draw.chance(0.4)
         if not constant and not self.depth:
@@ -232,13 +235,14 @@ class Maker:
         graph = self.b.build(*outputs, names=[f"y{i}" for i in range(len(outputs))])
         if not (self.options.dead_code and self.draw.chance(0.3)):
             for node in reversed(graph.nodes):
-                if node.op.name != "return" and not any(v.uses for v in node.results):
+                dead = node.op.name != "return" and not any(v.uses for v in node.results)
+                if dead and not (node.op.name == DEFINES and is_live(node, graph)):
                     graph.erase(node)
             graph.inputs = [v for v in graph.inputs if v.uses]
         # A symbol that only inner values have is bound by an input that nothing else reads.
         inner = {s for node in graph.walk() for v in node.results for s in v.type.symbols}
         bound = {str(d) for v in graph.inputs for d in v.shape}
-        for name in sorted(inner - bound):
+        for name in sorted(inner - bound - set(defined(graph))):
             self.b.input(f"bind_{name}", F32, (name,))
         return graph
 
@@ -304,6 +308,7 @@ SAFE_ECHO: dict[str, Callable[[Sequence[Value], dict[str, Any]], bool]] = {
     "argmax": _fixed_axis,
     "argmin": _fixed_axis,
     "while": lambda operands, attrs: False,
+    "symbol_of": lambda operands, attrs: False,  # a symbol is bound once
     **{
         name: _static
         for name in (

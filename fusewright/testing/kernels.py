@@ -18,11 +18,13 @@ from ..backends.writer import write_bundle
 from ..core.manifest import Port, Signature, Symbol
 from ..ir import BoundedInterpreter, Builder, Graph, Interpreter, Node, Value
 from ..ir.interpreter import bind_symbols
-from ..ir.opdef import EvalContext
+from ..ir.opdef import EvalContext, substitute_attr
 from ..ir.ops.control import CONTROL
+from ..ir.scope import defined, mentioned
 from ..passes.pipeline import Pipeline
 from ..passes.pipeline import default_pipeline as pipeline_for
 from ..passes.schedule import schedule
+from ..passes.specialise import specialise
 from ..runtime import cpu
 from ..runtime.bundle import load
 from .oracle import Mismatch, Verdict, check_array
@@ -96,6 +98,7 @@ class _Job:
 
     node: Node
     operands: list[np.ndarray]
+    bound: dict[str, int]  # symbols that the run had bound, of those the node mentions
 
     @property
     def bytes(self) -> int:
@@ -194,8 +197,9 @@ class _Walk(Interpreter):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
-        self._visits: dict[Node, list[list[np.ndarray]]] = {}
+        self._visits: dict[Node, list[tuple[list[np.ndarray], dict[str, int]]]] = {}
         self._inside = 0
+        self._run_time = set(defined(graph))
 
     def evaluate(self, node: Node, operands: Sequence[np.ndarray], ctx: EvalContext) -> list[np.ndarray]:
         if self._inside or not makes_kernel(node):
@@ -203,7 +207,8 @@ class _Walk(Interpreter):
         seen = self._visits.setdefault(node, [])
         if len(seen) == 3:
             seen.pop()
-        seen.append(list(operands))
+        found = mentioned(node).union(*(v.type.symbols for v in node.operands)) & self._run_time
+        seen.append((list(operands), {s: ctx.env[s] for s in found}))
         # What a composite or a fused region does inside is one kernel.
         self._inside += 1
         try:
@@ -215,7 +220,7 @@ class _Walk(Interpreter):
 
     def jobs(self) -> list[_Job]:
         """One per node and noted visit."""
-        return [_Job(node, operands) for node, seen in self._visits.items() for operands in seen]
+        return [_Job(node, *visit) for node, seen in self._visits.items() for visit in seen]
 
 
 def _batches(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
@@ -268,12 +273,13 @@ class _Cutter:
                     key = (v, id(array))
                     if key not in known:
                         name = f"v{len(known)}"
-                        known[key] = b.input(name, v.dtype, v.shape)
+                        known[key] = b.input(name, v.dtype, v.type.substitute(job.bound).shape)
                         feeds[name] = np.asarray(array, order="C")
                     made = known[key]
                 operands.append(made)
-            regions = [r.clone() for r in job.node.regions]
-            for k, v in enumerate(b.apply(job.node.op, operands, job.node.attrs, regions)):
+            regions = [specialise(r, job.bound) for r in job.node.regions]
+            attrs = {k: substitute_attr(v, job.bound) for k, v in job.node.attrs.items()}
+            for k, v in enumerate(b.apply(job.node.op, operands, attrs, regions)):
                 outputs[_output(number, k)] = v
         graph = b.build(outputs)
         graph.bounds.update(self.graph.bounds)
