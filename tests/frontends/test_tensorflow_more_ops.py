@@ -109,6 +109,17 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]] = {
         ],
         (A,),
     ),
+    "sparse reshape": (
+        lambda i: [
+            t for n in ([4, 6], [2, -1, 3], [24])
+            for t in raw.SparseReshape(input_indices=i, input_shape=[2, 3, 4], new_shape=tf.constant(n, tf.int64))
+        ],
+        (np.array([[0, 0, 0], [0, 2, 1], [1, 2, 3]], np.int64),),
+    ),
+    "what a list lacks": (
+        lambda x: tf.transpose(x, tf.concat([raw.ListDiff(x=tf.range(3), y=tf.constant([1])).out, [1]], 0)),
+        (WIDE,),
+    ),
     "singular values": (
         lambda x: [tf.linalg.svd(x, compute_uv=False), tf.linalg.svd(tf.transpose(x, [0, 2, 1]), compute_uv=False)],
         (WIDE,),

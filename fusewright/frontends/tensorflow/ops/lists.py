@@ -89,6 +89,12 @@ def _get(c: Ctx, item: Item, index: Item, shape: Item) -> Any:
 @op("TensorListSetItem", raw=True)
 def _set(c: Ctx, item: Item, index: Item, value: Item) -> Any:
     items, t = _list(c, item), c.tensor(value)
+    if c.b("resize_if_index_out_of_bounds", False):
+        at = c.tensor(index)
+        if at.is_constant:
+            items = _grown(c, items, c.number_of(at, "the index") + 1)
+        elif items.length == 0:
+            raise c.refuse("a list that grows is not supported", "give the TensorArray its size", "data-dependent")
     return write(c, items, c.v(index), t)
 
 

@@ -1,4 +1,4 @@
-"""Finding places: Bucketize, LowerBound, UpperBound, InTopK, histograms, indices of flat positions.
+"""Finding places: Bucketize, LowerBound, UpperBound, InTopK, histograms, flat positions, what one list lacks.
 
 Owns counting comparisons in place of a search: tables are small beside what is looked up in them.
 """
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dims import Dim
+from ....core.dims import Dim, product
 from ....core.dtypes import F32, I32, I64
 from ....ir.graph import Value
-from ..lower import Ctx, op, same_type
-from ..values import Item
+from ..lower import Ctx, fold, op, same_type
+from ..values import Item, Tensor
 
 
 def _count(c: Ctx, flags: Value, axis: int) -> Value:
@@ -135,3 +135,49 @@ def _cumulative(c: Ctx, item: Item, axis: Item) -> Any:
     order = list(range(x.rank - 1))
     order.insert(along, x.rank - 1)
     return b.transpose(total, perm=tuple(order))
+
+
+@fold("ListDiff")
+def _fold_difference(c: Ctx, x: np.ndarray, y: np.ndarray) -> Any:
+    """Of numbers known at import (the axes that a tensordot keeps)."""
+    if any(isinstance(e, Dim) for e in (*x.ravel(), *y.ravel())):
+        return None
+    there = {int(e) for e in y.ravel()}
+    at = [i for i, e in enumerate(x.ravel()) if int(e) not in there]
+    kept = np.array([x.ravel()[i] for i in at], object)
+    return [(kept, c.type("T")), (np.array(at, object), c.type("out_idx", 3))]
+
+
+@op("SparseReshape", raw=True)
+def _sparse_reshape(c: Ctx, indices: Item, shape: Item, wanted: Item) -> Any:
+    """Positions in a sparse tensor's new shape, by way of flat positions."""
+    b, old, new = c.bld, c.extents(shape, "the shape"), c.extents(wanted, "the new shape")
+    whole, open_ = product(old), [i for i, d in enumerate(new) if isinstance(d, int) and d == -1]
+    if len(open_) > 1:
+        raise c.refuse("two extents are left open", code="malformed")
+    if open_:
+        rest = product(d for i, d in enumerate(new) if i not in open_)
+        if isinstance(rest, int) and rest == 0:
+            raise c.refuse("an open extent beside one of 0", code="malformed")
+        new[open_[0]] = whole // rest
+    x = same_type(c, c.v(indices), I64)
+    flat = b.full((x.shape[0], 1), 0, I64)
+    for axis, extent in enumerate(old):
+        column = b.slice(x, starts=(0, axis), stops=(x.shape[0], axis + 1))
+        flat = b.add(b.mul(flat, _number(c, extent)), column)
+    columns: list[Value] = []
+    for extent in reversed(new):
+        size = _number(c, extent)
+        columns.insert(0, b.mod(flat, size))
+        flat = b.floordiv(flat, size)
+    out = b.concat(*columns, axis=1) if columns else b.full((x.shape[0], 0), 0, I64)
+    content = np.empty(len(new), object)
+    content[:] = new
+    known = Tensor.known(content if any(isinstance(d, Dim) for d in new) else content.astype(np.int64), I64)
+    return [out, known]
+
+
+def _number(c: Ctx, extent: Any) -> Value:
+    content = np.empty((), object)
+    content[()] = extent
+    return Tensor.known(content if isinstance(extent, Dim) else np.array(extent, np.int64), I64).value(c.bld)
