@@ -335,3 +335,13 @@ for _order in (0, 1):
         "map_coordinates", lambda x, c, _o=_order: k.image.map_coordinates(x, c, _o, fill_mode="nearest"), "f[5,6]",
         "coord[2,4]",
     )  # fmt: skip
+
+# transforms
+add("fft", lambda x, y: k.fft((x, y)), "f[2,10]", "f[2,10]")
+add("fft2", lambda x, y: k.fft2((x, y)), "f[2,6,5]", "f[2,6,5]")
+add("ifft2", lambda x, y: k.ifft2((x, y)), "f[2,6,5]", "f[2,6,5]")
+for _length in (None, 8, 15):
+    add("rfft", lambda x, _n=_length: k.rfft(x, fft_length=_n), "f[2,12]")
+    add("irfft", lambda x, y, _n=_length: k.irfft((x, y), fft_length=_n), "f[2,7]", "f[2,7]")
+add("stft", lambda x: k.stft(x, 16, 5, 20), "f[2,60]")
+add("stft", lambda x: k.stft(x, 16, 5, 16, window="hamming", center=False), "f[2,60]")

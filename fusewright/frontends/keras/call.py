@@ -61,6 +61,8 @@ REFUSED: dict[str, str] = {
     "TextVectorization": "strings are not supported",
     "Hashing": "string hashing is not supported",
     "HashedCrossing": "string hashing is not supported",
+    "ContrastLimitedAdaptiveHistogramEqualization": "histograms of tiles are not supported",
+    "Pipeline": "its layers are not read from the file",
 }
 
 
@@ -69,7 +71,6 @@ _COMPLEX = "complex numbers are not supported"
 _VALUES = "the shape of its result depends on values"
 _ITERATES = "it iterates until it converges"
 _TWISTED = "resampling along computed coordinates is only there as MapCoordinates"
-_SIGNAL = "discrete Fourier transforms are only there as STFTSpectrogram and MelSpectrogram"
 REFUSED_OPERATIONS: dict[str, str] = {
     **dict.fromkeys("Map Scan AssociativeScan VectorizedMap WhileLoop ForiLoop Cond Switch JVP".split(), _FUNCTION),
     **dict.fromkeys("Polar ViewAsComplex ViewAsReal Eig".split(), _COMPLEX),
@@ -78,7 +79,7 @@ REFUSED_OPERATIONS: dict[str, str] = {
     **dict.fromkeys(
         "AffineTransform PerspectiveTransform ElasticTransform ScaleAndTranslate SobelEdges SSIM".split(), _TWISTED
     ),
-    **dict.fromkeys("FFT FFT2 IFFT2 RFFT IRFFT STFT ISTFT".split(), _SIGNAL),
+    "ISTFT": "sums of overlapping windows are not supported",
     "CTCLoss": "it is a loss that only training needs",
     "CTCDecode": "beam search over sequences is not supported",
     "Argpartition": "the order inside each part is not defined",

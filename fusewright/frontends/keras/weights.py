@@ -78,6 +78,9 @@ def names_of(spec: LayerSpec) -> Names | None:
         return [("alpha", True)]
     if kind == "Normalization":
         return [] if config.get("mean") is not None else [("mean", False), ("variance", False), ("count", False)]
+    if kind == "STFTSpectrogram":
+        mode = config.get("mode", "log")
+        return [(f"{part}_kernel", True) for part, other in (("real", "imag"), ("imag", "real")) if mode != other]
     if kind == "SpectralNormalization":
         return [("vector_u", False)]
     if kind == "Attention":

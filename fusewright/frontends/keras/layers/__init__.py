@@ -8,6 +8,7 @@ from . import (
     core,
     keras1,
     local,
+    lookup,
     merge,
     norm,
     ops,
@@ -20,12 +21,13 @@ from . import (
     preprocessing,
     reshape,
     rnn,
+    spectral,
     tfops,
     wrappers,
 )
 
 __all__ = [
-    "activation", "attention", "conv", "convlstm", "core", "keras1", "local", "merge", "norm", "ops", "ops_image",
-    "ops_linalg", "ops_nn", "ops_numpy", "ops_shape", "pooling",
-    "preprocessing", "reshape", "rnn", "tfops", "wrappers",
+    "activation", "attention", "conv", "convlstm", "core", "keras1", "local", "lookup", "merge", "norm", "ops",
+    "ops_image", "ops_linalg", "ops_nn", "ops_numpy", "ops_shape", "pooling", "preprocessing", "reshape", "rnn",
+    "spectral", "tfops", "wrappers",
 ]  # fmt: skip

@@ -54,11 +54,35 @@ def _center_crop(c: Call, x: Value) -> Value:
     "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert",
     "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear",
     "RandomTranslation", "RandomZoom", "RandomHeight", "RandomWidth", "RandAugment", "AugMix", "CutMix", "MixUp",
-    autocast=False,
+    "RandomCrop", "Solarization", autocast=False,
 )  # fmt: skip
 def _random(c: Call, x: Value) -> Value:
     """Augmentation only happens in training; the layer still casts to its compute dtype."""
     return c.float(x)
+
+
+@layer("Equalization", "MaxNumBoundingBoxes", autocast=False)
+def _only_training(c: Call, x: Value) -> Value:
+    """At inference these give their images back as they are, in their own type."""
+    return x
+
+
+@layer("AutoContrast", autocast=False)
+def _auto_contrast(c: Call, x: Value) -> Value:
+    """Each channel of each image stretched to the whole range; one of a single value stays as it is."""
+    b = c.b
+    low, high = (float(v) for v in c.get("value_range", (0, 255)))
+    x = c.float(x)
+    to_bytes = lambda v: b.mul(b.div(b.sub(v, low), high - low), 255.0)
+    v = x if (low, high) == (0.0, 255.0) else to_bytes(x)
+    axes = (1, 2)
+    least = b.reduce_min(v, axes=axes, keepdims=True)
+    scale = b.div(b.constant(255.0, v.dtype), b.sub(b.reduce_max(v, axes=axes, keepdims=True), least))
+    y = b.add(b.mul(v, scale), b.mul(b.neg(least), scale))
+    y = b.minimum(b.maximum(y, 0.0), 255.0)
+    if (low, high) != (0.0, 255.0):
+        y = b.add(b.mul(b.div(y, 255.0), high - low), low)
+    return b.where(b.isnan(y), x, y)
 
 
 def one_hot(c: Call, index: Value, depth: int) -> Value:
