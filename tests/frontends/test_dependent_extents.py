@@ -155,6 +155,46 @@ def test_inside_a_loop_and_a_branch():
     against_tensorflow(looped, [Spec([None, 3], tf.float32)], *ROWS)
 
 
+I32 = Spec([], tf.int32)
+
+
+def numbers(*values: int) -> list[np.int32]:
+    return [np.int32(v) for v in values]
+
+
+@pytest.mark.parametrize(
+    ("fn", "shape", "more"),
+    [
+        (lambda x, i: x[:i], [None, 3], [(0,), (2,), (5,), (9,), (-2,), (-9,)]),
+        (lambda x, i: x[:, i:], [None, 3], [(0,), (3,), (7,), (-1,)]),
+        (lambda x, i, j: x[i:j] * 2, [None, 3], [(1, 4), (4, 1), (-3, 9), (0, 0), (-9, -1)]),
+        (lambda x, i: tf.slice(x, [i, 0], [-1, 2]), [5, 3], [(0,), (2,), (5,)]),
+        (lambda x, i, n: tf.slice(x, [i, 0], [n, 2]), [5, 3], [(0, 5), (2, 1), (5, 0), (1, 3)]),
+        (lambda x, k: list(tf.math.top_k(x, k)), [5, 3], [(0,), (1,), (3,)]),
+        (lambda x, k: tf.reduce_sum(tf.reshape(x, [-1, k]), 1), [4, 3], [(1,), (4,), (12,), (3,)]),
+        (lambda x, k: tf.reshape(tf.boolean_mask(x, x[:, 0] > 0), [-1])[: tf.maximum(k, 0)], [None, 3], [(0,), (99,)]),
+    ],
+)
+def test_numbers_that_are_computed_cut_and_shape(fn, shape, more):
+    rows = 5 if shape[0] is None else shape[0]
+    feeds = [[f32(rows, shape[1]), *numbers(*given)] for given in more]
+    against_tensorflow(fn, [Spec(shape, tf.float32), *[I32] * (len(feeds[0]) - 1)], *feeds)
+
+
+def test_a_shape_that_does_not_fit_is_refused_and_the_next_call_works():
+    fn = tf.function(lambda x, k: tf.reshape(x, [3, k]) * 2, input_signature=[Spec([12], tf.float32), I32])
+    bundle = fw.compile(fw.import_model(fn), target="cpu-avx2")
+    x = f32(12)
+    for k in (4, 5, 4, -7, 4, 13):
+        if k == 4:
+            np.testing.assert_array_equal(bundle(x, np.int32(k)), x.reshape(3, 4) * 2)
+        elif k == -7:
+            assert bundle(x, np.int32(k)).shape == (3, 4)  # a negative part is what is left, as for -1
+        else:
+            with pytest.raises(fw.FusewrightError):
+                bundle(x, np.int32(k))
+
+
 # -- ONNX --------------------------------------------------------------------------------------------------------------
 def against_onnxruntime(nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], *feeds: dict[str, Any]):
     made = helper.make_graph(nodes, "g", inputs, outputs)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dims import product
+from ....core.dims import Extent, product
 from ....core.dtypes import BOOL, I64, U8
 from ....ir.graph import Value
+from ... import dependent as common
 from ..lower import Ctx, fold, op, same_type
 from ..values import Item
+from . import positions
 
 _IR = {
     "Sum": "reduce_sum", "Mean": "reduce_mean", "Max": "reduce_max", "Min": "reduce_min", "Prod": "reduce_prod",
@@ -89,9 +91,15 @@ def _cumulative(c: Ctx, item: Item, axis: Item) -> Any:
 @op("TopKV2", "TopK", raw=True)
 def _top_k(c: Ctx, item: Item, count: Item | None = None) -> Any:
     x = c.v(item)
-    k = c.number_of(count, "k") if count is not None else c.i("k")
-    values, positions = c.bld.top_k(x, k=k, axis=x.rank - 1)
-    return [values, same_type(c, positions, c.type("index_type", 3))]
+    k: Extent
+    if count is None:
+        k = c.i("k")
+    elif positions.known(c, count, "k") is None:
+        k = common.bound(c.bld, c.lowerer.fresh, positions.number(c, positions.element(c, c.v(count), 0)), x.shape[-1])
+    else:
+        k = c.number_of(count, "k")
+    values, places = c.bld.top_k(x, k=k, axis=x.rank - 1)
+    return [values, same_type(c, places, c.type("index_type", 3))]
 
 
 @op("NthElement", raw=True)

@@ -13,8 +13,9 @@ import numpy as np
 from ....core.dims import Dim, Extent, ceildiv, compare_le, maximum, minimum, product
 from ....core.dtypes import I64
 from ....ir.graph import Value
-from ..lower import Ctx, NeedsConstant, fold, op, same_type, settle
+from ..lower import Ctx, fold, op, same_type, settle
 from ..values import Complex, Item, Tensor
+from . import positions
 
 _FAR = (1 << 31) - 1
 
@@ -67,6 +68,9 @@ def new_shape(c: Ctx, x: Tensor, wanted: Sequence[Extent]) -> tuple[Extent, ...]
 
 @op("Reshape", raw=True)
 def _reshape(c: Ctx, item: Item, shape: Item) -> Any:
+    if isinstance(item, Tensor) and c.tensor(shape).content is None and positions.joined(c.v(shape)):
+        if positions.known(c, shape, "the new shape") is None:
+            return positions.reshaped(c, c.v(item), c.v(shape))
     wanted = c.extents(shape, "the new shape")
     if isinstance(item, Complex):
         return item.each(lambda p: c.bld.reshape(c.v(p), shape=new_shape(c, p, wanted)))
@@ -338,7 +342,7 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
     count, masks = _sparse(c, begin, strides)
     steps = c.ints(strides, "the steps")
     plan, out_axes = _plan(c, count, masks, x.rank)
-    known_begin = c.tensor(begin).content is not None or not _inputs_decide(c, begin)
+    known_begin = c.tensor(begin).content is not None or positions.known(c, begin, "where the slice begins") is not None
     v = c.v(x)
     starts: list[Extent] = [0] * x.rank
     stops: list[Extent] = list(x.shape)
@@ -360,10 +364,15 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
             starts[axis], stops[axis] = at, at + 1
             continue
         from_start, to_end = masks["begin_mask"] & bit, masks["end_mask"] & bit
-        if not from_start and firsts is None:
-            c.extents(begin, "where the slice begins")
         if not to_end and lasts is None:
-            lasts = c.extents(end, "where the slice ends")
+            lasts = positions.known(c, end, "where the slice ends")
+        if not from_start and firsts is None or not to_end and lasts is None:
+            if step < 0:
+                c.extents(begin if firsts is None else end, "where a slice backwards begins and ends")
+            p: Extent = 0 if from_start else positions.position(c, positions.element(c, c.v(begin), entry), size)
+            q: Extent = size if to_end else positions.position(c, positions.element(c, c.v(end), entry), size)
+            starts[axis], stops[axis], jumps[axis] = p, maximum(p, q), step
+            continue
         first = firsts[entry] if firsts is not None else 0
         last = lasts[entry] if lasts is not None else 0
         if step > 0:
@@ -372,7 +381,7 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
         else:
             # Elements of the reversed axis: position i becomes size - 1 - i.
             p = size - 1 if from_start else _bound_of(first, size, -1, size - 1)
-            q: Extent = -1 if to_end else _bound_of(last, size, -1, size - 1)
+            q = -1 if to_end else _bound_of(last, size, -1, size - 1)
             a, z = size - 1 - p, size - 1 - q
             backward.append(axis)
         z = maximum(z, a)
@@ -386,14 +395,6 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
         v = _pick_at(c, v, axis, c.v(begin), entry)
     shape = tuple(1 if axis is None else v.shape[axis] for axis in out_axes)
     return v if shape == v.shape else c.bld.reshape(v, shape=shape)
-
-
-def _inputs_decide(c: Ctx, item: Item) -> bool:
-    try:
-        c.extents(item, "an operand")
-    except NeedsConstant:
-        return True
-    return False
 
 
 def _pick_at(c: Ctx, v: Value, axis: int, begin: Value, entry: int) -> Value:
@@ -463,12 +464,14 @@ def _fold_strided_slice(c: Ctx, x: np.ndarray, begin: np.ndarray, end: np.ndarra
 @op("Slice", raw=True)
 def _slice(c: Ctx, item: Item, begin: Item, size: Item) -> Any:
     x = c.v(item)
-    sizes = c.extents(size, "the sizes")
+    sizes = positions.known(c, size, "the sizes")
+    if sizes is None:
+        return positions.sliced(c, x, c.v(begin), c.v(size))
     if len(sizes) != x.rank:
         raise c.refuse(f"{len(sizes)} sizes for rank {x.rank}", code="malformed")
-    if c.tensor(begin).content is None and _inputs_decide(c, begin):
+    if c.tensor(begin).content is None and positions.known(c, begin, "where the slice begins") is None:
         if any(isinstance(s, int) and s < 0 for s in sizes):
-            raise c.refuse("a size of -1 needs a fixed begin")
+            return positions.sliced(c, x, c.v(begin), c.v(size))
         first = c.v(begin)
         starts = [c.bld.reshape(c.bld.slice(first, starts=(i,), stops=(i + 1,)), shape=()) for i in range(x.rank)]
         return c.bld.dynamic_slice(x, *starts, sizes=tuple(sizes))
