@@ -6,6 +6,7 @@ Owns which nodes around a split contraction share its kernel. Must not know how 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -27,9 +28,23 @@ def gates(graph: Graph, ctx: PassContext) -> None:
     if ctx.target is None:
         return
     for g in subgraphs(graph):
+        at = _positions(g)
         for node in list(g.nodes):
             if node.graph is g and node.op.name == "matmul" and node.operands[1].const is not None:
-                _try(node, ctx.target, ctx)
+                _try(node, at, ctx.target, ctx)
+
+
+def _positions(graph: Graph) -> dict[Node, float]:
+    """Numbers that grow along the node list; a node that comes later gets one between its neighbours'."""
+    return {n: float(i) for i, n in enumerate(graph.nodes)}
+
+
+def _number(node: Node, at: dict[Node, float]) -> None:
+    before, after = node._prev, node._next
+    assert before is not None and after is not None and node.graph is not None
+    at[node] = (at[before] + at[after]) / 2
+    if not at[before] < at[node] < at[after]:  # halved until nothing was left between them
+        at.update(_positions(node.graph))
 
 
 def window(node: Node) -> bool:
@@ -42,7 +57,7 @@ class _Group:
     """What shares the kernel. ``wide`` nodes have all columns, ``parts`` cut them, ``tail`` goes on with one part."""
 
     anchor: Node
-    at: dict[Node, int]
+    at: dict[Node, float]
     width: int = 0
     wide: list[Node] = field(default_factory=list)
     parts: list[Node] = field(default_factory=list)
@@ -75,20 +90,25 @@ class _Group:
         reads = (v for n in (self.anchor, *self.wide, *self.parts, *self.tail) for v in n.operands)
         return [v for v in dict.fromkeys(reads) if v.producer not in inside and not inner_constant(v)]
 
-    def span(self) -> tuple[int, int]:
+    def span(self) -> tuple[float, float]:
         """Positions of the last thing that the group needs and of the first that needs the group."""
-        inside = self.members()
         need = [self.at[v.producer] for v in self.outer()]
-        users = [self.at[u] for n in inside for v in n.results for u in v.users if u not in inside]
-        return max(need, default=-1), min(users, default=len(self.at))
+        first = self.first_user()
+        return max(need, default=-1.0), math.inf if first is None else self.at[first]
+
+    def first_user(self) -> Node | None:
+        """The first node that needs the group."""
+        inside = self.members()
+        users = (u for n in inside for v in n.results for u in v.users if u not in inside)
+        return min(users, key=lambda u: self.at[u], default=None)
 
 
-def _try(anchor: Node, target: Target, ctx: PassContext) -> None:
+def _try(anchor: Node, at: dict[Node, float], target: Target, ctx: PassContext) -> None:
     graph = anchor.graph
     assert graph is not None
     if not any(_leads_to_cut(u) for u in anchor.results[0].users):
         return
-    group = _Group(anchor, {n: i for i, n in enumerate(graph.nodes)})
+    group = _Group(anchor, at)
     if not _split(group):
         return
     _grow(group)
@@ -108,7 +128,7 @@ def _try(anchor: Node, target: Target, ctx: PassContext) -> None:
 
 
 def _leads_to_cut(node: Node) -> bool:
-    """A quick look before the positions of all nodes are taken."""
+    """A quick look before a group is grown."""
     return node.op.name == "slice" or node.op.kind == "elementwise"
 
 
@@ -172,7 +192,7 @@ def _grow(group: _Group) -> None:
     """Elementwise nodes behind the parts, as long as all else that they read is there before the kernel runs."""
     starts = [n.results[0] for n in group.parts] or [group.result]
     shape = (*group.result.shape[:-1], group.width)
-    heap: list[tuple[int, Node]] = []
+    heap: list[tuple[float, Node]] = []
     seen: set[Node] = set()
 
     def offer(v: Value) -> None:
@@ -185,7 +205,7 @@ def _grow(group: _Group) -> None:
         offer(v)
     inside = group.members()
     # Those that will not join and read the group: nothing from behind them may come in.
-    fence = len(group.at)
+    fence = math.inf
     while heap and len(group.tail) < MAX_TAIL:
         at, node = heapq.heappop(heap)
         if node in inside:
@@ -209,7 +229,7 @@ def _absorb(group: _Group) -> None:
         changed = False
         for v in [v for n in group.tail for v in n.operands]:
             n = v.producer
-            if n in inside or len(group.tail) >= MAX_TAIL or any(u not in inside for u in v.users):
+            if n in inside or len(group.tail) >= MAX_TAIL or any(u not in group.tail for u in v.users):
                 continue
             if not same_shape(v.shape, shape) or not (window(n) or _pointwise(n)):
                 continue
@@ -222,14 +242,14 @@ def _absorb(group: _Group) -> None:
 
 def _region(group: _Group, outputs: Iterable[Value]) -> tuple[Graph, list[Value]]:
     """The group as a closed region: cuts stand right behind what is read from outside and behind the contraction."""
-    b = Builder(Graph())
+    b = Builder(Graph(), origin=Origin.merge([n.origin for n in (group.anchor, *group.parts)], "gates"))
     outer = group.outer()
     mapping: dict[Value, Value] = {v: b.input(f"a{i}", v.dtype, v.shape) for i, v in enumerate(outer)}
     wide, columns = {v for n in group.wide for v in n.results}, group.result.shape[-1]
     cut: dict[tuple[Value, int], Value] = {}
 
     def get(v: Value) -> Value:
-        if v not in mapping:
+        if v not in mapping and inner_constant(v):
             mapping[v] = Builder(b.graph, origin=v.producer.origin).constant(make_splat(splat_scalar(v), (), v.dtype))
         return mapping[v]
 
@@ -266,10 +286,11 @@ def _replace(group: _Group, outputs: list[Value], region: Graph, outer: list[Val
     assert graph is not None
     members = sorted(group.members(), key=lambda n: group.at[n])
     before = ctx.text(*members)
-    first = group.span()[1]
-    place = next(n for n, i in group.at.items() if i == first)
+    place = group.first_user()
+    assert place is not None  # what is replaced has readers
     origin = Origin.merge([n.origin for n in members], "gates")
     results = Builder(graph, place, origin).apply("fused", outer, {"kind": "gated"}, [region])
+    _number(results[0].producer, group.at)
     for old, new in zip(outputs, results, strict=True):
         graph.replace(old, new)
     for n in reversed(members):

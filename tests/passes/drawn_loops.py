@@ -132,4 +132,37 @@ def recurrence(m: Maker) -> Any:
     return results
 
 
-__all__ = ["counted_loop", "extent", "recurrence"]
+def cell(m: Maker) -> Any:
+    """A product with constant weights, cut into parts that an elementwise tail reads; sometimes read otherwise too."""
+    d, b = m.draw, m.b
+    parts, width, rows = d.pick((2, 3, 4, 1)), d.pick((2, 3)), m.extent(static=False)
+    x, w = m.new(F32, (rows, 3)), m.new(F32, (3, parts * width), constant=True)
+    z = m.emit("matmul", x, w)[0]
+    other = m.new(F32, (rows, parts * width))
+    if d.chance(0.6):
+        z = m.emit("add", z, other)[0]
+    if d.chance(0.4):
+        z = m.emit("mul", z, m.new(F32, (d.pick((parts * width, 1)),), constant=True))[0]
+
+    def cut(v: Value, i: int, shift: int = 0) -> Value:
+        low = i * width + shift
+        return m.emit("slice", v, starts=(None, low), stops=(None, low + width))[0]
+
+    shift = 1 if parts > 1 and d.chance(0.1) else 0
+    values = [cut(z, i, shift if i == 0 else 0) for i in range(parts)] if parts > 1 else [z]
+    values += [cut(other, d.integer(0, parts - 1))] if d.chance(0.4) else []
+    values.append(m.new(F32, (rows, width)))
+    for _ in range(d.integer(2, 6)):
+        p, q = d.pick(values), d.pick(values)
+        name = d.pick(("add", "mul", "sub", "tanh", "relu", "maximum", "matmul"))
+        if name == "matmul":
+            square = m.new(F32, (width, width), constant=True)
+            values.append(m.emit("matmul", p, square)[0])
+        else:
+            values.append(m.emit(name, p, *([] if name in ("tanh", "relu") else [q]))[0])
+    if d.chance(0.15):
+        m.emit("reduce_sum", z, axes=(0,))
+    return b
+
+
+__all__ = ["cell", "counted_loop", "extent", "recurrence"]
