@@ -28,6 +28,8 @@ _LAZY = {
     "TensorType": ("ir", "TensorType"),
     "define_op": ("ir", "define_op"),
     "op": ("passes", "op"),
+    "about": ("passes", "about"),
+    "one_of": ("passes", "one_of"),
     "parse_graph": ("ir", "parse_graph"),
     "rewrite": ("passes", "rewrite"),
     "graph_pass": ("passes", "graph_pass"),
@@ -80,7 +82,9 @@ if TYPE_CHECKING:
     from .loader import load as load
     from .passes import Journal as Journal
     from .passes import Pipeline as Pipeline
+    from .passes import about as about
     from .passes import graph_pass as graph_pass
+    from .passes import one_of as one_of
     from .passes import op as op
     from .passes import rewrite as rewrite
 

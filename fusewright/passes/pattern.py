@@ -253,19 +253,34 @@ def _op_name(p: Placeholder) -> str:
 
 
 def describe(p: Any) -> str:
-    """The pattern as text."""
+    """The pattern as text; what stands in several places gets a capital letter."""
+    uses: dict[Placeholder, int] = {}
+    _count(p, uses)
+    names = {q: chr(ord("A") + i % 26) for i, q in enumerate(q for q, n in uses.items() if n > 1 and q is not p)}
+    lets = [f"{name} = {_text(q, names)}" for q, name in names.items()]
+    return _text(p, names) + (f" where {', '.join(lets)}" if lets else "")
+
+
+def _count(p: Any, uses: dict[Placeholder, int]) -> None:
+    """How often each part is used, inner ones first; a part used twice counts what is inside it once."""
+    if isinstance(p, (Apply, OneOf)):
+        if p not in uses:
+            for inner in below(p):
+                _count(inner, uses)
+        uses[p] = uses.get(p, 0) + 1
+
+
+def _text(p: Any, names: Mapping[Placeholder, str]) -> str:
     if isinstance(p, Var):
         return p.name
     if isinstance(p, Scalar):
         return f"about {p.value!r}" if p.ulps else repr(p.value)
+    parts = [names.get(o) or _text(o, names) for o in below(p)] if isinstance(p, Placeholder) else []
     if isinstance(p, OneOf):
-        return f"one of ({', '.join(map(describe, p.options))})"
+        return f"one of ({', '.join(parts)})"
     if isinstance(p, Apply):
-        inside = [describe(o) for o in p.operands]
-        inside += [
-            f"{k}={'...' if v is ... else describe(v) if isinstance(v, Placeholder) else v}" for k, v in p.attrs.items()
-        ]
-        return f"{p.op.name}({', '.join(inside)})" + (f"[{p.index}]" if p.index else "")
+        parts += [f"{k}={_describe_attr(v)}" for k, v in p.attrs.items()]
+        return f"{p.op.name}({', '.join(parts)})" + (f"[{p.index}]" if p.index else "")
     return type(p).__name__
 
 

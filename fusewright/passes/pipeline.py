@@ -29,6 +29,7 @@ from .journal import Journal
 from .layout import layout
 from .localise import localise
 from .merge import merge
+from .raising import raising
 from .scale import scale
 from .scanned import carried
 from .simplify import simplify
@@ -245,7 +246,7 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
     Without a target nothing is laid out or fused, and every composite op is decomposed.
     """
     recurrence = [invariant, loops, carried, hoist]
-    portable = [canonicalise, localise, fold, simplify, *recurrence, sink, cse, dce, scale, merge]
+    portable = [canonicalise, localise, fold, simplify, *recurrence, raising, sink, cse, dce, scale, merge]
     lowering = [decompose, tidy, *([layout, gates, fuse] if target is not None else [])]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = merge.name

@@ -30,10 +30,10 @@ def small() -> Graph:
 def test_default_names_and_portable_cut() -> None:
     p = default_pipeline(FakeTarget())
     assert p.names == (
-        "canonicalise", "localise", "fold", "simplify", "invariant", "loops", "carried", "hoist", "sink", "cse", "dce",
-        "scale", "merge", "decompose", "tidy", "layout", "gates", "fuse",
+        "canonicalise", "localise", "fold", "simplify", "invariant", "loops", "carried", "hoist", "raise", "sink",
+        "cse", "dce", "scale", "merge", "decompose", "tidy", "layout", "gates", "fuse",
     )  # fmt: skip
-    assert p.portable_names == p.names[:13]
+    assert p.portable_names == p.names[:14]
     assert all(p[name].numerics != "approx" for name in p.names)
 
 

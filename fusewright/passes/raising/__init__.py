@@ -1,0 +1,28 @@
+"""Raising: forms that exporters and tracers spell out become the one op that they mean.
+
+Owns the pass; each file beside it owns a family of rules. Must not know any frontend.
+"""
+
+from __future__ import annotations
+
+from ...ir.graph import Graph
+from ..base import PassContext
+from ..canonicalise import RULES as FORMS
+from ..dce import dce
+from ..rewrite import Rewrite, RuleSet
+from . import activations, atrous, attention, norms
+
+RULES: list[Rewrite] = [*norms.RULES, *activations.RULES, *attention.RULES, *atrous.RULES]
+
+
+class Raising(RuleSet):
+    """The rules, on a graph without dead code: to a match it would look like a reader of an inner value."""
+
+    def run(self, graph: Graph, ctx: PassContext) -> None:
+        dce.run(graph, ctx)
+        super().run(graph, ctx)
+
+
+raising = Raising("raise", RULES, FORMS)
+raising.__doc__ = "Activations, norms, attention and dilated convolutions that are spelt out become one op each."
+__all__ = ["RULES", "Raising", "raising"]
