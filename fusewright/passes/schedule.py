@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..core.bounds import upper
-from ..core.dims import Extent, compare_eq, product
+from ..core.dims import Extent, compare_eq
 from ..core.errors import CompileRefused, TypeRefused
 from ..ir.graph import Graph, Node, Value
 from ..ir.program import Bind, Buffer, Check, Copy, If, Loop, Place, Placement, Program, Run, Step, Trip, While
 from ..ir.scope import DEFINES, symbol_bounds
 from ..ir.target import Target
 from ..ir.types import TensorType
+from .guards import guards
 
 _NO_STEP = frozenset({"input", "constant", "return"})
 
@@ -38,6 +39,7 @@ class _Frame:
     last: dict[Value, int] = field(default_factory=dict)
     roots: dict[Value, Value] = field(default_factory=dict)
     wanted: dict[Value, Spot] = field(default_factory=dict)
+    guarded: set[str] = field(default_factory=set)
     own: set[int] = field(default_factory=set)
 
 
@@ -121,7 +123,7 @@ class _Scheduler:
         if node.op.name == DEFINES:
             place, value = self._still(frame, node.operands[0], out)
             self._touch(place, self._emit(out, Bind(node, place, value)))
-        elif node.op.name == "view_as" and (pairs := _unequal(node)):
+        elif pairs := guards(node, self.bounds, frame.guarded):
             self._emit(out, Check(node, pairs))
         if views and all(i in views for i in range(len(node.results))):
             for i, v in enumerate(node.results):
@@ -359,10 +361,3 @@ def _moving(spot: Spot, loop: Loop, v: Value, reverse: bool) -> Spot:
     """The slice of a scanned place that belongs to the current trip."""
     place, content = spot
     return Place(place.kind, place.index, place.offset, Trip(loop.id, v.type.nbytes, reverse)), content
-
-
-def _unequal(node: Node) -> tuple[tuple[Extent, Extent], ...]:
-    """The extents of a ``view_as`` that are not known to be equal."""
-    have, want = node.operands[0].shape, node.results[0].shape
-    pairs = zip(have, want, strict=True) if node.attrs["axes"] else [(product(have), product(want))]
-    return tuple((a, b) for a, b in pairs if compare_eq(a, b) is not True)

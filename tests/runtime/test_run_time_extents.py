@@ -251,3 +251,27 @@ def test_a_plan_that_uses_a_symbol_too_early_is_refused(bundle):
     raw["buffers"][0]["bytes"] = next(i for i, e in enumerate(raw["exprs"]) if "K" in e)
     with pytest.raises(VerifyError, match="size of buffer 0 uses K"):
         check_scopes(Plan.from_bytes(json.dumps(raw).encode()))
+
+
+def test_windows_that_are_not_known_to_fit_are_checked():
+    """A slice, a window and a difference that their bounds alone do not keep inside are refused where they leave."""
+    b = fw.Builder()
+    x, n, m = b.input("x", "f32", (6, 2)), b.input("n", "i64", ()), b.input("m", "i64", ())
+    b.symbol_of(n, symbol="K", high=50)
+    b.symbol_of(m, symbol="L", high=50)
+    zero = b.constant(0, "i64")
+    outs = {
+        "head": b.slice(x, starts=(0, 0), stops=("K", 2)),
+        "window": b.dynamic_slice(x, m, zero, sizes=("K", 2)),
+        "rest": b.iota(shape=("K - L",)),
+    }
+    graph = b.build(outs)
+    bundle = fw.compile(graph, target="cpu-avx2")
+    values = RNG.standard_normal((6, 2)).astype(np.float32)
+    for k, m_ in ((3, 2), (6, 0), (0, 0), (6, 6), (7, 1), (50, 50), (2, 3), (5, 1)):
+        given = {"x": values, "n": np.int64(k), "m": np.int64(m_)}
+        if m_ <= k <= 6:
+            same(bundle.run(given), graph.run(given))
+        else:
+            with pytest.raises(InputRefused, match="extents that must be equal"):
+                bundle.run(given)
