@@ -22,10 +22,10 @@ from .ir.footprint import footprint
 from .ir.graph import Graph, Value
 from .ir.program import Program
 from .ir.scope import defined, definitions
+from .passes.arrange import arrange
 from .passes.batch import batch_symbol
 from .passes.pipeline import Pipeline
 from .passes.pipeline import default_pipeline as pipeline_for
-from .passes.schedule import schedule
 from .passes.specialise import specialise
 from .portable import portable_text
 from .runtime.bundle import Bundle
@@ -67,7 +67,7 @@ def compile(
     description = cpu_target()
     passes = (pipeline or pipeline_for(description)).with_numerics(numerics)
     portable, final, names = _optimise(graph, passes, note)
-    program = schedule(final, description)
+    program = arrange(final, description)
     program.verify()
     note("schedule", 1, 1)
     images, store = compile_cpu(program, targets, lambda done, total: note("kernels", done, total))
@@ -101,7 +101,7 @@ def plan(
     graph = _bind(source if isinstance(source, Graph) else import_model(source), dims)
     description = cpu_target()
     portable, final, _ = _optimise(graph, pipeline_for(description), lambda phase, done, total: None)
-    program = schedule(final, description)
+    program = arrange(final, description)
     program.verify()
     return PlannedProgram(program, targets[0], footprint(portable))
 

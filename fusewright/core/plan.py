@@ -125,13 +125,22 @@ class Bump:
         self.step, self.pos, self.delta, self.reverse = step, pos, delta, reverse
 
 
+class Carry:
+    """At the end of a trip the value ``made`` over the bytes (expression) at ``arg`` becomes ``state`` of the next."""
+
+    __slots__ = ("arg", "span", "made", "state")
+
+    def __init__(self, arg: Arg, span: int, made: int, state: int) -> None:
+        self.arg, self.span, self.made, self.state = tuple(arg), span, made, state
+
+
 class Loop:
     """``body`` run ``count`` (expression) times."""
 
-    __slots__ = ("count", "bumps", "body")
+    __slots__ = ("count", "bumps", "body", "carried")
 
-    def __init__(self, count: int, bumps: Sequence[Bump], body: Sequence[Step]) -> None:
-        self.count, self.bumps, self.body = count, tuple(bumps), tuple(body)
+    def __init__(self, count: int, bumps: Sequence[Bump], body: Sequence[Step], carried: Sequence[Carry] = ()) -> None:
+        self.count, self.bumps, self.body, self.carried = count, tuple(bumps), tuple(body), tuple(carried)
 
 
 class If:
@@ -146,10 +155,14 @@ class If:
 class While:
     """``cond_steps``, then ``body`` and again as long as the byte at ``cond`` is not 0."""
 
-    __slots__ = ("cond_steps", "cond", "body", "value")
+    __slots__ = ("cond_steps", "cond", "body", "value", "carried")
 
-    def __init__(self, cond_steps: Sequence[Step], cond: Arg, body: Sequence[Step], value: int = -1) -> None:
+    def __init__(
+        self, cond_steps: Sequence[Step], cond: Arg, body: Sequence[Step], value: int = -1,
+        carried: Sequence[Carry] = (),
+    ) -> None:  # fmt: skip
         self.cond_steps, self.cond, self.body, self.value = tuple(cond_steps), cond, tuple(body), value
+        self.carried = tuple(carried)
 
 
 class RunSymbol:
@@ -193,11 +206,13 @@ class Plan:
 
     Flattened step numbers: every step (loop, if and while too) takes one number in pre-order: a loop before its body,
     an if before ``then`` before ``else``, a while before ``cond_steps`` before ``body``.
+
+    ``windows``: value -> (value of which it is a range of bytes, expression of where it begins), see Call.values.
     """
 
     __slots__ = (
         "symbols", "exprs", "kernels", "buffers", "constants", "n_inputs", "outputs", "steps", "entries", "_known",
-        "bound",
+        "bound", "windows",
     )  # fmt: skip
 
     def __init__(self, symbols: Sequence[str] = (), n_inputs: int = 0) -> None:
@@ -211,6 +226,7 @@ class Plan:
         self.steps: list[Step] = []
         self.entries: dict[str, int] = {}
         self.bound: list[RunSymbol] = []  # in the order in which they are set
+        self.windows: dict[int, tuple[int, int]] = {}
         self._known: dict[str, int] = {}
 
     # -- building -------------------------------------------------------------------------------------------------
@@ -281,6 +297,7 @@ class Plan:
             "outputs": [{"storage": list(o)} for o in self.outputs],
             "steps": [_step_json(s) for s in self.steps],
             "entries": dict(sorted(self.entries.items())),
+            **({"windows": [[k, *self.windows[k]] for k in sorted(self.windows)]} if self.windows else {}),
             **({"bound": [{s: getattr(b, s) for s in RunSymbol.__slots__} for b in self.bound]} if self.bound else {}),
         }
 
@@ -303,6 +320,7 @@ class Plan:
             plan.outputs = [tuple(o["storage"]) for o in raw["outputs"]]
             plan.steps = [_step_of(s) for s in raw["steps"]]
             plan.entries = raw["entries"]
+            plan.windows = {k: (whole, at) for k, whole, at in raw.get("windows", ())}
             plan.bound = [RunSymbol(**b) for b in raw.get("bound", ())]
             plan.verify()
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, BundleRefused) as e:
@@ -334,6 +352,11 @@ class Plan:
                 type(b.first) is type(b.last) is int and 0 <= b.first <= b.last,
                 f"buffer {i} lives from step {b.first} to {b.last}",
             )
+        for value, (whole, at) in self.windows.items():
+            # A range lies in what was numbered before it: no chain of them closes.
+            known = type(value) is type(whole) is int and 0 <= whole < value
+            check.true(known, f"value {value!r} is no range of {whole!r}")
+            check.expr(at)
         for c in self.constants:
             c.verify()
         for o in self.outputs:
@@ -379,6 +402,7 @@ class _Checker:
                 self.call(s)
             elif type(s) is Loop:
                 self.expr(s.count)
+                self.carried(s.carried)
                 at = self.steps(s.body, at)
                 calls = {n: c for n, c, _ in walk_steps(s.body, first + 1, ())}
                 for b in s.bumps:
@@ -391,6 +415,7 @@ class _Checker:
                 at = self.steps(s.orelse, self.steps(s.then, at))
             elif type(s) is While:
                 self.arg(s.cond, address=True)
+                self.carried(s.carried)
                 at = self.steps(s.body, self.steps(s.cond_steps, at))
             elif type(s) is Bind:
                 self.arg(s.source, address=True)
@@ -401,6 +426,12 @@ class _Checker:
                 self.expr(s.right)
                 self.true(isinstance(s.origin, str), f"origin {s.origin!r} is not text")
         return at
+
+    def carried(self, rows: Sequence[Carry]) -> None:
+        for c in rows:
+            self.arg(c.arg, address=True)
+            self.expr(c.span)
+            self.true(type(c.made) is type(c.state) is int, f"a loop carries {c.made!r} as {c.state!r}")
 
     def call(self, s: Call) -> None:
         self.true(type(s.kernel) is int and 0 <= s.kernel < len(self.plan.kernels), f"no kernel {s.kernel!r}")
@@ -451,7 +482,8 @@ def _step_json(s: Step) -> dict[str, Any]:
         return out
     if isinstance(s, Loop):
         bumps = [{"arg": [b.step, b.pos], "delta": b.delta, "reverse": b.reverse} for b in s.bumps]
-        return {"op": "loop", "count": s.count, "bumps": bumps, "body": [_step_json(x) for x in s.body]}
+        body = [_step_json(x) for x in s.body]
+        return {"op": "loop", "count": s.count, "bumps": bumps, "body": body, **_carried_json(s)}
     if isinstance(s, If):
         sides = {"then": [_step_json(x) for x in s.then], "else": [_step_json(x) for x in s.orelse]}
         return {"op": "if", "cond": list(s.cond), "value": s.value, **sides}
@@ -460,7 +492,15 @@ def _step_json(s: Step) -> dict[str, Any]:
     if isinstance(s, Check):
         return {"op": "check", "left": s.left, "right": s.right, "origin": s.origin}
     parts = {"cond_steps": [_step_json(x) for x in s.cond_steps], "body": [_step_json(x) for x in s.body]}
-    return {"op": "while", "cond": list(s.cond), "value": s.value, **parts}
+    return {"op": "while", "cond": list(s.cond), "value": s.value, **parts, **_carried_json(s)}
+
+
+def _carried_json(s: Loop | While) -> dict[str, Any]:
+    return {"carried": [[list(c.arg), c.span, c.made, c.state] for c in s.carried]} if s.carried else {}
+
+
+def _carried_of(raw: dict[str, Any]) -> list[Carry]:
+    return [Carry(*row) for row in raw.get("carried", ())]
 
 
 def _step_of(raw: dict[str, Any]) -> Step:
@@ -471,13 +511,13 @@ def _step_of(raw: dict[str, Any]) -> Step:
         return Call(raw["kernel"], args, raw["extent"], raw["grain"], raw["origin"], *more)
     if op == "loop":
         bumps = [Bump(b["arg"][0], b["arg"][1], b["delta"], b["reverse"]) for b in raw["bumps"]]
-        return Loop(raw["count"], bumps, [_step_of(s) for s in raw["body"]])
+        return Loop(raw["count"], bumps, [_step_of(s) for s in raw["body"]], _carried_of(raw))
     if op == "if":
         sides = [_step_of(s) for s in raw["then"]], [_step_of(s) for s in raw["else"]]
         return If(tuple(raw["cond"]), *sides, raw.get("value", -1))
     if op == "while":
         parts = [_step_of(s) for s in raw["cond_steps"]], tuple(raw["cond"]), [_step_of(s) for s in raw["body"]]
-        return While(*parts, raw.get("value", -1))
+        return While(*parts, raw.get("value", -1), _carried_of(raw))
     if op == "bind":
         return Bind(raw["symbol"], tuple(raw["source"]), raw.get("value", -1), raw["origin"])
     if op == "check":
@@ -507,6 +547,6 @@ def memory_expression(plan: Plan) -> str:
 
 
 __all__ = [
-    "Arg", "Bind", "Buffer", "Bump", "Call", "Check", "Constant", "If", "Kernel", "Loop", "Plan", "RunSymbol", "Step",
-    "VERSION", "While", "count_steps", "memory_expression", "walk_steps",
+    "Arg", "Bind", "Buffer", "Bump", "Call", "Carry", "Check", "Constant", "If", "Kernel", "Loop", "Plan", "RunSymbol",
+    "Step", "VERSION", "While", "count_steps", "memory_expression", "walk_steps",
 ]  # fmt: skip

@@ -10,9 +10,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
 from .errors import VerifyError
-from .plan import Arg, Bind, Call, Check, If, Loop, Plan, Step, While
+from .plan import Arg, Bind, Call, Carry, Check, If, Loop, Plan, Step, While
 
 _UNKNOWN = -2
+Owner = tuple[int, int, int]  # value, address of its first byte, step
+_NOBODY: Owner = (_UNKNOWN, 0, -1)
 
 
 class _Ends(Exception):
@@ -20,12 +22,13 @@ class _Ends(Exception):
 
 
 class _Space:
-    """Owners of the bytes of one storage, as a sorted list of cut points; ``owner[i]`` holds from ``cuts[i]`` on."""
+    """Owners of the bytes of one storage, as a sorted list of cut points; ``owner[i]`` holds from ``cuts[i]`` on: a
+    value, the address at which that value begins, and the step that wrote it."""
 
-    def __init__(self, size: int, cuts: list[int] | None = None, owner: list[tuple[int, int]] | None = None) -> None:
+    def __init__(self, size: int, cuts: list[int] | None = None, owner: list[Owner] | None = None) -> None:
         self.size = size
         self.cuts = cuts or [0]
-        self.owner = owner or [(_UNKNOWN, -1)]
+        self.owner = owner or [_NOBODY]
 
     def copy(self) -> _Space:
         return _Space(self.size, self.cuts[:], self.owner[:])
@@ -37,18 +40,18 @@ class _Space:
             self.owner.insert(i, self.owner[i - 1])
         return i
 
-    def write(self, low: int, high: int, value: int, step: int) -> None:
+    def write(self, low: int, high: int, owner: Owner) -> None:
         if low < high:
             i = self._cut(low)
             j = self._cut(high)
-            self.cuts[i:j], self.owner[i:j] = [low], [(value, step)]
+            self.cuts[i:j], self.owner[i:j] = [low], [owner]
 
-    def stranger(self, low: int, high: int, value: int) -> tuple[int, int] | None:
-        """The first (value, step) in the range that is not ``value``."""
+    def stranger(self, low: int, high: int, value: int, begin: int) -> Owner | None:
+        """The first owner in the range that is not ``value``, begun at ``begin``."""
         if low >= high:
             return None
         for i in range(bisect_right(self.cuts, low) - 1, bisect_left(self.cuts, high)):
-            if self.owner[i][0] != value:
+            if self.owner[i][:2] != (value, begin):
                 return self.owner[i]
         return None
 
@@ -58,8 +61,7 @@ class _Space:
             self._cut(at)
         for at in self.cuts:
             other._cut(at)
-        same = [a if a[0] == b[0] else (_UNKNOWN, -1) for a, b in zip(self.owner, other.owner)]
-        self.owner = same
+        self.owner = [a if a[:2] == b[:2] else _NOBODY for a, b in zip(self.owner, other.owner)]
 
 
 class _Replay:
@@ -102,14 +104,14 @@ class _Replay:
             elif isinstance(s, Loop):
                 at = self.loop(s, at)
             elif isinstance(s, If):
-                self.read(s.cond, 1, s.value, 0, number)
+                self.read(s.cond, 1, s.value, number)
                 before = [x.copy() for x in self.spaces]
                 middle = self.run(s.then, at)
                 after_then, self.spaces = self.spaces, before
                 at = self.run(s.orelse, middle)
                 self.merge(after_then)
             elif isinstance(s, Bind):
-                self.read(s.source, 8, s.value, 0, number)
+                self.read(s.source, 8, s.value, number)
             elif isinstance(s, Check):
                 if self.values[s.left] != self.values[s.right]:
                     raise _Ends
@@ -124,20 +126,21 @@ class _Replay:
     def call(self, s: Call, number: int) -> None:
         if len(s.access) != len(s.args) or len(s.values) != len(s.args):
             raise VerifyError(f"step {number} ({s.origin}) states no access for its arguments", f"step {number}")
-        touched: list[tuple[Arg, str, int, int, tuple[int, int, int]]] = []
+        touched: list[tuple[Arg, str, Owner, int, tuple[int, int, int]]] = []
         for pos, (arg, access, value) in enumerate(zip(s.args, s.access, s.values)):
             if arg[0] == "x" or access == "-":
                 continue
             span = self.values[s.spans[pos]] if s.spans and s.spans[pos] >= 0 else -1
-            place = self.where(arg, span, self.bumped.get((number, pos), 0), number)
+            moved = self.bumped.get((number, pos), 0)
+            place = self.where(arg, span, moved, number)
             if place is None:
                 if access in "wm":
                     raise VerifyError(f"step {number} ({s.origin}) writes to read-only {arg}", f"step {number}")
                 continue
-            touched.append((arg, access, value, pos, place))
-        for _, access, value, pos, (space, low, high) in touched:
+            touched.append((arg, access, self.owner(value, place[1] - moved, number), pos, place))
+        for _, access, owner, pos, (space, low, high) in touched:
             if access in "rm":
-                self.expect(space, low, high, value, number, f"{s.origin} argument {pos}")
+                self.expect(space, low, high, owner, f"{s.origin} argument {pos}")
         for arg, access, _, pos, (space, low, high) in touched:
             if access not in "wm":
                 continue
@@ -146,21 +149,39 @@ class _Replay:
                 if other_pos != pos and not apart and other[:2] != arg[:2]:
                     what = f"step {number} ({s.origin}): arguments {pos} and {other_pos} overlap, no declared reuse"
                     raise VerifyError(what, f"step {number}")
-        for _, access, value, _, (space, low, high) in touched:
+        for _, access, owner, _, (space, low, high) in touched:
             if access in "wm":
-                self.spaces[space].write(low, high, value, number)
+                self.spaces[space].write(low, high, owner)
 
-    def read(self, arg: Arg, span: int, value: int, extra: int, number: int) -> None:
-        place = self.where(arg, span, extra, number)
+    def owner(self, value: int, begin: int, step: int) -> Owner:
+        """``value``, which begins at address ``begin``, as the whole of which it is a range."""
+        while value in self.plan.windows:
+            value, offset = self.plan.windows[value]
+            begin -= self.values[offset]
+        return value, begin, step
+
+    def read(self, arg: Arg, span: int, value: int, number: int) -> None:
+        place = self.where(arg, span, 0, number)
         if place is not None and value >= 0:
-            self.expect(*place, value, number, "condition")
+            self.expect(*place, self.owner(value, place[1], number), "condition")
 
-    def expect(self, space: int, low: int, high: int, value: int, number: int, what: str) -> None:
-        found = self.spaces[space].stranger(low, high, value)
+    def expect(self, space: int, low: int, high: int, owner: Owner, what: str) -> None:
+        value, begin, number = owner
+        found = self.spaces[space].stranger(low, high, value, begin)
         if found is not None:
-            name = "nothing certain" if found[0] == _UNKNOWN else f"value {found[0]} of step {found[1]}"
+            name = "nothing certain" if found[0] == _UNKNOWN else f"value {found[0]} of step {found[2]}"
+            name += f" from {found[1]} on" if found[0] == value else ""
             text = f"step {number} ({what}) reads value {value} at {low}..{high} but finds {name}"
             raise VerifyError(text, f"step {number}")
+
+    def carry(self, rows: Sequence[Carry], number: int) -> None:
+        """The end of a trip: what was made where a loop's state lies is the state from now on."""
+        for c in rows:
+            place = self.where(c.arg, self.values[c.span], 0, number)
+            if place is not None:
+                space, low, high = place
+                self.expect(space, low, high, self.owner(c.made, low, number), "end of a trip")
+                self.spaces[space].write(low, high, self.owner(c.state, low, number))
 
     def loop(self, s: Loop, at: int) -> int:
         """Trips 0, 1 and the last one; before the last, what the moving writes cover in between counts as written."""
@@ -177,6 +198,7 @@ class _Replay:
                 self.bumped[b.step, b.pos] = saved.get((b.step, b.pos), 0) + place * self.values[b.delta]
             if before is None:
                 end = self.run(s.body, at)
+                self.carry(s.carried, at - 1)
         self.bumped = saved
         return at + _count(s.body) if before is not None else end
 
@@ -192,17 +214,19 @@ class _Replay:
                     continue  # the trips leave holes: only the trips replayed count as written
                 place = self.where(call.args[b.pos], span + max(ends) - min(ends), min(ends), b.step)
                 if place is not None:
-                    self.spaces[place[0]].write(place[1], place[2], call.values[b.pos], b.step)
+                    owner = self.owner(call.values[b.pos], place[1] - min(ends), b.step)
+                    self.spaces[place[0]].write(place[1], place[2], owner)
 
     def loop_while(self, s: While, number: int, at: int) -> int:
         after_cond = self.run(s.cond_steps, at)
-        self.read(s.cond, 1, s.value, 0, number)
+        self.read(s.cond, 1, s.value, number)
         none = [x.copy() for x in self.spaces]
         end = after_cond
         for _ in range(2):
             end = self.run(s.body, after_cond)
+            self.carry(s.carried, number)
             self.run(s.cond_steps, at)
-            self.read(s.cond, 1, s.value, 0, number)
+            self.read(s.cond, 1, s.value, number)
         self.merge(none)
         return end
 

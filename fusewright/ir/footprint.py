@@ -6,7 +6,7 @@ alive across it. Must not know schedules, kernels or fusion (which may need less
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -20,17 +20,17 @@ BLOCK = 1024
 _NO_OP = frozenset({"input", "constant", "return"})
 
 
-def footprint(graph: Graph) -> tuple[Extent, ...]:
+def footprint(graph: Graph, overwrites: Callable[[Node], Iterable[int]] | None = None) -> tuple[Extent, ...]:
     """Extents whose maximum, at any binding, is the largest need of an op of ``graph``.
 
     The need of an op: its operands, its results, and every value that all orders keep alive across it (its producer
     an ancestor of the op, one of its users a descendant); less the largest operand that the op may overwrite and that
     no descendant reads. Views count once with their base; constants, inputs and outputs are the caller's or the
-    bundle's and count nothing. Extents bound during the run
-    count as their greatest values. An op with regions needs what its most needy body does on top. Cost: nodes times the
-    classes alive with them.
+    bundle's and count nothing. Extents bound during the run count as their greatest values. An op with regions needs
+    what its most needy body does on top. ``overwrites`` gives the operands that a node may overwrite where that is not
+    what its op says. Cost: nodes times the classes alive with them.
     """
-    needs = _Needs(graph)
+    needs = _Needs(graph, overwrites or (lambda node: node.op.overwrites))
     bounds = symbol_bounds(graph, missing="drop")
     return tuple(upper(e, bounds) for e in _maximal(needs.rows(), needs.columns))
 
@@ -68,7 +68,8 @@ class _Columns:
 class _Needs:
     """One pass over a graph: classes, who reads them, and the need of every op as a row over ``columns``."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, overwrites: Callable[[Node], Iterable[int]]) -> None:
+        self.overwrites = overwrites
         self.columns = _Columns()
         self.nodes = [n for n in graph.nodes if n.op.name not in _NO_OP]
         self.at = {n: i for i, n in enumerate(self.nodes)}
@@ -104,8 +105,8 @@ class _Needs:
     def _inner(self, node: Node) -> Extent:
         """What the bodies of ``node`` need beyond their inputs and outputs, which are its operands and results."""
         most: Extent = 0
-        for region in node.regions:
-            for need in footprint(region):
+        for region in node.regions if node.op.name != "fused" else ():
+            for need in footprint(region, self.overwrites):
                 most = maximum(most, need)
         self.columns.terms(most)
         return most
@@ -132,7 +133,7 @@ class _Needs:
     def _freed(self, at: int, node: Node) -> tuple[int, ...]:
         """Classes that ``node`` may overwrite as far as its access relation goes."""
         found = []
-        for k in node.op.overwrites:
+        for k in self.overwrites(node):
             if k < len(node.operands):
                 v = node.operands[k]
                 root = self.root[v]

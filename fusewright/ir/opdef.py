@@ -79,7 +79,8 @@ class OpDef:
                 error analysis, Higham, Accuracy and Stability of Numerical Algorithms, ch. 3)
     scalar      elementwise only: the element expression over a, b, c... and attribute names
     views       result index -> operand index whose storage the result may share unchanged
-    overwrites  operands whose storage an elementwise-order kernel may reuse for result 0
+    overwrites  operands whose storage a kernel may reuse for result 0 when it reads each element (ops along an axis:
+                each line) before it writes there
     ulp         documented error of the library function behind it, in float32 units in the last place
     decompose   composite only: (builder, operands, attrs) -> values in simpler ops
     sample      hint for generators: (draw, make operand) -> (operands, attrs), or None

@@ -57,6 +57,16 @@ class Copy:
     writes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """At the end of a trip the content ``made`` at ``place`` becomes the content ``state`` of the next."""
+
+    place: Place
+    type: TensorType
+    made: int
+    state: int
+
+
 @dataclass(slots=True)
 class Loop:
     """``body`` repeated ``count`` times."""
@@ -64,6 +74,7 @@ class Loop:
     id: int
     count: Extent
     body: list[Step]
+    carried: list[Carry] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -84,6 +95,7 @@ class While:
     condition: Place
     value: int
     body: list[Step]
+    carried: list[Carry] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -130,14 +142,17 @@ class Program:
     """A scheduled graph. ``outputs[i]`` is where output i lies at the end (a place of kind 'output' with index i when
     kernels write it straight into the caller's array).
 
-    ``contents`` numbers what the bytes of a place mean: views share a number, and so do a loop's state before, in and
-    after the loop. The plan checker reads it; nothing else depends on it.
+    ``contents`` numbers what the bytes of a place mean, below ``n_contents``: views share a number, and so do a loop's
+    state before, in and after the loop. ``windows`` says which content is a range of which other one, from which byte
+    on (slices, parts of a concat). The plan checker reads them; nothing else depends on them.
     """
 
     graph: Graph
     steps: list[Step] = field(default_factory=list)
     places: dict[Value, Place] = field(default_factory=dict)
     contents: dict[Value, int] = field(default_factory=dict)
+    n_contents: int = 0
+    windows: dict[int, tuple[int, Extent]] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
     constants: list[Value] = field(default_factory=list)
     outputs: list[Place] = field(default_factory=list)

@@ -46,7 +46,8 @@ class Target(Protocol):
         ...
 
     def may_overwrite(self, node: Node, operand: int) -> bool:
-        """The kernel reads each element of ``operand`` before its only write to that place of result 0."""
+        """The kernel reads each element of ``operand`` before its only write to that place of the result that lies over
+        it: result 0, or any one result of an elementwise node."""
         ...
 
     def cost(self, node: Node) -> Cost:

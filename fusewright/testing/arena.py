@@ -28,7 +28,9 @@ POISON = 0xFF  # NaN in every float type, -1 in signed integers
 GUARD = 64
 Schedule = Callable[[Graph, Target], Program]
 # Ops that are no elementwise ones and whose kernels finish reading an element's line before they write it.
-_BY_LINE = frozenset("softmax log_softmax layer_norm rms_norm batch_norm dynamic_update_slice".split())
+_BY_LINE = frozenset(
+    "softmax log_softmax layer_norm rms_norm batch_norm dynamic_update_slice scatter_nd cumsum cumprod sort".split()
+)
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class _Replay:
             # An adversary writes its result before it reads, unless the op can be computed in place there.
             sources = [(k, x, self.view(places[x], x.type)) for k, x in enumerate(node.operands)]
             touching = [(k, x) for k, x, s in sources if np.may_share_memory(targets[i], s) and s.size]
-            if touching and not (i == 0 and in_place_is_safe(node, touching, places, self.env)):
+            if touching and not in_place_is_safe(node, i, touching, places, self.env):
                 targets[i][...] = POISON
         operands = [self.load(places[v], v.type) for v in node.operands]
         for v, array in zip(node.results, self.interpreter.evaluate(node, operands, self.ctx), strict=True):
@@ -196,10 +198,10 @@ class _Replay:
 
 
 def in_place_is_safe(
-    node: Node, touching: Sequence[tuple[int, Value]], places: Mapping[Value, Place], env: Mapping[str, int]
+    node: Node, index: int, touching: Sequence[tuple[int, Value]], places: Mapping[Value, Place], env: Mapping[str, int]
 ) -> bool:
-    """A kernel that goes through the elements in any order may compute result 0 over these operands."""
-    result = node.results[0]
+    """A kernel that goes through the elements in any order may compute result ``index`` over these operands."""
+    result = node.results[index]
     shape = result.type.concrete(env)
     same = all(
         places[x] == places[result] and x.type.concrete(env) == shape and x.dtype.size == result.dtype.size
@@ -208,9 +210,19 @@ def in_place_is_safe(
     if node.op.kind == "elementwise":
         return same
     if node.op.name == "fused":
-        return same and all(n.op.kind in ("elementwise", "source") for n in node.regions[0].nodes if n.operands)
+        return same and all(_read_by_element(node.regions[0].inputs[k]) for k, _ in touching)
     # The data may be read as a parameter of the same shape too: element by element that is one place.
-    return same and node.op.name in _BY_LINE and touching[0][0] == 0
+    return same and index == 0 and node.op.name in _BY_LINE and touching[0][0] == 0
+
+
+def _read_by_element(v: Value) -> bool:
+    """What is made of ``v`` in its graph depends on one element of it at a time: that of the same index."""
+    return all(
+        user.op.name == "return"
+        or user.op.kind == "elementwise"
+        and all(y.shape == v.shape and _read_by_element(y) for y in user.results)
+        for user in v.users
+    )
 
 
 _BOOL = TensorType("bool", ())

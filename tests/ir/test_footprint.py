@@ -42,7 +42,7 @@ def by_definition(graph, env):
                 same = compare_eq(root.type.nbytes, n.results[0].type.nbytes)
                 if root in counted and root not in read and same is True:
                     spare.append(evaluate(root.type.nbytes, env))
-        inner = max((by_definition(r, env) for r in n.regions), default=0)
+        inner = max((by_definition(r, env) for r in n.regions if n.op.name != "fused"), default=0)
         most = max(most, total - max(spare) + inner)
     return most
 

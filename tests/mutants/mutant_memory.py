@@ -13,7 +13,7 @@ from mutant import Kill, Mutant, changed
 from fusewright.core import planner
 from fusewright.core.dtypes import BOOL, F32, I32
 from fusewright.ir import Graph, Node
-from fusewright.passes import schedule
+from fusewright.passes import arrange, order, schedule, storage
 from fusewright.testing import Maker, MemoryFault, PlainTarget, SeededDraw, check_memory, feeds, random_graph
 from fusewright.testing.reduce import ops_of, reduce_graph
 
@@ -101,7 +101,9 @@ def moved(m: Maker) -> Any:
     """A dying value that a transpose, reduction, product or shift reads, with more to come."""
     d = m.draw.pick((3, 2, 4))
     a = m.emit("exp", m.new(F32, (d, d)))[0]
-    how = m.draw.pick(("transpose", "reverse", "cumsum", "matmul", "concat", "reduce_sum", "broadcast_to", "gather"))
+    how = m.draw.pick(
+        ("transpose", "reverse", "cumsum", "matmul", "matmul", "concat", "reduce_sum", "broadcast_to", "gather")
+    )
     if how == "transpose":
         b = m.emit("transpose", a, perm=(1, 0))[0]
     elif how == "reverse":
@@ -121,12 +123,114 @@ def moved(m: Maker) -> Any:
     return m.emit("neg", m.emit("square", b)[0])
 
 
-def hunted(*patches: Patch, target: Any = None) -> Callable[[int], Kill]:
+def parts(m: Maker) -> Any:
+    """Values joined where they are written: concats of concats, a part read again, twice, or through a view."""
+    rows = [m.draw.pick((1, 2, 3)) for _ in range(3)]
+    made = [m.emit(m.draw.pick(("exp", "neg", "square")), m.new(F32, (n, 2)))[0] for n in rows]
+    if m.draw.chance(0.4):
+        made[1] = m.emit("relu", made[1])[0]
+    if m.draw.chance(0.3):
+        made[2] = m.emit("reshape", m.emit("reshape", made[2], shape=(-1,))[0], shape=(rows[2], 2))[0]
+    how = m.draw.integer(0, 5)
+    if how == 5:
+        turned = [m.emit("reshape", v, shape=(2, -1))[0] for v in made]
+        y = m.emit("reshape", m.emit("concat", *turned, axis=1)[0], shape=(-1, 2))[0]
+    elif how == 0:
+        y = m.emit("concat", *made, axis=0)[0]
+    elif how == 1:
+        y = m.emit("concat", m.emit("concat", *made[:2], axis=0)[0], made[2], axis=0)[0]
+    elif how == 2:
+        inner = m.emit("concat", *made[1:], axis=0)[0]
+        y = m.emit("add", m.emit("concat", made[0], inner, axis=0)[0], m.emit("concat", inner, made[0], axis=0)[0])[0]
+    elif how == 3:
+        y = m.emit("concat", made[0], made[0], m.new(F32, (1, 2)), made[1], axis=0)[0]
+    else:
+        y = m.emit("concat", m.emit("reshape", made[0], shape=(1, rows[0], 2))[0],
+                   m.emit("reshape", made[1], shape=(1, rows[1], 2))[0], axis=1)[0]  # fmt: skip
+        y = m.emit("reshape", y, shape=(-1, 2))[0]
+    z = m.emit(m.draw.pick(("neg", "tanh")), y)[0]
+    again = m.emit("reduce_sum", made[m.draw.integer(0, 2)], axes=(0,))[0]
+    return m.emit("add", z, again) if m.draw.chance(0.6) else m.emit("add", m.emit("neg", z)[0], y)
+
+
+def pieces(m: Maker) -> Any:
+    """Slices of one value that overlap, meet or lie apart; one of them computed over."""
+    d = m.draw.pick((4, 6))
+    x = m.emit("exp", m.new(F32, (d, 3)))[0]
+
+    def cut(low: int, high: int) -> Any:
+        return m.emit("slice", x, starts=(low, 0), stops=(high, 3), steps=(1, 1))[0]
+
+    how, low = m.draw.integer(0, 3), m.draw.integer(0, 2)
+    if how == 0:
+        # One row of a value beside all of it, some of its columns, every second row.
+        row = cut(low, low + 1)
+        columns = m.emit("slice", x, starts=(0, low % 2), stops=(d, low % 2 + 2), steps=(1, 1))[0]
+        rows = m.emit("slice", x, starts=(0, 0), stops=(d, 3), steps=(2, 1))[0]
+        some = m.emit("concat", columns, m.emit("neg", columns)[0], axis=0)[0]
+        several = (m.emit("add", *((x, row) if m.draw.chance(0.5) else (row, x)))[0], some, m.emit("exp", rows)[0])
+        return several[m.draw.integer(0, 2)]
+    a, b = cut(0, d // 2), cut(low, low + d // 2)
+    if how == 1:
+        return m.emit("mul", a, b)
+    if m.draw.chance(0.3):
+        b = m.emit("slice", b, starts=(0, 1), stops=(1, 3), steps=(1, 1))[0]
+        b = m.emit("reduce_sum", b, axes=(0, 1))[0]
+    y = m.emit("mul", m.emit("neg", a)[0] if m.draw.chance(0.5) else a, b)[0]
+    if m.draw.chance(0.4):
+        y = m.emit("concat", y, a, axis=0)[0]
+    return m.emit("add", y, m.emit("reduce_sum", x, axes=(0,))[0] if m.draw.chance(0.5) else m.new(F32, (3,)))
+
+
+def carried(m: Maker) -> Any:
+    """States written where they lie: read before, beside or after the new value is made, in one loop or in two."""
+    t = m.emit("exp", m.new(F32, (4,)))[0], m.emit("neg", m.new(F32, (4,)))[0]
+    how, twice, joins = m.draw.integer(0, 5), m.draw.chance(0.3), m.draw.chance(0.3)
+
+    def body(r: Maker, v: list[Any]) -> list[Any]:
+        h, c = v[0], v[1]
+        if how == 0:
+            new = r.emit("add", h, c)[0]
+            return [r.emit("tanh", new)[0], r.emit("mul", c, new)[0]]
+        if how == 1:
+            new = r.emit("neg", h)[0]
+            return [new, r.emit("add", r.emit("square", c)[0], h)[0]]
+        if how == 2:
+            return [r.emit("reverse", h, axes=(0,))[0], r.emit("cumsum", c, axis=0)[0]]
+        if how == 3:
+            first = r.emit("slice", h, starts=(0,), stops=(2,), steps=(1,))[0]
+            last = r.emit("slice", h, starts=(2,), stops=(4,), steps=(1,))[0]
+            return [r.emit("concat", r.emit("neg", last)[0], first, axis=0)[0], c]
+        if how == 4:
+            return [r.emit("add", h, r.emit("reduce_sum", h, axes=(0,))[0])[0], h]
+        new = r.emit("mul", h, c)[0]
+        return [new, new]
+
+    region = m.region([t[0].type, t[1].type], body)
+    if twice:
+        nested = region
+
+        def outer(r: Maker, v: list[Any]) -> list[Any]:
+            out = r.emit("scan", *v, regions=[nested], n_carry=2, n_xs=0, length=2)
+            return [out[0], r.emit("sub", out[1], v[0])[0]] if joins else [out[1], out[0]]
+
+        region = m.region([t[0].type, t[1].type], outer)
+    start = (t[0], t[0]) if m.draw.chance(0.2) else t
+    out = m.emit("scan", *start, regions=[region], n_carry=2, n_xs=0, length=m.draw.pick((2, 3, 1)))
+    if m.draw.chance(0.3):
+        return m.emit("concat", out[0], out[1], axis=0)
+    return m.emit("add", out[0], t[m.draw.integer(0, 1)] if m.draw.chance(0.4) else out[1])
+
+
+INJECTED = (views, crossed, loop, stack, spread, branch, moved, parts, pieces, carried)
+
+
+def hunted(*patches: Patch, target: Any = None, how: Any = None, by: Any = None) -> Callable[[int], Kill]:
     """Random graphs with shared storage in them, laid out by the broken scheduler."""
 
     def fails(graph: Graph, given: Any) -> bool:
         try:
-            check_memory(graph, given, target)
+            check_memory(graph, given, target, how or schedule.schedule)
         except MemoryFault:
             return True
         except (IndexError, KeyError, RecursionError):
@@ -142,7 +246,7 @@ def hunted(*patches: Patch, target: Any = None) -> Callable[[int], Kill]:
                 graph = random_graph(
                     seed, max_nodes=3 + seed % 8, echo=0.1, ops=OPS_AROUND if seed % 4 else None, dead_code=False,
                     injected=0.4,
-                    inject=(views, crossed, loop, stack, spread, branch, moved), dtypes=(F32, F32, F32, I32, BOOL),
+                    inject=(by,) if by else INJECTED, dtypes=(F32, F32, F32, I32, BOOL),
                 )  # fmt: skip
                 given = feeds(graph, SeededDraw(seed))
                 if fails(graph, given):
@@ -153,9 +257,11 @@ def hunted(*patches: Patch, target: Any = None) -> Callable[[int], Kill]:
     return hunt
 
 
-def placed(kind: str, name: str, function: str, old: str, new: str) -> None:
-    """A fault in the source of the scheduler."""
-    MUTANTS.append(Mutant(name, kind, hunted(lambda: changed(schedule, function, old, new))))
+def placed(
+    kind: str, name: str, function: str, old: str, new: str, module: Any = schedule, how: Any = None, by: Any = None
+) -> None:
+    """A fault in the source of the scheduler, or of what it asks; ``by``: the one sampler that is sure to meet it."""
+    MUTANTS.append(Mutant(name, kind, hunted(lambda: changed(module, function, old, new), how=how, by=by)))
 
 
 def planned(kind: str, name: str, function: str, old: str, new: str) -> None:
@@ -196,21 +302,70 @@ def promised(name: str, may_overwrite: Callable[[Node, int], bool]) -> None:
         def may_overwrite(self, node: Node, operand: int) -> bool:
             return may_overwrite(node, operand)
 
-    MUTANTS.append(Mutant(name, "codegen", hunted(target=Boaster())))
+    MUTANTS.append(Mutant(name, "codegen", hunted(lambda: changed(*UNASKED), target=Boaster())))
 
 
-WHY = "_Scheduler._why_not"
-placed("B6", "overwrites what is read later", WHY, "if frame.last[root] != at:", "if False:")
+WHY, FORBIDS, CONCAT = "_Scheduler._why_not", "order_forbids", "Storage._concat"
+UNASKED = (schedule, FORBIDS, 'node.op.name != "fused" and k not in node.op.overwrites', "False")
+placed("B6", "overwrites what is read later", WHY, "if frame.storage.last[root] != at:", "if False:", by=views)
 placed("B5", "overwrites inputs and constants", WHY, 'if place.kind != "buffer":', "if False:")
 placed("B4", "overwrites storage of an outer value", WHY,
-       "if root is None or place.index not in frame.own or place.trip is not None or place.offset != 0:",
-       "if root is None:")  # fmt: skip
-placed("codegen", "does not ask the target", WHY, "if not self.target.may_overwrite(node, k):", "if False:")
-placed("B1", "views are values of their own", "_Scheduler._analyse",
-       "frame.roots[node.operands[source]] if source is not None else v", "v")  # fmt: skip
-placed("B13", "the first reader frees a value", "_Scheduler._analyse", "frame.last[frame.roots[v]] = at",
-       "frame.last.setdefault(frame.roots[v], at)")  # fmt: skip
-placed("B3", "outputs made by views are claimed by the view", "_Scheduler._claim", "root = frame.roots[v]", "root = v")
+       "if place.index not in frame.own or place.trip is not None:", "if False:")  # fmt: skip
+placed("in-place", "overwrites a part of what is read elsewhere", WHY,
+       "if compare_eq(root.type.nbytes, operand.type.nbytes) is not True:", "if False:", by=pieces)  # fmt: skip
+placed("B2", "looks at no other shape of what it overwrites", FORBIDS,
+       "any(storage.root[v] is root and v.shape != result.shape for v in node.operands)", "False",
+       by=pieces)  # fmt: skip
+UNPROMISED = (schedule, "Layout.promised", "return found", "return True")
+MUTANTS.append(
+    Mutant("asks neither op nor target", "codegen", hunted(lambda: changed(*UNASKED), lambda: changed(*UNPROMISED)))
+)
+placed("B1", "views are values of their own", "Storage.__init__",
+       "v if source is None else self.base[node.operands[source]]", "v", storage)  # fmt: skip
+placed("B13", "the first reader frees a value", "Storage.__init__", "self.last[self.root[v]] = at",
+       "self.last.setdefault(self.root[v], at)", storage)  # fmt: skip
+placed("B3", "outputs made by views are claimed by the view", "_Scheduler._claim",
+       "base = frame.storage.base[v]", "base = v")  # fmt: skip
+placed(
+    "B13",
+    "a part is no reader of its storage",
+    "Storage._bottom",
+    "v = self.inside[v].whole",
+    "break",
+    storage,
+    by=parts,
+)
+placed("in-place", "parts that interleave are joined", CONCAT,
+       "if not all(compare_eq(d, 1) is True for d in y.shape[:axis]):", "if False:", storage, by=parts)  # fmt: skip
+placed("in-place", "every part at the start of the concat", CONCAT, "offset = offset + v.type.nbytes",
+       "offset = offset + 0", storage)  # fmt: skip
+placed("in-place", "a part in two concats", "Storage._may_join", "part not in self.inside and", "", storage)
+placed("B3", "an output is written into a concat only", "Storage._may_join", "and part not in self._given", "", storage)
+placed("in-place", "parts from elsewhere are not copied", "_Scheduler._join",
+       "if k not in frame.storage.joined[node]:", "if False:")  # fmt: skip
+placed("in-place", "copied parts go to the start", "_Scheduler._join", "home.offset + offset", "home.offset")
+placed(
+    "shape", "slices of any form are views", "slice_offset", "if spread and not whole:", "if False:", storage, by=pieces
+)
+placed("shape", "steps of a slice are not looked at", "slice_offset",
+       'any(step != 1 for step in attrs["steps"])', "False", storage, by=pieces)  # fmt: skip
+placed("shape", "slices begin where their operand does", "slice_offset", "total = total + start *",
+       "total = total + 0 * start *", storage)  # fmt: skip
+placed("B14", "a state is written while it is read", "_Scheduler._replaces", "return last < at[node]", "return True")
+placed("B14", "a joined state is written while it is read", "_Scheduler._replaces",
+       "return last < min(at[v.producer] for v in frame.storage.inside if frame.storage.root[v] is new)",
+       "return True", by=carried)  # fmt: skip
+placed("B14", "a state is written before its own kernel has read it", "_Scheduler._replaces",
+       "return all(not self._order_forbids(frame, node, k, new.index) for k in reads)", "return True")  # fmt: skip
+placed("B14", "two states start in one storage", "_carries",
+       "return [k for k, v in enumerate(node.operands) if frame.storage.root[v] is root] == [i]",
+       "return True")  # fmt: skip
+placed("B14", "a state starts over what is read later", "_Scheduler._states",
+       "frame.storage.last[root] == at and", "")  # fmt: skip
+placed("B14", "a state starts in storage of others", "_Scheduler._states",
+       'place.kind == "buffer" and place.index in frame.own and place.trip is None', "True")  # fmt: skip
+placed("schedule", "runs what is not ready", "_search", "if not sizes.needs[u] & ~after", "if True", order,
+       arrange.arrange)  # fmt: skip
 placed("B14", "carried values move one by one", "_Scheduler._settle",
        "if (source[0].kind, source[0].index) in written:", "if False:")  # fmt: skip
 placed("B14", "carried values are not moved", "_Scheduler._settle", "for t, source, target in staged:", "for _ in ():")
@@ -229,7 +384,7 @@ placed("B13", "reads do not prolong a life", "_Scheduler._node", "for v in (*nod
 placed("schedule", "constants of one shape are one", "_Scheduler._constant", "const.digest not in self.constants",
        "const.digest not in self.constants and not self.constants")  # fmt: skip
 placed("schedule", "a branch writes no result", "_Scheduler._if",
-       "self._settle(frame, region.outputs, found, results, frame.loops, steps)", "pass")  # fmt: skip
+       "self._settle(frame, region.outputs, found, results, frame.loops, steps, [])", "pass")  # fmt: skip
 planned("B13", "neighbours that end where one starts do not count", "Lifetimes.__init__", "self.last[j] >= start",
         "self.last[j] > start")  # fmt: skip
 planned("in-place", "gaps are taken without looking at their size", "_place", "if gap >= size and", "if gap > 0 and")

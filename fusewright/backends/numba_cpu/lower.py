@@ -15,7 +15,7 @@ from ...core.dims import Extent
 from ...core.errors import CompileRefused, TypeRefused
 from ...core.layout import Layout
 from ...core.plan import Arg as PlanArg
-from ...core.plan import Bind, Bump, Call, Check, If, Loop, Plan, RunSymbol, Step, While
+from ...core.plan import Bind, Bump, Call, Carry, Check, If, Loop, Plan, RunSymbol, Step, While
 from ...ir import program as p
 from ...ir.graph import Const, Node, Value
 from ...ir.scope import definitions, symbol_bounds
@@ -76,7 +76,7 @@ class _Lowering:
         self.step = 0  # of program steps
         self.spans: list[tuple[int, int]] = []  # program step -> plan steps
         self.loops: list[_Open] = []
-        self.temp_content = max(program.contents.values(), default=0) + 1
+        self.temp_content = program.n_contents
         self.bounds = symbol_bounds(program.graph)
         for node in definitions(program.graph):
             name, low = node.attrs["symbol"], node.attrs["low"]
@@ -91,6 +91,8 @@ class _Lowering:
         for buffer, planned in zip(self.program.buffers, self.plan.buffers, strict=True):
             planned.first = self.spans[buffer.first][0] if self.spans else 0
             planned.last = self.spans[buffer.last][1] if self.spans else 0
+        for content, (whole, offset) in self.program.windows.items():
+            self.plan.windows[content] = whole, self.plan.expr(offset)
         self.plan.outputs = [self._address(place) for place in self.program.outputs]
         return Lowered(self.plan, [self.sources[k] for k in sorted(self.sources)])
 
@@ -123,11 +125,15 @@ class _Lowering:
         if isinstance(step, p.Loop):
             self.loops.append(_Open(step.id))
             body = self._steps(step.body)
-            return Loop(self.plan.expr(step.count), self.loops.pop().bumps, body)
+            return Loop(self.plan.expr(step.count), self.loops.pop().bumps, body, self._carried(step))
         if isinstance(step, p.If):
             return If(self._address(step.condition), self._steps(step.then), self._steps(step.orelse), step.value)
         head = self._steps(step.head)
-        return While(head, self._address(step.condition), self._steps(step.body), step.value)
+        body = self._steps(step.body)
+        return While(head, self._address(step.condition), body, step.value, self._carried(step))
+
+    def _carried(self, step: p.Loop | p.While) -> list[Carry]:
+        return [Carry(self._address(c.place), self.plan.expr(c.type.nbytes), c.made, c.state) for c in step.carried]
 
     def _run(self, step: p.Run) -> list[Step]:
         node = step.node

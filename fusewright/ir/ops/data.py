@@ -213,7 +213,7 @@ def _bound_scatter(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.
 define_op(
     OpDef(
         "scatter_nd", ("x", "indices", "updates"), "gather", _infer_scatter, _eval_scatter,
-        attrs={"reduction": "set"}, bound=_bound_scatter, cost=moved_cost,
+        attrs={"reduction": "set"}, bound=_bound_scatter, overwrites=(0,), cost=moved_cost,
         doc="x with updates written (or combined) at indices, in order; rows of indices outside x are dropped.",
     )
 )  # fmt: skip
@@ -328,7 +328,7 @@ for _name, _ufunc, _unit, _bound in (("cumsum", np.add, 0, _bound_cumsum), ("cum
             _name, ("x",), "scan", _infer_cumulative, _eval,
             attrs={"axis": REQUIRED, "exclusive": False, "reverse": False}, bound=_bound,
             cost=lambda n: Cost(n.results[0].type.size, 2 * n.results[0].type.nbytes),
-            doc=f"Running {'sum' if _name == 'cumsum' else 'product'} along ``axis``.",
+            overwrites=(0,), doc=f"Running {'sum' if _name == 'cumsum' else 'product'} along ``axis``.",
         )
     )  # fmt: skip
 
@@ -363,7 +363,7 @@ def _eval_sort(a: Arrays, attrs: Attrs, ctx: EvalContext) -> tuple[np.ndarray, n
 
 define_op(
     OpDef(
-        "sort", ("x",), "opaque", _infer_sort, _eval_sort, attrs={"axis": -1, "descending": False},
+        "sort", ("x",), "opaque", _infer_sort, _eval_sort, attrs={"axis": -1, "descending": False}, overwrites=(0,),
         cost=lambda n: Cost(n.results[0].type.size * 10, 4 * n.results[0].type.nbytes),
         doc="Stable sort along ``axis``: (values, i64 positions). NaN comes last in both directions.",
     )
