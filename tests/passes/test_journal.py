@@ -114,7 +114,7 @@ def test_an_error_in_a_rule_names_rule_place_and_pass() -> None:
     with pytest.raises(AttributeError) as found:
         Pipeline([broken]).run(chain(1))
     notes = "\n".join(found.value.__notes__)
-    assert "in rule 'broken' at %" in notes and "layer0" in notes and "in pass 'broken'" in notes
+    assert "in rule 'broken' at tanh (layer0)" in notes and "in pass 'broken'" in notes
 
 
 def test_replacements_bind_by_name() -> None:
