@@ -59,7 +59,10 @@ def live_request(
 def keras_function(model: Any, shapes: Mapping[str, Any] | None) -> Any:
     """A Keras model's call in inference mode as a function to trace, with the model's own inputs."""
     tf = _tensorflow(type(model).__name__)
-    structure = getattr(model, "input", None) if getattr(model, "inputs", None) else None
+    tensors = getattr(model, "inputs", None)
+    # A Sequential model says only which tensors it takes.
+    structure = getattr(model, "input", None) if tensors else None
+    structure = (tensors[0] if len(tensors) == 1 else tensors) if structure is None and tensors else structure
     if structure is None:
         raise ImportRefused(
             "no-shape", type(model).__name__, "the model does not say what it takes",

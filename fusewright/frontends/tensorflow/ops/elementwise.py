@@ -37,12 +37,32 @@ for _tf, _ir in {
     _unary(_tf, _ir)
 for _tf, _ir in {
     "Add": "add", "AddV2": "add", "Sub": "sub", "Mul": "mul", "RealDiv": "div", "FloorDiv": "floordiv",
-    "FloorMod": "mod", "TruncateDiv": "truncdiv", "TruncateMod": "rem", "Mod": "rem", "Maximum": "maximum",
-    "Minimum": "minimum", "Pow": "pow", "Atan2": "atan2", "Less": "lt", "LessEqual": "le", "Greater": "gt",
-    "GreaterEqual": "ge", "LogicalAnd": "logical_and", "LogicalOr": "logical_or", "BitwiseAnd": "bitwise_and",
-    "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor", "LeftShift": "shift_left", "RightShift": "shift_right",
+    "FloorMod": "mod", "TruncateDiv": "truncdiv", "TruncateMod": "rem", "Mod": "rem", "Pow": "pow", "Atan2": "atan2",
+    "Less": "lt", "LessEqual": "le", "Greater": "gt", "GreaterEqual": "ge", "LogicalAnd": "logical_and",
+    "LogicalOr": "logical_or", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
+    "LeftShift": "shift_left", "RightShift": "shift_right",
 }.items():  # fmt: skip
     _binary(_tf, _ir)
+
+
+def _single(v: Value) -> int | None:
+    """The one number of an integer constant."""
+    const = v.const
+    return int(const.array.reshape(())) if const is not None and const.array.size == 1 and v.dtype.is_int else None
+
+
+@op("Maximum", "Minimum")
+def _extreme(c: Ctx, x: Value, y: Value) -> Any:
+    """Of integers clipped already the limit is known: the number of classes that an encoding counts up to."""
+    name, other = ("maximum", "minimum") if c.node.op == "Maximum" else ("minimum", "maximum")
+    for limit, v in ((x, y), (y, x)):
+        k = _single(limit)
+        if k is None or v.producer.op.name != other:
+            continue
+        for found in (_single(o) for o in v.producer.operands):
+            if found is not None and (found <= k if name == "maximum" else found >= k):
+                return limit if not v.rank else c.bld.broadcast_to(limit, shape=v.shape)
+    return getattr(c.bld, name)(x, y)
 
 
 @op("Sign")
