@@ -10,69 +10,183 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dtypes import F32, I32, dtype
+from ....core.dtypes import F32
 from ....ir.graph import Value
 from ..call import OPERATIONS, Call, layer
 from ..config import Constant
 from ..model import LayerSpec
-from .ops import value
+from .merge import l2_normalize
+from .ops import floats, value
 from .ops_shape import get_item
+from .reshape import resize
 
-# TensorFlow function -> (keras.ops class, names of positional arguments in order).
-_FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "math.add": ("Add", ("x", "y")), "__operators__.add": ("Add", ("x", "y")),
-    "math.subtract": ("Subtract", ("x", "y")), "math.multiply": ("Multiply", ("x", "y")),
-    "math.truediv": ("Divide", ("x", "y")), "math.divide": ("Divide", ("x", "y")),
-    "math.maximum": ("Maximum", ("x", "y")), "math.minimum": ("Minimum", ("x", "y")), "math.pow": ("Power", ("x", "y")),
-    "math.floordiv": ("FloorDivide", ("x", "y")), "math.greater": ("Greater", ("x", "y")),
-    "math.less": ("Less", ("x", "y")), "math.equal": ("Equal", ("x", "y")), "math.not_equal": ("NotEqual", ("x", "y")),
-    "math.greater_equal": ("GreaterEqual", ("x", "y")), "math.less_equal": ("LessEqual", ("x", "y")),
-    "math.logical_and": ("LogicalAnd", ("x", "y")), "math.logical_or": ("LogicalOr", ("x", "y")),
-    "math.squared_difference": ("SquaredDifference", ("x", "y")), "linalg.matmul": ("Matmul", ("a", "b")),
-    "math.abs": ("Absolute", ("x",)), "math.negative": ("Negative", ("x",)), "math.square": ("Square", ("x",)),
-    "math.sqrt": ("Sqrt", ("x",)), "math.rsqrt": ("Rsqrt", ("x",)), "math.exp": ("Exp", ("x",)),
-    "math.log": ("Log", ("x",)), "math.log1p": ("Log1p", ("x",)), "math.sin": ("Sin", ("x",)),
-    "math.cos": ("Cos", ("x",)), "math.tanh": ("Tanh", ("x",)), "math.sigmoid": ("Sigmoid", ("x",)),
-    "math.sign": ("Sign", ("x",)), "math.floor": ("Floor", ("x",)), "math.ceil": ("Ceil", ("x",)),
-    "math.softplus": ("Softplus", ("features",)), "nn.relu": ("Relu", ("features",)),
-    "nn.relu6": ("Relu6", ("features",)), "nn.sigmoid": ("Sigmoid", ("x",)), "nn.tanh": ("Tanh", ("x",)),
-    "nn.softplus": ("Softplus", ("features",)), "nn.silu": ("Silu", ("features",)), "nn.elu": ("Elu", ("features",)),
-    "nn.selu": ("Selu", ("features",)), "nn.softsign": ("Softsign", ("features",)), "nn.gelu": ("Gelu", ("features",)),
-    "nn.softmax": ("Softmax", ("logits",)), "math.reduce_sum": ("Sum", ("input_tensor",)),
-    "math.reduce_mean": ("Mean", ("input_tensor",)), "math.reduce_max": ("Max", ("input_tensor",)),
-    "math.reduce_min": ("Min", ("input_tensor",)), "math.reduce_prod": ("Prod", ("input_tensor",)),
-    "math.argmax": ("Argmax", ("input",)), "reshape": ("Reshape", ("tensor", "shape")),
-    "transpose": ("Transpose", ("a", "perm")), "expand_dims": ("ExpandDims", ("input", "axis")),
-    "compat.v1.squeeze": ("Squeeze", ("input", "axis")), "squeeze": ("Squeeze", ("input", "axis")),
-    "concat": ("Concatenate", ("values", "axis")), "stack": ("Stack", ("values", "axis")),
-    "cast": ("Cast", ("x", "dtype")), "tile": ("Tile", ("input", "multiples")), "identity": ("Identity", ("input",)),
-    "stop_gradient": ("StopGradient", ("input",)), "reverse": ("Flip", ("tensor", "axis")),
-    "where": ("Where", ("condition", "x", "y")), "einsum": ("Einsum", ("equation",)),
-    "clip_by_value": ("Clip", ("t", "clip_value_min", "clip_value_max")), "zeros_like": ("ZerosLike", ("input",)),
-    "ones_like": ("OnesLike", ("input",)),
+# TensorFlow function -> (keras.ops class, its tensors' names in order, other arguments as ``tf name=option``, defaults
+# where the two disagree). ``compat.v1.`` forms take the same arguments.
+_PLAIN: dict[str, str] = {
+    "Add": "math.add __operators__.add", "Subtract": "math.subtract", "Multiply": "math.multiply",
+    "Divide": "math.truediv math.divide", "Maximum": "math.maximum", "Minimum": "math.minimum", "Power": "math.pow pow",
+    "FloorDivide": "math.floordiv floor_div", "Mod": "math.floormod math.mod", "Greater": "math.greater", "Less": "math.less",
+    "Equal": "math.equal", "NotEqual": "math.not_equal", "GreaterEqual": "math.greater_equal",
+    "LessEqual": "math.less_equal", "LogicalAnd": "math.logical_and", "LogicalOr": "math.logical_or",
+    "LogicalXor": "math.logical_xor", "SquaredDifference": "math.squared_difference",
+    "DivideNoNan": "math.divide_no_nan",
 }  # fmt: skip
-_RENAMED = {
-    "shape": "newshape", "perm": "axes", "multiples": "repeats", "clip_value_min": "x_min", "clip_value_max": "x_max",
+_UNARY: dict[str, str] = {
+    "Absolute": "math.abs abs", "Negative": "math.negative", "Square": "math.square", "Sqrt": "math.sqrt",
+    "Rsqrt": "math.rsqrt", "Exp": "math.exp", "Expm1": "math.expm1", "Log": "math.log", "Log1p": "math.log1p",
+    "Sin": "math.sin", "Cos": "math.cos", "Tan": "math.tan", "Tanh": "math.tanh nn.tanh", "Arctan": "math.atan",
+    "Arcsin": "math.asin", "Arccos": "math.acos", "Sinh": "math.sinh", "Cosh": "math.cosh", "Erf": "math.erf",
+    "Sigmoid": "math.sigmoid nn.sigmoid", "Sign": "math.sign", "Floor": "math.floor", "Ceil": "math.ceil",
+    "Round": "math.round", "Reciprocal": "math.reciprocal", "Softplus": "math.softplus nn.softplus", "Relu": "nn.relu",
+    "Relu6": "nn.relu6", "Silu": "nn.silu nn.swish", "Elu": "nn.elu", "Selu": "nn.selu", "Softsign": "nn.softsign",
+    "LogSigmoid": "math.log_sigmoid", "Identity": "identity", "StopGradient": "stop_gradient",
+    "LogicalNot": "math.logical_not", "Isnan": "math.is_nan", "Isinf": "math.is_inf", "Isfinite": "math.is_finite",
+    "ZerosLike": "zeros_like", "OnesLike": "ones_like", "Gelu": "nn.gelu", "LeakyRelu": "nn.leaky_relu",
+    "Softmax": "nn.softmax", "LogSoftmax": "nn.log_softmax", "Sum": "math.reduce_sum", "Mean": "math.reduce_mean",
+    "Max": "math.reduce_max", "Min": "math.reduce_min", "Prod": "math.reduce_prod", "Any": "math.reduce_any",
+    "All": "math.reduce_all", "Std": "math.reduce_std", "Var": "math.reduce_variance",
+    "Logsumexp": "math.reduce_logsumexp", "Argmax": "math.argmax", "Argmin": "math.argmin", "Cumsum": "math.cumsum",
+    "Cumprod": "math.cumprod", "Reshape": "reshape", "Transpose": "transpose", "ExpandDims": "expand_dims",
+    "Squeeze": "squeeze", "Tile": "tile", "Repeat": "repeat", "Flip": "reverse", "Roll": "roll",
+    "BroadcastTo": "broadcast_to", "Cast": "cast", "Clip": "clip_by_value", "Pad": "pad", "OneHot": "one_hot",
+    "TopK": "math.top_k", "Unstack": "unstack", "Normalize": "math.l2_normalize nn.l2_normalize",
 }  # fmt: skip
-_TENSORS = frozenset(
-    {"x", "y", "a", "b", "features", "logits", "input_tensor", "input", "tensor", "values", "condition", "t"}
-)
+# Names that the arguments behind the tensors have, in order, and the operation's option for each.
+_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "Reshape": ("shape=newshape",), "Transpose": ("perm=axes",), "ExpandDims": ("axis",), "Squeeze": ("axis",),
+    "Tile": ("multiples=repeats",), "Repeat": ("repeats", "axis"), "Flip": ("axis",), "Roll": ("shift", "axis"),
+    "BroadcastTo": ("shape",), "Cast": ("dtype",), "Clip": ("clip_value_min=x_min", "clip_value_max=x_max"),
+    "Pad": ("paddings=pad_width", "mode", "constant_values"), "OneHot": ("depth=num_classes",), "TopK": ("k",),
+    "Unstack": ("num", "axis"), "Normalize": ("axis", "epsilon"), "Softmax": ("axis",), "LogSoftmax": ("axis",),
+    "LeakyRelu": ("alpha=negative_slope",), "Gelu": ("approximate",), "Argmax": ("axis",), "Argmin": ("axis",),
+    **dict.fromkeys("Sum Mean Max Min Prod Any All Std Var Logsumexp".split(), ("axis", "keepdims")),
+    **dict.fromkeys(("Cumsum", "Cumprod"), ("axis", "exclusive", "reverse")),
+}  # fmt: skip
+# What TensorFlow takes where nothing is said and keras.ops something else.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "Softmax": {"axis": -1}, "LogSoftmax": {"axis": -1}, "Argmax": {"axis": 0}, "Argmin": {"axis": 0},
+    "Gelu": {"approximate": False}, "Cumsum": {"axis": 0}, "Cumprod": {"axis": 0}, "TopK": {"k": 1},
+    "Unstack": {"axis": 0},
+}  # fmt: skip
+_FUNCTIONS: dict[str, tuple[str, int]] = {
+    name: (kind, count)
+    for count, table in ((2, _PLAIN), (1, _UNARY))
+    for kind, names in table.items()
+    for name in names.split()
+}
+# Options that say nothing here, and those that only these values may have.
+_SILENT = frozenset({"name", "output_type", "validate_indices", "sorted", "on_value", "off_value", "default_value"})
+_ONLY: dict[str, Any] = {"exclusive": False, "reverse": False, "on_value": None, "off_value": None, "output_type": None}
+_KEEP = {"keep_dims": "keepdims", "reduction_indices": "axis", "dim": "axis"}
 
 
 @layer("TFOpLambda", autocast=False)
 def _tf_lambda(c: Call, *args: Any, **kwargs: Any) -> Any:
     function = c.config.get("function")
-    found = _FUNCTIONS.get(function) if isinstance(function, str) else None
-    if found is None or function == "einsum":
+    name = function.removeprefix("compat.v1.") if isinstance(function, str) else ""
+    if name in _SPECIAL:
+        return _SPECIAL[name](c, list(args), kwargs)
+    if name not in _FUNCTIONS:
         raise c.refuse(f"TensorFlow function {function!r} is not supported", "rewrite it with Keras layers")
-    kind, names = found
-    kwargs.pop("name", None)
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    tensors = [given.pop(n) for n in names if n in _TENSORS and n in given]
-    if any(given.get(k) for k in ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")):
-        raise c.refuse(f"{function} with transposition is not supported")
-    options = {_RENAMED.get(k, k): v for k, v in given.items() if v is not None}
+    kind, count = _FUNCTIONS[name]
+    given = list(args)
+    tensors = [_take(given, kwargs, n) for n in (_FIRST, _SECOND)[:count]]
+    options = dict(_DEFAULTS.get(kind, {}))
+    names = _ARGUMENTS.get(kind, ())
+    for spec, item in [*zip(names, given, strict=False), *kwargs.items()]:
+        key = next((n for n in names if n.partition("=")[0] == spec.partition("=")[0]), _KEEP.get(spec, spec))
+        if item is None:
+            continue
+        if spec in _ONLY and item != _ONLY[spec]:
+            raise c.refuse(f"{function} with {spec}={item!r} is not supported")
+        if spec not in _SILENT:
+            options[key.partition("=")[2] or key] = item
+    if kind == "Divide" and not any(isinstance(t, Value) and t.dtype.is_float for t in tensors):
+        raise c.refuse(f"{function} of integers gives float64 in TensorFlow", "cast to a float type first")
+    if kind == "Mean" and not tensors[0].dtype.is_float:
+        raise c.refuse(f"{function} of integers rounds down in TensorFlow", "cast to a float type first")
+    if kind == "Pad":
+        options["mode"] = str(options.get("mode", "constant")).lower()
+    if kind == "Normalize":
+        return _normalised(c, tensors[0], options)
     return _as_operation(c, kind, tensors, options)
+
+
+_FIRST = ("x", "a", "features", "logits", "input_tensor", "input", "tensor", "values", "t", "value", "indices")
+_SECOND = ("y", "b")
+
+
+def _take(given: list[Any], kwargs: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """A tensor argument: the next one by position, else the one of these names."""
+    if given:
+        return given.pop(0)
+    return kwargs.pop(next(n for n in names if n in kwargs))
+
+
+def _normalised(c: Call, x: Value, options: dict[str, Any]) -> Value:
+    """x / sqrt(max(sum(x^2), epsilon)), with epsilon under the root."""
+    axis = options.get("axis", list(range(x.rank)))
+    axes = tuple(c.axis(a, x.rank) for a in (axis if isinstance(axis, (list, tuple)) else [axis]))
+    return l2_normalize(c, x, axes, float(options.get("epsilon", 1e-12)))
+
+
+def _matmul(c: Call, args: list[Any], kwargs: dict[str, Any]) -> Value:
+    a, b = (value(c, _take(args, kwargs, (n,))) for n in ("a", "b"))
+    names = ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
+    flags = {**dict(zip(names, args, strict=False)), **kwargs}
+    if any(flags.get(k) for k in ("a_is_sparse", "b_is_sparse")):
+        raise c.refuse("sparse matrices are not supported")
+    turn = lambda k: bool(flags.get(f"transpose_{k}") or flags.get(f"adjoint_{k}"))
+    return c.b.matmul(a, b, transpose_a=turn("a"), transpose_b=turn("b"))
+
+
+def _joined(kind: str) -> Callable[..., Any]:
+    def join(c: Call, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        xs = _take(args, kwargs, ("values",))
+        axis = args[0] if args else kwargs.get("axis", 0)
+        return _as_operation(c, kind, [xs], {"axis": axis})
+
+    return join
+
+
+def _gather(c: Call, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    x, i = _take(args, kwargs, ("params",)), _take(args, kwargs, ("indices",))
+    if kwargs.get("batch_dims") not in (None, 0):
+        raise c.refuse("batch_dims is not supported")
+    return _as_operation(c, "Take", [x, i], {"axis": kwargs.get("axis") or 0})
+
+
+def _split(c: Call, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    x, parts = _take(args, kwargs, ("value",)), _take(args, kwargs, ("num_or_size_splits",))
+    axis = args[0] if args else kwargs.get("axis") or 0
+    if isinstance(parts, (list, tuple)):
+        parts = [sum(parts[:i]) for i in range(1, len(parts))]
+    return _as_operation(c, "Split", [x], {"axis": axis, "indices_or_sections": parts})
+
+
+def _where(c: Call, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    found = [_take(args, kwargs, (n,)) for n in ("condition", "x", "y") if args or n in kwargs]
+    return _as_operation(c, "Where", found, {})
+
+
+def _einsum(c: Call, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    equation = next((a for a in args if isinstance(a, str)), kwargs.get("equation"))
+    return _as_operation(c, "Einsum", [a for a in args if not isinstance(a, str)], {"subscripts": equation})
+
+
+def _resize(c: Call, args: list[Any], kwargs: dict[str, Any]) -> Value:
+    x, size = _take(args, kwargs, ("images",)), _take(args, kwargs, ("size",))
+    method = str(args[0] if args else kwargs.get("method") or "bilinear")
+    if kwargs.get("preserve_aspect_ratio"):
+        raise c.refuse("preserve_aspect_ratio is not supported")
+    keep = method == "nearest"
+    return resize(c, x if keep else floats(c, x), tuple(size), method, bool(kwargs.get("antialias")))
+
+
+_SPECIAL: dict[str, Callable[..., Any]] = {
+    "linalg.matmul": _matmul, "concat": _joined("Concatenate"), "stack": _joined("Stack"), "gather": _gather,
+    "split": _split, "where": _where, "where_v2": _where, "einsum": _einsum, "image.resize": _resize,
+}  # fmt: skip
 
 
 def _as_operation(c: Call, kind: str, tensors: list[Any], options: dict[str, Any]) -> Any:
@@ -94,7 +208,7 @@ def _slice_item(c: Call, item: Any) -> Any:
         if item.get("class_name") == "__ellipsis__":
             return Ellipsis
         return slice(*parts)
-    if item == "...":
+    if item in ("...", "Ellipsis"):
         return Ellipsis
     return item
 
@@ -153,6 +267,3 @@ def _tf_node(c: Call, given: Any, **ignored: Any) -> Any:
 
 def _constant(item: Any) -> Any:
     return item if isinstance(item, (int, float, bool, list)) else 0
-
-
-__all__ = ["I32", "dtype"]
