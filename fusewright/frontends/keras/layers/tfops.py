@@ -25,7 +25,8 @@ from .reshape import resize
 _PLAIN: dict[str, str] = {
     "Add": "math.add __operators__.add", "Subtract": "math.subtract", "Multiply": "math.multiply",
     "Divide": "math.truediv math.divide", "Maximum": "math.maximum", "Minimum": "math.minimum", "Power": "math.pow pow",
-    "FloorDivide": "math.floordiv floor_div", "Mod": "math.floormod math.mod", "Greater": "math.greater", "Less": "math.less",
+    "FloorDivide": "math.floordiv floor_div", "Mod": "math.floormod math.mod",
+    "Greater": "math.greater", "Less": "math.less",
     "Equal": "math.equal", "NotEqual": "math.not_equal", "GreaterEqual": "math.greater_equal",
     "LessEqual": "math.less_equal", "LogicalAnd": "math.logical_and", "LogicalOr": "math.logical_or",
     "LogicalXor": "math.logical_xor", "SquaredDifference": "math.squared_difference",
