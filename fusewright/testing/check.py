@@ -136,7 +136,7 @@ def feed_sets(graph: Graph, draw: Draw) -> list[Feeds]:
 def _special(graph: Graph, draw: Draw) -> Feeds:
     env = bindings(draw, graph)
     rng = np.random.default_rng(draw.integer(0, 1 << 16))
-    few = rng.choice(SPECIAL, 4)
+    few = np.array((0.0, -0.0, 1.0)) if rng.random() < 0.25 else rng.choice(SPECIAL, 4)
     out = {}
     for v in graph.inputs:
         shape = tuple(evaluate(d, env) for d in v.shape)

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import BF16, BOOL, DTYPES, F32, DType
+from ..core.dtypes import BF16, BOOL, DTYPES, F32, FLOATS, DType
 from ..core.errors import FusewrightError, RewriteError, TypeRefused
 from ..ir import OPS, Graph, Node, TensorType, Value
 from ..ir.opdef import REQUIRED
 from ..passes import Pipeline, Rewrite, RuleSet
 from ..passes.base import Pass
-from ..passes.pattern import Apply, OneOf, Pattern, Placeholder, Scalar, Var
+from ..passes.pattern import Apply, OneOf, Pattern, Placeholder, Scalar, Var, trace
 from . import samples
 from .draw import Draw
-from .graphs import SAMPLERS, Maker, Options, chosen, domain, from_hint
+from .graphs import CONTROL_SAMPLERS, PREFERS, SAMPLERS, Maker, Options, chosen, domain, from_hint
+from .likes import LIKES
 
 Sampler = Callable[[Maker], Any]
 TRIES = 12
@@ -36,11 +37,11 @@ NEAR = tuple(k for k in KNOBS if k != "none")
 class _Given(Maker):
     """A maker whose first operands are decided: a sampler gets these when it asks, or fails and is tried again."""
 
-    __slots__ = ("busy", "queue")
+    __slots__ = ("busy", "known", "queue")
 
     def __init__(self, m: Maker, queue: Sequence[Value | None]) -> None:
-        super().__init__(m.draw, m.options, m.depth, m.b, m.values, m.made, m.refused)
-        self.queue = list(queue)
+        super().__init__(m.draw, m.options, m.depth, m.b, m.values, m.made, m.refused, m.prefer, m.fixed)
+        self.known, self.queue = list(queue), list(queue)
         self.busy = False
 
     def _ask(self, fits: Callable[[Value], bool], otherwise: Callable[[], Value]) -> Value:
@@ -78,9 +79,16 @@ class _Given(Maker):
             lambda w: w.dtype is (v.dtype if element is None else element), lambda: Maker.like(self, v, element)
         )
 
-    def new(self, element: DType, shape: Sequence[Any], constant: bool | None = None) -> Value:
+    def new(self, element: DType, shape: Sequence[Any], constant: bool | None = None, constants: float = 0.4) -> Value:
         want = TensorType(element, shape)
-        return self._ask(lambda w: w.type is want, lambda: Maker.new(self, element, shape, constant))
+        return self._ask(lambda w: w.type is want, lambda: Maker.new(self, element, shape, constant, constants))
+
+    def weights(self, type_: TensorType) -> Value:
+        return self._ask(lambda v: v.type is type_, lambda: Maker.weights(self, type_))
+
+    def given(self, index: int) -> Value | None:
+        at = index - len(self.known) + len(self.queue)
+        return self.queue[at] if 0 <= at < len(self.queue) else None
 
     def find(self, accept: Callable[[Value], bool]) -> Value | None:
         return None if self.queue and not self.busy else super().find(accept)
@@ -124,6 +132,13 @@ class _Growth:
     def apply(self, p: Apply) -> Value:
         p = Apply(p.op, tuple(map(self._decided, p.operands)), p.attrs, p.index)
         known: list[Value | None] = []
+        outer, self.m.prefer = self.m.prefer, PREFERS.get(p.op.name, self.m.prefer)
+        try:
+            return self._apply(p, known)
+        finally:
+            self.m.prefer = outer
+
+    def _apply(self, p: Apply, known: list[Value | None]) -> Value:
         for o in p.operands:
             if isinstance(o, Apply):
                 known.append(self.build(o))
@@ -169,6 +184,8 @@ class _Growth:
         """A value for an attribute that the pattern leaves open: types go back to where they came from, or on."""
         if default is REQUIRED:
             before = [v.dtype for v in x.producer.operands]
+            if self.m.draw.chance(0.4):
+                return self.m.draw.pick([d for d in DTYPES.values() if d.kind == x.dtype.kind])
             return self.m.draw.pick((*before, F32, *DTYPES.values()) if self.m.draw.chance(0.6) else (*before, F32))
         if isinstance(default, bool):
             return self.m.draw.chance(0.5)
@@ -176,7 +193,9 @@ class _Growth:
 
     def _elementwise(self, p: Apply, known: list[Value | None]) -> list[Value]:
         m, where = self.m, p.op.name == "where"
-        dtypes = None if where or p.op.name == "cast" else domain(p.op)
+        dtypes: Sequence[DType] | None = None if where or p.op.name == "cast" else domain(p.op)
+        if p.op.name == "cast":
+            dtypes = m.draw.pick((None, FLOATS, tuple(DTYPES.values())))
         wide = [v for i, v in enumerate(known) if v is not None and not (where and i == 0)]
         base = wide[0] if wide else None
         for i, o in enumerate(p.operands):
@@ -203,6 +222,10 @@ class _Growth:
         if base is None:
             return m.value(dtypes, new=0.5)
         element = dtypes[0] if dtypes else base.dtype
+        if base.rank and isinstance(base.shape[-1], int) and m.draw.chance(0.25):
+            # One number per channel, as scales and shifts have.
+            shape = (base.shape[-1],) if m.draw.chance(0.7) else (base.shape[-1], *(1,) * m.draw.integer(0, 2))
+            return m.new(element, shape, constants=0.8)
         if m.draw.chance(0.4):
             options = (0, 1, 2, 6, -1, 0.5, -0.0, 4, 3, -2, 8) if element.is_float else (0, 1, 2, 3, 4, 6)
             return self._splat(m.draw.pick(options), base, element)
@@ -268,11 +291,14 @@ def instance(m: Maker, pattern: Pattern, knob: str = "none") -> Value:
     for _ in range(TRIES):
         mark, values, made = m.b.graph.nodes._last, len(m.values), len(m.made)
         growth = _Growth(m, knob)
+        m.fixed = m.draw.chance(0.15)
         try:
             root = growth.build(pattern.root)
         except TypeRefused:
             _undo(m, mark, values, made)
             continue
+        finally:
+            m.fixed = False
         inner = [v for v in growth.inner if v is not root]
         if knob == "second user" and inner:
             other = m.draw.pick(inner)
@@ -346,6 +372,10 @@ def _roots(p: Any) -> Iterable[str]:
             yield from _roots(p[name])
 
 
+def _names(p: Any) -> Iterable[str]:
+    return p.names if isinstance(p, Pipeline) else (p.name,)
+
+
 def _chain(name: str) -> Sampler:
     """An op behind one of its own kind, or behind movement: what rules on pairs look for."""
 
@@ -372,7 +402,7 @@ class Recipe:
 
     def graph(self, draw: Draw, size: int) -> Graph:
         """A graph; the first node is a pattern's most of the time, and an output as often as not."""
-        options = replace(self.options, max_nodes=size, inject=self.injected, injected=0.3 if self.injected else 0.0)
+        options = replace(self.options, max_nodes=size, inject=self.injected, injected=0.4 if self.injected else 0.0)
         m = Maker(draw, options)
         root: Any = None
         if not self.injected or draw.chance(0.4):
@@ -382,7 +412,7 @@ class Recipe:
                 root = draw.pick(self.injected)(m)
             except TypeRefused:
                 root = None
-        m.grow(size, self.everything if draw.chance(0.3) or not self.injected else self.around)
+        m.grow(size, self.everything if draw.chance(0.3 if self.injected else 0.6) else self.around)
         if isinstance(root, Value) and draw.chance(0.6):
             m.values.append(root)
         return m.finish()
@@ -392,14 +422,18 @@ def recipe(
     p: Pass | Pipeline, like: Sequence[Pattern] = (), ops: Sequence[str] | None = None, extra: Sequence[Sampler] = ()
 ) -> Recipe:
     """How to draw graphs for ``p``. ``like`` adds patterns, ``extra`` samplers; ``ops`` limits what surrounds them."""
-    found = [*patterns_of(p), *like]
-    injected: list[Sampler] = [from_pattern(q) for q in found]
+    own = [*patterns_of(p), *(trace(f) for name in _names(p) for f in LIKES.get(name, ()))]
+    # What the caller asks for comes at least as often as what the pass itself says.
+    found = [*own, *like]
+    injected: list[Sampler] = [from_pattern(q) for q in (*own, *(tuple(like) * max(1, len(own) // max(len(like), 1))))]
     injected += list(extra) * max(1, len(found) // max(len(extra), 1))
-    injected += [in_region(q) for q in found[:: max(len(found) // 4, 1)] if len(found) > 1] if found else []
+    injected += [in_region(q) for q in found[:: max(len(found) // 4, 4)]] if len(found) > 1 else []
     injected += [_chain(name) for name in dict.fromkeys(_roots(p)) if name in OPS]
-    options = Options(ops=ops, dtypes=(*(F32,) * 6, *Options().dtypes))
+    # Without a pattern to go by, repeated and nearly repeated nodes are what passes look for most.
+    options = Options(ops=ops, dtypes=(*(F32,) * 6, *Options().dtypes), echo=0.3 if found else 0.4)
     around = chosen(replace(options, ops=ops or AROUND))
     everything = chosen(options)
+    everything += [s for s in everything if s in CONTROL_SAMPLERS] * 4
     if not around:
         raise FusewrightError("no op is left to draw")
     return Recipe(tuple(injected), options, tuple(around), tuple(everything))

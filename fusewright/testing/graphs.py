@@ -14,14 +14,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..core.dims import Dim, Extent, evaluate, symbol, symbols
-from ..core.dtypes import BF16, BOOL, DTYPES, F16, F32, F64, I8, I32, I64, U8, DType
+from ..core.dtypes import BF16, BOOL, DTYPES, F16, F32, F64, I8, I32, I64, U8, DType, encode
 from ..core.errors import FusewrightError, TypeRefused
 from ..ir import OPS, Builder, Graph, Node, OpDef, Origin, TensorType, Value
 from ..ir.scope import DEFINES, defined, is_live
 from .draw import Draw, HypothesisDraw, SeededDraw
 from .feeds import contents
 
-EXTENTS = (2, 3, 1, 4, 0, 5, 7, 8, 16, 17, 33)
+EXTENTS = (2, 3, 1, 4, 0, 5, 7, 8, 16, 17, 33, 1, 2, 3)
 DTYPE_WEIGHTS = (F32,) * 8 + (I32, I32, BOOL, I64, F64, F16, BF16, U8, I8)
 # The largest value a symbol takes where sizes are capped.
 SYMBOL_TOP = 8
@@ -58,6 +58,10 @@ class Maker:
     values: list[Value] = field(default_factory=list)
     made: list[Node] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    # The shape that a pattern's outer op asks of new values further in.
+    prefer: Callable[[Maker], Sequence[Extent]] | None = None
+    # New values are constants, as what folding looks for.
+    fixed: bool = False
 
     # Types.
     def size(self, shape: Sequence[Extent]) -> int:
@@ -91,18 +95,20 @@ class Maker:
         return self.draw.pick(options or list(among or (F32,)))
 
     # Values.
-    def new(self, element: DType, shape: Sequence[Extent], constant: bool | None = None) -> Value:
-        """A fresh value of a type: an input, or a constant."""
+    def new(
+        self, element: DType, shape: Sequence[Extent], constant: bool | None = None, constants: float = 0.4
+    ) -> Value:
+        """A fresh value of a type: an input, or (share ``constants``) a constant."""
         static = all(isinstance(d, int) for d in shape)
         if not static and any(s in defined(self.b.graph) for d in shape if isinstance(d, Dim) for s in symbols(d)):
             constant = True  # an input cannot have an extent that is bound during the run
         if constant is None:
-            constant = self.depth > 0 or static and self.draw.chance(0.4)
+            constant = self.depth > 0 or static and (self.fixed or self.draw.chance(constants))
         if not constant and not self.depth:
             v = self.b.input(f"x{len(self.b.graph.inputs)}", element, shape)
         elif not static:
             v = self.b.full(shape, self.draw.integer(0, 3), element)
-        elif self.draw.chance(0.15):
+        elif self.draw.chance(0.5 if self.fixed else 0.15):
             one = contents(self.draw, element, ())
             v = self.b.constant(_splat(self.b, one, element, shape))
         else:
@@ -124,15 +130,30 @@ class Maker:
         new: float = 0.2,
     ) -> Value:
         """An operand: an existing value that fits, or a new one (of shape ``make(rank)``)."""
-        found = None
-        if not self.draw.chance(new):
+        found, prefer = None, self.prefer
+        if not self.draw.chance(new if prefer is None else 0.7):
             found = self.find(
                 lambda v: (dtypes is None or v.dtype in dtypes) and ranks[0] <= v.rank <= ranks[1] and accept(v)
             )
         if found is not None:
             return found
+        if prefer is not None and self.draw.chance(0.9):
+            shape = prefer(self)
+            if ranks[0] <= len(shape) <= ranks[1]:
+                made = self.new(self.dtype(dtypes), shape, constants=0.1)
+                if accept(made):
+                    return made
         rank = min(max(self.draw.pick((2, 1, 2, 3, 0, 4, 2, 1, 5)), ranks[0]), ranks[1])
         return self.new(self.dtype(dtypes), make(rank) if make else self.shape(rank))
+
+    def given(self, index: int) -> Value | None:
+        """The operand that a pattern has decided on, where a sampler has to start from it."""
+        return None
+
+    def weights(self, type_: TensorType) -> Value:
+        """A second factor: mostly a constant of its own, as in trained models."""
+        found = self.find(lambda v: v.type is type_) if self.draw.chance(0.2) else None
+        return found if found is not None else self.new(type_.dtype, type_.shape, constants=0.8)
 
     def of_type(self, type_: TensorType) -> Value:
         """A value of exactly this type: an existing one, or a new one."""
@@ -196,7 +217,7 @@ class Maker:
                 if self.options.inject and not self.depth and self.draw.chance(self.options.injected):
                     self.draw.pick(self.options.inject)(self)
                 elif self.made and self.draw.chance(self.options.echo):
-                    self.echo()
+                    self.echo() if self.draw.chance(0.75) else self.again()
                 else:
                     self.draw.pick(samplers)(self)
             except TypeRefused:
@@ -206,7 +227,7 @@ class Maker:
         """Repeat a node: exactly, with operands swapped, with one attribute changed, or on its own result."""
         node = self.draw.pick(self.made[::-1])
         operands, attrs = list(node.operands), dict(node.attrs)
-        how = self.draw.pick(("same", "self", "swap", "attr"))
+        how = self.draw.pick(("same", "self", "swap", "attr", "attr") if attrs else ("same", "self", "swap"))
         if how == "swap" and len(operands) > 1:
             i = self.draw.integer(0, len(operands) - 2)
             operands[i], operands[i + 1] = operands[i + 1], operands[i]
@@ -216,6 +237,26 @@ class Maker:
             name = self.draw.pick(sorted(attrs))
             attrs[name] = _changed(self.draw, attrs[name])
         self.apply_again(node, operands, attrs)
+
+    def again(self) -> None:
+        """A constant once more: of the same contents, with one element changed, or with a zero of the other sign."""
+        found = self.find(lambda v: v.const is not None and v.type.size != 0)
+        if found is None or found.const is None:
+            return
+        const = found.const
+        how = self.draw.pick(("same", "zero", "element", "splat"))
+        array = np.array(const.array)
+        at = np.unravel_index(self.draw.integer(0, array.size - 1), array.shape)
+        if how == "zero":
+            array[at] = 0
+            self.values.append(self.b.constant(type(const)(array.copy(), const.dtype)))
+            if const.dtype.is_float:
+                array[at] = encode(np.array(-0.0, np.float32), const.dtype)
+        elif how != "same":
+            array[at] = not array[at] if const.dtype is BOOL else array[at] + 1
+        if how == "splat" or how == "same" and const.is_splat:
+            array = np.broadcast_to(array[at], array.shape)
+        self.values.append(self.b.constant(type(const)(array, const.dtype)))
 
     def apply_again(self, node: Node, operands: Sequence[Value], attrs: dict[str, Any]) -> None:
         """Emit a node's op with other operands or attributes, if its domain at run time allows that."""
@@ -286,6 +327,9 @@ def _changed(draw: Draw, value: Any) -> Any:
         return value + draw.pick((1, -1))
     if isinstance(value, tuple) and value and isinstance(value[0], int):
         i = draw.integer(0, len(value) - 1)
+        if draw.chance(0.5):
+            j = draw.integer(0, len(value) - 1)
+            return tuple(value[{i: j, j: i}.get(k, k)] for k in range(len(value)))
         return (*value[:i], _changed(draw, value[i]), *value[i + 1 :])
     if isinstance(value, DType):
         return draw.pick(list(DTYPES.values()))
@@ -388,6 +432,8 @@ def _float_attr(draw: Draw, default: Any) -> Any:
 
 # Filled by samples.py, which imports this module.
 SAMPLERS: dict[str, Callable[[Maker], Any]] = {}
+# What shape an op likes its first operand to have, for patterns that hold other ops between it and their variables.
+PREFERS: dict[str, Callable[[Maker], Sequence[Extent]]] = {}
 CONTROL_SAMPLERS: list[Callable[[Maker], Any]] = []
 
 
@@ -412,6 +458,7 @@ def graphs(**options: Any) -> st.SearchStrategy[Graph]:
 
 __all__ = [
     "CONTROL_SAMPLERS",
+    "PREFERS",
     "SAMPLERS",
     "Maker",
     "Options",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -199,11 +200,23 @@ def equal(g: Graph, h: Graph, feeds: Feeds, numerics: str, property: str) -> Non
     """Both graphs agree on ``feeds`` within ``numerics``. Raises Violation."""
     try:
         if numerics in ("exact", "nsz"):
-            same_bits(g, feeds, Steady(g).run(feeds), Steady(h).run(feeds), numerics == "exact")
+            try:
+                same_bits(g, feeds, Steady(g).run(feeds), Steady(h).run(feeds), numerics == "exact")
+            except Mismatch:
+                # NumPy adds in an order that depends on shapes: a sum of the same terms over others has other bits.
+                if sums(g) == sums(h):
+                    raise
+                assert_equivalent(g, h, feeds, "reassoc")
         else:
             assert_equivalent(g, h, feeds, numerics)
     except (Mismatch, FusewrightError) as error:
         raise Violation(property, f"declared {numerics!r}, but {error}") from error
+
+
+def sums(graph: Graph) -> Counter[object]:
+    """The float contractions of a graph, by what decides their order of summation."""
+    found = [n for n in graph.walk() if n.op.kind in ("contract", "window") and n.results[0].dtype.is_float]
+    return Counter((n.op.name, str(n.attrs), tuple(v.type for v in n.operands)) for n in found)
 
 
 def honest(s: Subject, g: Graph, feeds: Sequence[Feeds], after: Applied, draw: Draw) -> None:

@@ -13,7 +13,7 @@ from ..core.dims import Extent, product
 from ..core.dtypes import BF16, BOOL, DTYPES, FLOATS, I32, I64, INTS, U8, DType
 from ..core.errors import TypeRefused
 from ..ir import OPS, Graph, TensorType, Value
-from .graphs import CONTROL_SAMPLERS, SAMPLERS, Maker, elementwise, number
+from .graphs import CONTROL_SAMPLERS, PREFERS, SAMPLERS, Maker, elementwise, number
 
 NUMBERS = (*FLOATS, *INTS)
 Sampler = Callable[[Maker], Any]
@@ -43,7 +43,9 @@ def _where(m: Maker, name: str) -> Any:
 
 @sampler("cast")
 def _cast(m: Maker, name: str) -> Any:
-    return m.emit(name, m.value(), to=m.draw.pick(list(DTYPES.values())))
+    x = m.value(m.draw.pick((None, FLOATS, INTS)))
+    inner = [v.dtype for v in x.producer.operands]
+    return m.emit(name, x, to=m.draw.pick((*inner, *FLOATS) if m.draw.chance(0.4) else list(DTYPES.values())))
 
 
 def _axes(m: Maker, rank: int, some: bool = False) -> tuple[int, ...]:
@@ -118,13 +120,14 @@ def _slice(m: Maker, name: str) -> Any:
     stops: list[Any] = []
     steps = []
     for d in x.shape:
-        steps.append(m.draw.pick((1, 1, 1, 2, 3)))
+        steps.append(m.draw.pick((1, 1, 2, 3)))
         if not isinstance(d, int) or m.draw.chance(0.3):
             starts.append(m.draw.pick((0, None)))
             stops.append(None)
             continue
-        a = m.draw.integer(0, d)
-        b = m.draw.integer(a, d + 1)
+        # Mostly a large part: of a few elements, a second slice leaves none.
+        a = m.draw.pick((0, min(1, d), m.draw.integer(0, d)))
+        b = max(a, m.draw.pick((d, d - 1, d + 1, m.draw.integer(a, d + 1))))
         starts.append(a - d if a < d and m.draw.chance(0.3) else a)
         stops.append(b)
     return m.emit(name, x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
@@ -132,18 +135,24 @@ def _slice(m: Maker, name: str) -> Any:
 
 @sampler("reverse")
 def _reverse(m: Maker, name: str) -> Any:
-    x = m.value()
+    x = m.value(ranks=(1, 5))
     return m.emit(name, x, axes=_axes(m, x.rank))
 
 
 @sampler("pad")
 def _pad(m: Maker, name: str) -> Any:
-    mode = m.draw.pick(("constant", "constant", "reflect", "symmetric", "edge"))
+    mode = m.draw.pick(("constant", "constant", "constant", "constant", "reflect", "symmetric", "edge"))
     x = m.value(accept=lambda v: mode == "constant" or static(v, 1), make=lambda rank: m.shape(rank, True, 1))
     top = [2] * x.rank if mode in ("constant", "edge") else [d - (mode == "reflect") for d in x.shape]
     low, high = ([m.draw.integer(0, number(t) if number(t) < 3 else 3) for t in top] for _ in range(2))
-    if mode == "constant" and m.draw.chance(0.5):
-        return m.emit(name, x, m.value((x.dtype,), (0, 0)), low=low, high=high)
+    # Around the inner axes only, as in front of a window; or around some axes.
+    inner = x.rank > 2 and m.draw.chance(0.6)
+    for i in range(x.rank):
+        if i in (0, x.rank - 1) if inner else m.draw.chance(0.3):
+            low[i] = high[i] = 0
+    if mode == "constant" and m.draw.chance(0.3):
+        value = m.b.constant(0, x.dtype) if m.draw.chance(0.4) and x.dtype is not BF16 else m.value((x.dtype,), (0, 0))
+        return m.emit(name, x, value, low=low, high=high)
     return m.emit(name, x, low=low, high=high, mode=mode)
 
 
@@ -152,7 +161,12 @@ def _concat(m: Maker, name: str) -> Any:
     x = m.value(ranks=(1, 5))
     axis = m.draw.integer(0, x.rank - 1)
     parts = [x]
-    for _ in range(m.draw.integer(0, 2)):
+    more = 1
+    while (known := m.given(more)) is not None and known.rank == x.rank:
+        more += 1
+        axis = next((i for i, (p, q) in enumerate(zip(x.shape, known.shape)) if p != q), axis)
+        parts.append(m.value())
+    for _ in range(m.draw.integer(0, 2) if more == 1 else 0):
         fits = lambda v: (
             v.dtype is x.dtype and v.rank == x.rank
             and all(i == axis or p == q for i, (p, q) in enumerate(zip(v.shape, x.shape)))
@@ -163,7 +177,7 @@ def _concat(m: Maker, name: str) -> Any:
         if found is None and m.fits(shape):
             found = m.new(x.dtype, shape)
         parts.append(found if found is not None else x)
-    if m.draw.chance(0.3):
+    if more == 1 and m.draw.chance(0.3):
         parts.reverse()
     return m.emit(name, *parts, axis=axis - x.rank * m.draw.integer(0, 1))
 
@@ -284,16 +298,24 @@ def _swapped(shape: Sequence[Extent], flag: bool) -> tuple[Extent, ...]:
 
 @sampler("matmul")
 def _matmul(m: Maker, name: str) -> Any:
-    a = m.value(NUMBERS, ranks=(2, 4))
     ta, tb = m.draw.chance(0.3), m.draw.chance(0.3)
+    second = m.given(1)
+    if second is not None and m.given(0) is None and second.rank > 1:
+        rows = _swapped(second.shape, tb)[-2]
+        fits = lambda v: _swapped(v.shape, ta)[-1] == rows
+        a = m.value((second.dtype,), (2, 4), fits, lambda rank: _swapped((*m.shape(rank - 1), rows), ta), new=0.5)
+        return m.emit(name, a, m.value(), transpose_a=ta, transpose_b=tb)
+    a = m.value(NUMBERS, ranks=(2, 4))
     inner = _swapped(a.shape, ta)[-1]
     lead = m.draw.pick(((), a.shape[:-2], tuple(1 for _ in a.shape[:-2])))
     shape = _swapped((*lead, inner, m.extent()), tb)
     fits = lambda v: v.dtype is a.dtype and v.rank == 2 and _swapped(v.shape, tb)[0] == inner
-    b = m.find(fits) if m.draw.chance(0.5) else None
+    b = m.find(fits) if m.draw.chance(0.3) else None
     if b is None and not m.fits(shape):
         raise TypeRefused("over the cap of elements")
-    return m.emit(name, a, b if b is not None else m.new(a.dtype, shape), transpose_a=ta, transpose_b=tb)
+    return m.emit(
+        name, a, b if b is not None else m.weights(TensorType(a.dtype, shape)), transpose_a=ta, transpose_b=tb
+    )
 
 
 @sampler("einsum")
@@ -317,16 +339,22 @@ def _einsum(m: Maker, name: str) -> Any:
 
 # Windows.
 def _image(m: Maker, domain: Sequence[DType] = NUMBERS, blocked: bool = False) -> Value:
-    def make(rank: int) -> tuple[Extent, ...]:
-        # A batch may be symbolic; windows slide over fixed axes.
-        lead = (m.extent(static=False, least=0), m.draw.pick((1, 2))) if blocked else (m.extent(static=False, least=0),)
-        space = [m.draw.pick((5, 4, 3, 7, 1, 2)) for _ in range(rank - len(lead) - 1)]
-        shape = (*lead, *space, m.draw.pick((16, 4) if blocked else (2, 1, 3, 4, 8)))
-        return shape if m.fits(shape) else (1, *shape[1:])
-
     low = 4 if blocked else 3
     fits = lambda v: all(static_axis(v, i, 1) for i in range(1, v.rank)) and m.size(v.shape[1:]) < 1024
-    return m.value(domain, (low, low + 1), fits, make, new=0.4)
+    return m.value(domain, (low, low + 1), fits, lambda rank: _image_shape(m, rank, blocked), new=0.4)
+
+
+def _image_shape(m: Maker, rank: int, blocked: bool = False) -> tuple[Extent, ...]:
+    # A batch may be symbolic; windows slide over fixed axes.
+    lead = (m.extent(static=False, least=0), m.draw.pick((1, 2))) if blocked else (m.extent(static=False, least=0),)
+    space = [m.draw.pick((5, 4, 3, 7, 1, 2)) for _ in range(rank - len(lead) - 1)]
+    shape = (*lead, *space, m.draw.pick((16, 4) if blocked else (2, 1, 3, 4, 8)))
+    return shape if m.fits(shape) else (1, *shape[1:])
+
+
+for _name in ("conv", "conv_transpose", "max_pool", "avg_pool", "resize"):
+    PREFERS[_name] = lambda m: _image_shape(m, m.draw.pick((3, 4)))
+PREFERS["matmul"] = lambda m: m.shape(m.draw.pick((2, 2, 3)))
 
 
 def _window(m: Maker, x: Value, first: int, space: int) -> dict[str, Any]:
@@ -334,7 +362,7 @@ def _window(m: Maker, x: Value, first: int, space: int) -> dict[str, Any]:
     window, pads, dilations = [], [], []
     for d in x.shape[first : first + space]:
         size = number(d)
-        low, high = m.draw.integer(0, 2), m.draw.integer(0, 2)
+        low, high = (m.draw.integer(0, 2), m.draw.integer(0, 2)) if m.draw.chance(0.6) else (0, 0)
         k = m.draw.integer(1, min(size + low + high, 3))
         dilation = m.draw.pick((1, 1, 2)) if (k - 1) * 2 + 1 <= size + low + high else 1
         window.append(k)
@@ -355,7 +383,7 @@ def _conv(m: Maker, name: str) -> Any:
     channels = number(x.shape[-1])
     groups = _groups(m, channels)
     shape = (*attrs.pop("window"), channels // groups, groups * m.draw.pick((1, 2, 3)))
-    return m.emit(name, x, m.of_type(TensorType(x.dtype, shape)), groups=groups, **attrs)
+    return m.emit(name, x, m.weights(TensorType(x.dtype, shape)), groups=groups, **attrs)
 
 
 @sampler("conv_transpose")
@@ -371,7 +399,7 @@ def _conv_transpose(m: Maker, name: str) -> Any:
     pads = tuple((m.draw.integer(0, min(1, f // 2)), m.draw.integer(0, min(1, f // 2))) for f in full)
     shape = (*kernel, m.draw.pick((1, 2, 3)), channels)
     return m.emit(
-        name, x, m.of_type(TensorType(x.dtype, shape)), strides=strides, pads=pads, dilations=dilations, groups=groups,
+        name, x, m.weights(TensorType(x.dtype, shape)), strides=strides, pads=pads, dilations=dilations, groups=groups,
         output_padding=tuple(m.draw.integer(0, s - 1) for s in strides),
     )  # fmt: skip
 
@@ -422,7 +450,7 @@ def _conv_blocked(m: Maker, name: str) -> Any:
     channels = number(x.shape[1]) * block - m.draw.integer(0, block - 1) if blocked else number(x.shape[-1])
     groups = _groups(m, channels)
     shape = (*attrs.pop("window"), channels // groups, groups * m.draw.pick((1, 2, 3)))
-    w = m.of_type(TensorType(x.dtype, shape))
+    w = m.weights(TensorType(x.dtype, shape))
     return m.emit(name, x, w, groups=groups, block=block, x_blocked=blocked, **attrs)
 
 
@@ -449,7 +477,7 @@ def _batch_norm(m: Maker, name: str) -> Any:
     x = m.value(FLOATS, ranks=(1, 4))
     axis = _axis(m, x.rank)
     count, gamma = m.draw.integer(2, 4), m.draw.chance(0.6)
-    vectors = [m.of_type(TensorType(x.dtype, (x.shape[axis],))) for _ in range(count + (gamma and count == 2))]
+    vectors = [m.weights(TensorType(x.dtype, (x.shape[axis],))) for _ in range(count + (gamma and count == 2))]
     return m.emit(name, x, *vectors, axis=axis, epsilon=_epsilon(m), has_gamma=gamma or len(vectors) == 4)
 
 

@@ -85,10 +85,27 @@ ceil = float_intrinsic("ceil", 1)
 trunc = float_intrinsic("trunc", 1)
 rint = float_intrinsic("roundeven", 1)
 fabs = float_intrinsic("fabs", 1)
-copysign = float_intrinsic("copysign", 2)
 fmax_nan = float_intrinsic("maximum", 2)
 fmin_nan = float_intrinsic("minimum", 2)
 fma = float_intrinsic("fma", 3)
+
+
+@intrinsic
+def copysign(typingctx: Any, x: Any, y: Any) -> Any:
+    """``x`` with the sign of ``y``, as a product.
+
+    LLVM moves a rounding to half precision into a copysign, whose sign may come from a double: a library call.
+    """
+    if x != y or x not in _LETTER:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, letter = args[0].type, _LETTER[signature.return_type]
+        size = _call_llvm(builder, f"llvm.fabs.{letter}", kind, [args[0]])
+        sign = _call_llvm(builder, f"llvm.copysign.{letter}", kind, [ir.Constant(kind, 1.0), args[1]])
+        return builder.fmul(size, sign)
+
+    return x(x, x), codegen
 
 
 @intrinsic

@@ -197,7 +197,8 @@ def power(x: Any, y: Any) -> Any:
     kind = np.asarray(x).dtype
     with np.errstate(all="ignore"):
         if kind.kind == "f":
-            return kind.type(np.power(x, y))
+            # NumPy's vector loops give NaN for pow(-inf, 0.5).
+            return kind.type(math.pow(x, y) if np.isinf(x) or np.isinf(y) else np.power(x, y))
         a, n = int(x), int(y)
         if n >= 0:
             return wrap(pow(a, n, 2 ** (8 * kind.itemsize)), kind)
