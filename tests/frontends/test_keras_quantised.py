@@ -144,3 +144,13 @@ def test_weights_are_read_once_and_not_copied(suffix: str, tmp_path: Path) -> No
         tracemalloc.stop()
     assert graph.nodes
     assert peak < 1.1 * path.stat().st_size + (4 << 20)
+
+
+def test_indices_outside_an_embedding_take_the_nearest_row() -> None:
+    """Keras raises on a CPU and gives zeros on a GPU; one answer on every machine, and no read outside the table."""
+    model, _ = embedding()
+    graph = import_keras(model)
+    x = np.array([[-9, -1, 0, 8, 9, 1000]], np.int32)
+    want = np.asarray(model.layers[1].embeddings)[[0, 0, 0, 8, 8, 8]][None]
+    np.testing.assert_array_equal(next(iter(graph.run({graph.inputs[0].name: x}).values())), want)
+    np.testing.assert_array_equal(fw.compile(graph, threads=1)(x), want)
