@@ -37,6 +37,12 @@ class Origin:
     @staticmethod
     def merge(origins: Iterable[Origin], rewrite: str = "") -> Origin:
         """One origin for what replaced several nodes; ``rewrite`` is added to the history."""
+        origins = tuple(origins)
+        if len(origins) == 1:  # the common case, many thousand times in a run of a pipeline
+            one = origins[0]
+            if not rewrite or rewrite in one.rewrites:
+                return one
+            return Origin(one.file, one.layer, one.source, (*one.rewrites, rewrite))
         seen = [o for o in dict.fromkeys(origins) if o != Origin()]
         rewrites = list(dict.fromkeys(r for o in seen for r in o.rewrites))
         if rewrite and rewrite not in rewrites:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from ..core.dims import symbol
+from ..core.dtypes import DType
 from ..core.errors import FusewrightError, TypeRefused, VerifyError
 from .graph import Const, Graph, Node, refines
 from .opdef import OPS, canonical_attr
@@ -55,10 +56,14 @@ def _fail(graph: Graph, node: Node | None, message: str, operand: int | None = N
     raise VerifyError("\n".join(lines), where)
 
 
+_PLAIN = frozenset({bool, int, float, str, type(None), DType, Const})
+
+
 class _Checker:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.at: dict[Node, int] = {}
+        self.required: dict[str, int] = {}
 
     def fail(self, node: Node | None, message: str, operand: int | None = None, hint: str = "") -> NoReturn:
         _fail(self.graph, node, message, operand, hint)
@@ -129,12 +134,17 @@ class _Checker:
         if list(node.attrs) != list(op.attrs) and set(node.attrs) != set(op.attrs):
             self.fail(node, f"its attributes are {list(node.attrs)}, {op.name} has {list(op.attrs)}")
         for name, value in node.attrs.items():
+            if type(value) in _PLAIN:
+                continue
             try:
                 canonical_attr(value)
             except TypeRefused as error:
                 self.fail(node, f"attribute {name}: {error}")
-        n = len(node.operands)
-        if n < op.required or not op.variadic and n > len(op.operands):
+        n = len(node._operands)
+        least = self.required.get(op.name)
+        if least is None:
+            least = self.required[op.name] = op.required
+        if n < least or n > len(op.operands) and not op.variadic:
             self.fail(node, f"{op.name} takes ({', '.join(op.operands)}), it has {n} operands")
         if op.name == "constant":
             value = node.attrs["value"]
@@ -142,14 +152,15 @@ class _Checker:
                 self.fail(node, "the constant's contents do not have its type")
 
     def operands(self, node: Node) -> None:
-        for i, v in enumerate(node.operands):
+        here = self.at[node]
+        for i, v in enumerate(node._operands):
             producer = v.producer
             if producer not in self.at:
                 outer = "of another graph: regions are closed" if producer.graph is not None else "of an erased node"
                 self.fail(node, f"operand {i} is a value {outer}", i, "pass it as an operand of the region's owner")
             if not 0 <= v.index < len(producer.results) or producer.results[v.index] is not v:
                 self.fail(node, f"operand {i} is not among its producer's results", i)
-            if self.at[producer] >= self.at[node]:
+            if self.at[producer] >= here:
                 self.fail(node, f"operand {i} is defined after its use", i, "move its producer up (Graph.move)")
             if (node, i) not in v._uses:
                 self.fail(node, f"operand {i} does not list this use", i, "change operands through set_operand")
@@ -162,7 +173,7 @@ class _Checker:
                 if user not in self.at:
                     closed = ": regions are closed" if user.graph is not None else " (it was erased)"
                     self.fail(node, f"result {i} lists a use by a node that is not in this graph{closed}")
-                if not 0 <= k < len(user.operands) or user.operands[k] is not v:
+                if not 0 <= k < len(user._operands) or user._operands[k] is not v:
                     self.fail(node, f"result {i} lists a use ({user.op.name}, operand {k}) that reads something else")
 
     def bounds(self) -> None:

@@ -212,7 +212,8 @@ def _grow(group: _Group) -> None:
             continue
         fits = _pointwise(node) and same_shape(node.results[0].shape, shape)
         fits = fits and (node.results[0].dtype is group.result.dtype or node.results[0].dtype.kind == "b")
-        if not fits or any(v.producer not in inside and group.at[v.producer] > fence for v in node.operands):
+        late = (v for v in node.operands if v.producer not in inside and group.at[v.producer] > fence)
+        if not fits or any(not inner_constant(v) for v in late):
             fence = min(fence, at)
             continue
         group.tail.append(node)

@@ -51,15 +51,20 @@ def _sibling(node: Node) -> _Sibling | None:
     return found
 
 
-def _read_in_place(v: Value, target: Target, depth: int = 0) -> bool:
-    """Every reader of ``v`` is an attention that takes it as query, key or value, through views or at once."""
+def _read_in_place(v: Value, target: Target, known: dict[Node, bool], depth: int = 0) -> bool:
+    """Every reader of ``v`` is an attention that takes it as query, key or value, through views or at once.
+
+    ``known``: the target's answers so far.
+    """
     if depth > _DEEPEST or not v.uses:
         return False
     for user, index in v.uses:
         if user.op.name == "attention":
-            if index > 2 or not target.supports(user):
+            if user not in known:
+                known[user] = target.supports(user)
+            if index > 2 or not known[user]:
                 return False
-        elif user.op.name not in VIEWS or not _read_in_place(user.results[0], target, depth + 1):
+        elif user.op.name not in VIEWS or not _read_in_place(user.results[0], target, known, depth + 1):
             return False
     return True
 
@@ -71,9 +76,10 @@ def merge(graph: Graph, ctx: PassContext) -> None:
         return
     for g in subgraphs(graph):
         groups: dict[tuple[Value, bool], list[_Sibling]] = {}
+        known: dict[Node, bool] = {}
         for node in g.nodes:
             found = _sibling(node) if node.op.name == "matmul" else None
-            if found is not None and _read_in_place(found.end, ctx.target):
+            if found is not None and _read_in_place(found.end, ctx.target, known):
                 groups.setdefault((node.operands[0], node.attrs["transpose_b"]), []).append(found)
         for siblings in groups.values():
             if len(siblings) > 1:

@@ -19,18 +19,28 @@ def surround(node: Node, cheap: frozenset[str], accepts: Callable[[list[Node]], 
 
     Views and masks may have other readers: those keep theirs. A view behind the result joins as its only reader.
     """
+    before = [_before(v) for v in dict.fromkeys(node.operands[:3])]
+    mask = _mask(node.operands[3], cheap) if len(node.operands) > 3 else []
+    behind = _behind(node.results[0])
+    everything = list(dict.fromkeys([node, *(n for c in (*before, behind) for n in _moving(c)), *mask]))
+    if accepts(everything):
+        return everything
     group = [node]
-    for v in dict.fromkeys(node.operands[:3]):
-        group = _longest(group, _before(v), accepts)
-    if len(node.operands) > 3:
-        mask = _mask(node.operands[3], cheap)
-        if mask and accepts(group + [n for n in mask if n not in group]):
-            group += [n for n in mask if n not in group]
-    return _longest(group, _behind(node.results[0]), accepts)
+    for chain in before:
+        group = _longest(group, chain, accepts)
+    if mask and accepts(group + [n for n in mask if n not in group]):
+        group += [n for n in mask if n not in group]
+    return _longest(group, behind, accepts)
+
+
+def _moving(chain: list[Node]) -> list[Node]:
+    """``chain`` up to its last node that moves anything: reshapes at its far end are views as it is."""
+    end = max((i for i, n in enumerate(chain) if n.op.name != "reshape"), default=-1)
+    return chain[: end + 1]
 
 
 def _longest(group: list[Node], chain: list[Node], accepts: Callable[[list[Node]], bool]) -> list[Node]:
-    """``group`` with as much of ``chain`` as is accepted. A reshape at its far end moves nothing: left out."""
+    """``group`` with as much of ``chain`` as is accepted."""
     best, grown = group, list(group)
     for n in chain:
         if n not in grown:
