@@ -115,11 +115,12 @@ def hoist(graph: Graph, ctx: PassContext) -> None:
                 _hoist(node, ctx)
 
 
-def _hoist(node: Node, ctx: PassContext) -> None:
+def _known(node: Node) -> tuple[set[Value], set[Value], list[Node]]:
+    """Values of the body that are the same on every trip, those known for all trips before the first, and the nodes
+    that make the latter from slices."""
     body = node.regions[0]
     first, n = _first_fixed(node), node.attrs["n_carry"]
-    free = set(body.inputs[first:])  # the same on every trip
-    ready = set(body.inputs[n:first])  # known for all trips before the first
+    free, ready = set(body.inputs[first:]), set(body.inputs[n:first])
     parents: list[Node] = []
     own = set(defined(body))
     for inner in body.nodes:
@@ -133,6 +134,51 @@ def _hoist(node: Node, ctx: PassContext) -> None:
                     if not inner.regions and len(inner.results) == 1 and any(v in ready for v in inner.operands):
                         ready.add(inner.results[0])
                         parents.append(inner)
+    return free, ready, parents
+
+
+def _split_products(node: Node, ready: set[Value], ctx: PassContext) -> bool:
+    """``concat(x_t, h) @ W`` becomes ``x_t @ W1 + h @ W2``: the first product can then leave the loop."""
+    body, found = node.regions[0], False
+    for inner in body.nodes:
+        if inner.op.name != "matmul" or inner.attrs["transpose_a"] or inner.attrs["transpose_b"]:
+            continue
+        joined, w = inner.operands[0].producer, inner.operands[1]
+        if joined.op.name != "concat" or joined.attrs["axis"] != joined.results[0].rank - 1 or w.const is None:
+            continue
+        known = [v in ready for v in joined.operands]
+        if w.rank != 2 or not any(known) or all(known):
+            continue
+        if not all(isinstance(v.shape[-1], int) for v in joined.operands):
+            continue
+        b = Builder(body, inner, Origin.merge([inner.origin, joined.origin], "hoist"))
+        before = ctx.text(joined, inner)
+        sums: list[Value] = []
+        # Those that stay come last: they are the product of the step, to which the other is added.
+        for which in (True, False):
+            low = 0
+            rows: list[Value] = []
+            for v, k in zip(joined.operands, known, strict=True):
+                high = low + v.shape[-1]
+                if k is which:
+                    rows.append(b.slice(w, starts=(low, None), stops=(high, None)))
+                low = high
+            parts = [v for v, k in zip(joined.operands, known, strict=True) if k is which]
+            x = parts[0] if len(parts) == 1 else b.concat(*parts, axis=parts[0].rank - 1)
+            sums.append(b.matmul(x, rows[0] if len(rows) == 1 else b.concat(*rows, axis=0)))
+        body.replace(inner.results[0], b.add(*sums))
+        erase_dead(inner)
+        found = True
+        ctx.rewrote("split product", before=before)
+    return found
+
+
+def _hoist(node: Node, ctx: PassContext) -> None:
+    free, ready, parents = _known(node)
+    if _split_products(node, ready, ctx):
+        free, ready, parents = _known(node)
+    body = node.regions[0]
+    first, n = _first_fixed(node), node.attrs["n_carry"]
     chosen = _chosen(parents, free)
     if not chosen:
         return

@@ -121,6 +121,9 @@ def recurrence(m: Maker) -> Any:
             p = q.transpose(q.matmul(q.transpose(w0, perm=(1, 0)), q.transpose(p, perm=(1, 0))), perm=(1, 0))
         if r.draw.chance(0.3):
             p = q.matmul(q.concat(x1, p, axis=1), q.concat(w0, w1, axis=0))
+        if r.draw.chance(0.4):
+            both = (a, x0, x1)[: r.draw.integer(2, 3)] if r.draw.chance(0.5) else (x1, a)
+            p = q.add(p, q.matmul(q.concat(*both, axis=1), r.new(F32, (len(both) * width, width), constant=True)))
         new = q.tanh(q.add(p, q.matmul(a, w1)))
         other = q.tanh(q.add(p, q.matmul(k, w0))) if twin else k
         return [new, other, q.add(dead, new), q.relu(p), q.mul(x1, 2.0)]

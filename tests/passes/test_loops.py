@@ -312,6 +312,19 @@ def test_contractions_of_slices_leave(name: str, reverse: bool) -> None:
     assert stats.rewritten == 0 or "hoisted" in stats.fired
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 0)])
+def test_the_share_of_a_slice_in_a_product_leaves(order: tuple[int, ...]) -> None:
+    w = np.random.default_rng(0).standard_normal((3 * len(order), 3)).astype(F)
+
+    def body(r: Any, h: Any, x: Any) -> Any:
+        return r.tanh(r.matmul(r.concat(*((x, h)[i] for i in order), axis=1), r.constant(w)))
+
+    got, stats = run(hoist, scan(body, 1, 1, STATE, ROWS), "reassoc", T=3)
+    assert stats.fired["split product"] == 1
+    assert [n for n in names(got) if n in ("matmul", "scan")] == ["matmul", "scan"]
+    assert [n for n in inner(got) if n not in ("slice", "concat")] == ["matmul", "add", "tanh"]
+
+
 def test_what_depends_on_the_state_stays() -> None:
     def body(r: Any, h: Any, x: Any, w: Any) -> Any:
         return r.tanh(r.matmul(r.add(h, x), w))
