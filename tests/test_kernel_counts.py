@@ -132,7 +132,7 @@ def onnx_graph(tmp_path: Path) -> Any:
 BLOCKS = [keras_attention_layer, keras_dense_layers, tensorflow_graph, onnx_graph]
 
 
-@pytest.mark.parametrize("make", BLOCKS[:1])
+@pytest.mark.parametrize("make", BLOCKS)
 def test_a_transformer_block_is_seven_kernels(make: Any, tmp_path: Path) -> None:
     """Projections, attention, projection and residual, norm, MLP up with GELU, MLP down and residual, norm."""
     found = [name.split("(")[0] for name in kernels(fw.import_model(make(tmp_path)))]
