@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fusewright.frontends.keras import layers
-from fusewright.frontends.keras.call import CELLS, LAYERS, OPERATIONS, REFUSED, REFUSED_OPERATIONS
+from fusewright.frontends.keras.call import CELLS, HINTS, LAYERS, OPERATIONS, REFUSED, REFUSED_OPERATIONS
 
 PAGE = Path(__file__).resolve().parent / "keras-support.md"
 HEAD = """# What the Keras frontend supports
@@ -23,7 +23,8 @@ architecture `.json` with `weights=`, and live `keras.Model` objects. A layer cl
 with its path, together with everything else that is refused; `fw.register_layer` adds your own.
 
 An option that a layer class has but that cannot be honoured (`stateful=True`, `use_gate=True`...) is refused by name,
-never ignored. LoRA adapters are merged. Quantised `Dense`, `EinsumDense` and `Embedding` layers run as Keras runs them:
+never ignored. LoRA adapters are merged. `CuDNNLSTM` and `CuDNNGRU` are read as the
+LSTM and GRU that they compute. Quantised `Dense`, `EinsumDense` and `Embedding` layers run as Keras runs them:
 int8 and (but for `EinsumDense`) int4, packed, by channel or by group; float8, GPTQ and AWQ are refused.
 
 The training configuration (loss, optimiser, metrics) is kept as data in `graph.meta["training"]`, as the file states
@@ -74,8 +75,9 @@ def page() -> str:
         lines += ["", "Cells inside `RNN`, `StackedRNNCells` and wrappers: " + wrapped(CELLS) + "."]
     if OPERATIONS:
         lines += ["", "## Operations of `keras.ops` in functional models", "", OPS, "", wrapped(OPERATIONS) + "."]
-    lines += ["", "## Refused by name", "", "| class | why |", "| --- | --- |"]
-    lines += [f"| `{name}` | {why} |" for name, why in sorted(REFUSED.items())]
+    own = "write it with layers, or `fw.register_layer`"
+    lines += ["", "## Refused by name", "", "| class | why | instead |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | {why} | {HINTS.get(name, own)} |" for name, why in sorted(REFUSED.items())]
     reasons: dict[str, list[str]] = defaultdict(list)
     for name, why in REFUSED_OPERATIONS.items():
         reasons[why].append(name)

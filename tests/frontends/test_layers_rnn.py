@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -209,3 +211,24 @@ def test_masks_beside_initial_states(against_keras: Any, package: Any) -> None:
     z = layers.Bidirectional(layers.GRU(3, return_sequences=True))(x, initial_state=[h, c])
     model = package.Model([a, h, c], [y, z, layers.GRU(2)(y)])
     against_keras(model, masked(3, 5, 4), data(3, 3), data(3, 3, seed=2), save=(".keras", ".h5"))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_cudnn_layers(kind: str, wrapped: bool, tmp_path: Path) -> None:
+    """They run on GPUs alone; the reference is the plain layer that Keras loads their weights into."""
+    K = tf_keras.layers
+    module = importlib.import_module(f"tf_keras.src.layers.rnn.cudnn_{kind.lower()}")
+    around = (lambda layer: K.Bidirectional(layer)) if wrapped else (lambda layer: layer)
+    only_gpu = getattr(module, f"CuDNN{kind}")(3, return_sequences=True)
+    inp = tf_keras.Input((5, 4))
+    model = tf_keras.Model(inp, around(only_gpu)(inp))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(-1, 1, w.shape).astype(np.float32) for w in model.get_weights()])
+    model.save(tmp_path / "m.h5")
+    plain = tf_keras.Model(inp, around(getattr(K, kind)(3, return_sequences=True))(inp))
+    plain.load_weights(tmp_path / "m.h5")
+    x = data(2, 5, 4)
+    graph = import_keras(tmp_path / "m.h5")
+    got = next(iter(graph.run({graph.inputs[0].name: x}).values()))
+    np.testing.assert_allclose(got, np.asarray(plain(x)), rtol=1e-5, atol=1e-6)

@@ -59,8 +59,10 @@ REFUSED: dict[str, str] = {
     "FlaxLayer": "it holds JAX code",
     "StringLookup": "strings are not supported",
     "TextVectorization": "strings are not supported",
-    "Hashing": "string hashing is not supported",
-    "HashedCrossing": "string hashing is not supported",
+    "Hashing": "hashing (FarmHash, SipHash) is not supported",
+    "HashedCrossing": "hashing (FarmHash, SipHash) is not supported",
+    "FeatureSpace": "it is not a layer of the graph",
+    "DenseFeatures": "feature columns are code, not layers",
     "ContrastLimitedAdaptiveHistogramEqualization": "histograms of tiles are not supported",
     "Pipeline": "its layers are not read from the file",
 }
@@ -88,6 +90,17 @@ REFUSED_OPERATIONS: dict[str, str] = {
     "Fold": "sums of overlapping windows are not supported",
     "Ndim": "it is a number, not a tensor",
     "SegmentReduction": "it is an abstract class",
+}
+
+
+# What to do about a layer of REFUSED; for the others, write it with layers or register it.
+HINTS: dict[str, str] = {
+    **dict.fromkeys(
+        ("StringLookup", "TextVectorization", "Hashing", "HashedCrossing"),
+        "do it in your own code, and save a model that takes the resulting integers",
+    ),
+    "TFSMLayer": "import that SavedModel on its own",
+    "Pipeline": "call its layers one after the other",
 }
 
 
@@ -286,6 +299,6 @@ def static(c: Call, extent: Extent, what: str) -> int:
 
 
 __all__ = [
-    "CELLS", "F32", "LAYERS", "OPERATIONS", "REFUSED", "REFUSED_OPERATIONS", "Call", "Lowering", "Tensor", "layer",
-    "operation", "policy_dtypes", "static",
+    "CELLS", "F32", "HINTS", "LAYERS", "OPERATIONS", "REFUSED", "REFUSED_OPERATIONS", "Call", "Lowering", "Tensor",
+    "layer", "operation", "policy_dtypes", "static",
 ]  # fmt: skip

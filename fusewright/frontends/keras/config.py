@@ -26,6 +26,9 @@ _OWNED = {
     "ResidualWrapper": ("cell",),
 }
 _MAX_NESTING = 40
+# Layers that only a GPU runs, as what they compute; their weights say by their shape where they come from.
+_CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
+_CUDNN_OPTIONS = {"activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True, "reset_after": True}
 
 
 def parse_version(text: str | None) -> tuple[int, int]:
@@ -138,6 +141,8 @@ class ConfigReader:
         custom = self._is_custom(entry, class_name)
         if self.version[0] < 2 and not custom:
             class_name, config = keras1.translate(class_name, config, self.theano, path)
+        if class_name in _CUDNN and not custom:
+            class_name, config = _CUDNN[class_name], {**config, **_CUDNN_OPTIONS}
         spec = LayerSpec(class_name.split(">")[-1], name, path, config, self.version, custom)
         spec.operation = not custom and self._is_operation(entry, class_name, config)
         if spec.operation:

@@ -19,7 +19,7 @@ from ...ir.graph import Graph, Origin, Value
 from ..formats.limits import DEFAULT, ImportLimits
 from ..registry import registered_layer
 from ..symbols import Unequal, solve, unequal
-from .call import CELLS, LAYERS, OPERATIONS, REFUSED, REFUSED_OPERATIONS, Call, Tensor, policy_dtypes
+from .call import CELLS, HINTS, LAYERS, OPERATIONS, REFUSED, REFUSED_OPERATIONS, Call, Tensor, policy_dtypes
 from .model import KerasModel, LayerCall, LayerSpec, Ref, leaves, map_tree, walk
 
 
@@ -36,7 +36,8 @@ def check_known(model: KerasModel) -> None:
         elif registered_layer(kind) is not None or spec.model is not None or (kind == "InputLayer" and not spec.custom):
             continue
         elif kind in REFUSED and not spec.custom:
-            hint = f'rewrite it with layers, or lower it in your own code: @fw.register_layer("{kind}")'
+            own = f'rewrite it with layers, or lower it in your own code: @fw.register_layer("{kind}")'
+            hint = HINTS.get(kind, own)
             problems.append(
                 Problem(
                     "unsafe-layer" if kind == "Lambda" else "unsupported-layer",

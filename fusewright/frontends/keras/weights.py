@@ -28,7 +28,7 @@ _DEPTHWISE = frozenset({"DepthwiseConv1D", "DepthwiseConv2D"})
 _SEPARABLE = frozenset({"SeparableConv1D", "SeparableConv2D", "SeparableConvolution1D", "SeparableConvolution2D"})
 RECURRENT = frozenset(
     "SimpleRNN SimpleRNNCell LSTM LSTMCell GRU GRUCell ConvLSTM1D ConvLSTM2D ConvLSTM3D ConvLSTM1DCell ConvLSTM2DCell "
-    "ConvLSTM3DCell CuDNNLSTM CuDNNGRU".split()
+    "ConvLSTM3DCell".split()
 )
 _IN_CELL = frozenset("SimpleRNN LSTM GRU ConvLSTM1D ConvLSTM2D ConvLSTM3D".split())
 _ATTENTION = frozenset({"MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"})
@@ -109,6 +109,27 @@ def assign(spec: LayerSpec, arrays: Sequence[np.ndarray], source: str) -> None:
             f"{source} has {len(arrays)}", "was the model built before it was saved?",
         )  # fmt: skip
     spec.weights = {name: a for (name, _), a in zip(names, arrays, strict=True)}
+    from_cudnn(spec)
+
+
+def from_cudnn(spec: LayerSpec) -> None:
+    """Bring the weights of a cuDNN layer to Keras' layout, as Keras does when one loads into an LSTM or GRU.
+
+    They are told by their two biases in one vector; kernels lie the other way round, gate by gate.
+    """
+    gates = {"LSTM": 4, "GRU": 3}.get(spec.class_name, 0)
+    found = [spec.weights.get(n) for n in ("kernel", "recurrent_kernel", "bias")]
+    if not gates or any(a is None for a in found) or spec.custom:
+        return
+    kernel, recurrent, bias = (a for a in found if a is not None)
+    if bias.shape != (2 * gates * recurrent.shape[0],):
+        return
+    turned = [k.T.reshape(k.shape, order="F") for k in np.split(kernel, gates, axis=1)]
+    spec.weights = {
+        "kernel": np.concatenate(turned, axis=1),
+        "recurrent_kernel": np.concatenate([k.T for k in np.split(recurrent, gates, axis=1)], axis=1),
+        "bias": bias.reshape(2, -1).sum(0) if gates == 4 else bias.reshape(2, -1),
+    }
 
 
 # -- flat lists (.h5) ------------------------------------------------------------------------------------------------
@@ -161,6 +182,8 @@ def assign_flat(spec: LayerSpec, arrays: Sequence[np.ndarray], source: str, thea
     if spec.version[0] < 2:
         for owner in owners:
             keras1.to_keras2(owner, theano)
+    for owner in owners:
+        from_cudnn(owner)
 
 
 def stored_groups(file: H5File, root: str) -> list[tuple[str, list[str]]]:
