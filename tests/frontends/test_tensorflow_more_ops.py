@@ -159,3 +159,18 @@ def test_vectors_of_arbitrary_sign_are_refused() -> None:
     for output in (u.name, "y"):
         with pytest.raises(fw.FusewrightError, match="sign"):
             fw.import_model(graph, outputs=[output])
+
+
+def test_what_an_input_decides_by_way_of_open_extents_names_the_input() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        ids = tf.compat.v1.placeholder(tf.int32, (5,), name="ids")
+        rows = tf.dynamic_partition(tf.range(5), ids % 2, 2)
+        values = [tf.cast(r, tf.float32) * 2 for r in rows]
+        tf.dynamic_stitch(rows, values, name="y")
+    with pytest.raises(fw.FusewrightError) as refused:
+        fw.import_model(graph, outputs=["y"])
+    assert refused.value.code == "data-dependent"
+    assert "feeds={'ids'" in refused.value.hint
+    bound = fw.import_model(graph, outputs=["y"], feeds={"ids": np.int32([3, 0, 2, 5, 1])})
+    np.testing.assert_array_equal(bound.run({})["y"], np.arange(5) * 2)

@@ -350,6 +350,7 @@ class Lowerer:
         order: list[Value] = []
         seen: set[int] = set()
         inputs: list[str] = []
+        open_extents = False
         stack: list[tuple[Value, bool]] = [(value, False)]
         while stack:
             v, ready = stack.pop()
@@ -362,8 +363,8 @@ class Lowerer:
             if v.producer.op.name == "input":
                 inputs.append(v.name)
                 continue
-            if any(not r.type.is_static for r in v.producer.results):
-                raise c.refuse(f"{what} depends on a symbolic extent", "fix it with shapes=")
+            # Bound inputs have fixed extents, and so has what follows from them.
+            open_extents = open_extents or any(not r.type.is_static for r in v.producer.results)
             size = sum(math.prod(int(d) for d in r.shape if not isinstance(d, Dim)) for r in v.producer.results)
             if size * 8 > CONSTANT_BYTES:
                 raise c.refuse(f"{what} needs more than {CONSTANT_BYTES} bytes to compute")
@@ -378,6 +379,8 @@ class Lowerer:
             )
             error.inputs = tuple(inputs)
             raise error
+        if open_extents:
+            raise c.refuse(f"{what} depends on a symbolic extent", "fix it with shapes=")
         b = Builder()
         made: dict[Value, Value] = {}
         for v in order:
