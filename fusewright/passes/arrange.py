@@ -26,7 +26,7 @@ from .storage import NO_STEP, Storage
 PROBES = (16, 1, 300)
 # Written straight into their concat, values are not copied: worth this share of the arena.
 SHARING = 16
-_TRIES = 8
+_TRIES = 4
 
 
 def arrange(graph: Graph, target: Target) -> Program:

@@ -14,9 +14,13 @@ from .storage import NO_STEP, Storage
 
 MOST_NODES = 20_000  # larger graphs keep their order
 READY = 8  # nodes tried next in each state: those that free most, and the first in the given order
-WORK = 60_000  # nodes times width of the beam
+STRETCH = 8
+WORK = 20_000  # nodes times width of the beam
+MOVES = 40_000  # nodes times rounds of moves that improve the order found
+MOST_HELD, SPREAD = 12, 8
 
 Trail = tuple[int, "Trail | None"]
+Stretch = tuple[tuple[int, ...], int, int, int]  # nodes, the set after them, bytes alive then, bytes needed meanwhile
 State = tuple[tuple[int, int, int], int, int, tuple[int, ...], "Trail | None"]
 
 
@@ -116,46 +120,127 @@ def best_order(sizes: Sizes, least: int) -> list[Node]:
     if peak <= least or count > MOST_NODES:
         return list(sizes.nodes)
     found = _search(sizes, least, max(4, min(64, WORK // count)), peak)
-    return [sizes.nodes[i] for i in (found or given)]
+    return [sizes.nodes[i] for i in _improved(sizes, list(found or given), least)]
+
+
+def _improved(sizes: Sizes, order: list[int], least: int) -> list[int]:
+    """``order`` with what runs at its peak brought forward as long as that lowers the peak, or what is above it."""
+    best = _profile(sizes, order, least)
+    for _ in range(max(1, MOVES // len(order))):
+        peak, at, held = best[0], best[2], best[3]
+        if peak <= least:
+            break
+        moved = [_forward(sizes, order, p, at) for p in held]
+        tried = [(_profile(sizes, o, least), o) for o in moved]
+        better, candidate = min(tried, key=lambda t: t[0][:2], default=(best, order))
+        if better[:2] >= best[:2]:
+            break
+        best, order = better, candidate
+    return order
+
+
+def _profile(sizes: Sizes, order: Sequence[int], least: int) -> tuple[int, int, int, list[int]]:
+    """(peak, bytes above ``least`` summed over the steps, position of the peak, positions before it worth a try: where
+    what is alive there was made, and some from the first possible one on)."""
+    done = live = peak = above = at = 0
+    made: dict[int, int] = {}
+    held: list[int] = []
+    for position, i in enumerate(order):
+        for k in sizes.writes[i]:
+            made.setdefault(k, position)
+        done, live, high = sizes.step(done, live, i)
+        above += max(0, high - least)
+        if high > peak:
+            peak, at = high, position
+            own = {*sizes.reads[i], *sizes.writes[i]}
+            held = sorted({p for k, p in made.items() if k not in own and sizes.readers[k] & ~done})
+    needs = sizes.needs[order[at]]
+    first = max((position + 1 for position in range(at) if needs >> order[position] & 1), default=0)
+    spread = {first + (at - first) * j // SPREAD for j in range(SPREAD)}
+    return peak, above, at, sorted({*held[-MOST_HELD:], *spread} - {at})
+
+
+def _forward(sizes: Sizes, order: Sequence[int], p: int, at: int) -> list[int]:
+    """``order`` with the node at position ``at``, the stretch behind it and all they need, brought forward to ``p``."""
+    done = sum(1 << i for i in order[:at])
+    _, (stretch, _, _, _) = _stretch(sizes, done, 0, order[at])
+    wanted = 0
+    for i in stretch:
+        wanted |= 1 << i | sizes.needs[i]
+    for i in reversed(order[p:at]):
+        if wanted >> i & 1:
+            wanted |= sizes.needs[i]
+    rest = order[p:]
+    return [*order[:p], *(i for i in rest if wanted >> i & 1), *(i for i in rest if not wanted >> i & 1)]
 
 
 def _search(sizes: Sizes, least: int, width: int, limit: int) -> list[int] | None:
     """An order with a peak below ``limit``."""
     first = tuple(i for i, need in enumerate(sizes.needs) if not need)
-    states: list[State] = [((least, 0, 0), 0, 0, first, None)]
-    for _ in sizes.nodes:
-        best: dict[int, State] = {}
+    count = len(sizes.nodes)
+    # States by the number of nodes that have run: a stretch takes several at once.
+    levels: list[dict[int, State]] = [{} for _ in range(count + 1)]
+    levels[0][0] = ((least, 0, 0), 0, 0, first, None)
+    for done_nodes in range(count):
+        states = heapq.nsmallest(width, levels[done_nodes].values(), key=lambda s: s[0])
+        levels[done_nodes] = {}
         for (peak, _, _), done, live, ready, trail in states:
-            for i in _tried(sizes, done, live, ready):
-                after, left, high = sizes.step(done, live, i)
-                high = max(high, peak)
-                known = best.get(after)
+            for stretch, after, left, high in _tried(sizes, done, live, ready):
                 # The position breaks ties, so that equal choices keep the given order.
-                key = (high, left, i)
-                if high >= limit or (known is not None and known[0] <= key):
+                key = (max(high, peak), left, stretch[0])
+                level = levels[done_nodes + len(stretch)]
+                if key[0] >= limit or (after in level and level[after][0] <= key):
                     continue
-                opened = tuple(u for u in sizes.users[i] if not sizes.needs[u] & ~after)
-                best[after] = (key, after, left, tuple(r for r in ready if r != i) + opened, (i, trail))
-        if not best:
-            return None
-        states = heapq.nsmallest(width, best.values(), key=lambda s: s[0])
-    trail, order = states[0][4], []
+                opened = dict.fromkeys(u for i in stretch for u in sizes.users[i] if not sizes.needs[u] & ~after)
+                left_over = (*ready, *opened)
+                way = trail
+                for i in stretch:
+                    way = (i, way)
+                level[after] = (key, after, left, tuple(r for r in left_over if not after >> r & 1), way)
+    end = levels[count]
+    if not end:
+        return None
+    trail, order = min(end.values(), key=lambda s: s[0])[4], []
     while trail is not None:
         order.append(trail[0])
         trail = trail[1]
     return order[::-1]
 
 
-def _tried(sizes: Sizes, done: int, live: int, ready: Sequence[int]) -> Sequence[int]:
-    """The nodes worth running next. One that makes nothing new and keeps nothing longer alive is run at once."""
-    if len(ready) == 1:
-        return ready
-    growth = []
+def _tried(sizes: Sizes, done: int, live: int, ready: Sequence[int]) -> Iterable[Stretch]:
+    """What is worth running next: nodes, and stretches that begin with one and end where fewest bytes are alive. What
+    makes nothing new and keeps nothing longer alive is run at once."""
+    found = []
     for i in ready:
-        _, left, high = sizes.step(done, live, i)
-        if left <= live and high <= live:
-            return (i,)
-        growth.append((left, high, i))
-    if len(ready) <= READY:
-        return ready
-    return sorted({min(ready), *(i for _, _, i in heapq.nsmallest(READY - 1, growth))})
+        one, best = _stretch(sizes, done, live, i)
+        if best[2] <= live and best[3] <= live:
+            return (best,)
+        found.append((best[2], best[3], i, one, best))
+    if len(found) > READY:
+        early = min(found, key=lambda f: f[2])
+        found = heapq.nsmallest(READY - 1, found)
+        found = found if early in found else [*found, early]
+    out = []
+    for _, _, _, one, best in found:
+        out.append(best)
+        if len(best[0]) > 1 and len(found) > 1:
+            out.append(one)
+    return out
+
+
+def _stretch(sizes: Sizes, done: int, live: int, i: int) -> tuple[Stretch, Stretch]:
+    """Node ``i`` alone, and with those behind it that each wait for the one before only, as far as is best."""
+    after, left, high = sizes.step(done, live, i)
+    one: Stretch = ((i,), after, left, high)
+    best = one
+    nodes = [i]
+    while len(nodes) < STRETCH:
+        opened = [u for u in sizes.users[nodes[-1]] if not sizes.needs[u] & ~after]
+        if len(opened) != 1:
+            break
+        after, left, more = sizes.step(after, left, opened[0])
+        nodes.append(opened[0])
+        high = max(high, more)
+        if left < best[2]:
+            best = (tuple(nodes), after, left, high)
+    return one, best
