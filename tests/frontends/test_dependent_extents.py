@@ -9,6 +9,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
@@ -193,6 +194,31 @@ def test_a_shape_that_does_not_fit_is_refused_and_the_next_call_works():
         else:
             with pytest.raises(fw.FusewrightError):
                 bundle(x, np.int32(k))
+
+
+# -- Keras -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: keras.ops.nonzero(x > 0),
+        lambda x: keras.ops.take(x, keras.ops.nonzero(x[:, 0] > 0)[0], axis=0) * 2,
+        lambda x: keras.ops.unique(keras.ops.floor(x), return_index=True, return_inverse=True, return_counts=True),
+        lambda x: keras.ops.unique(keras.ops.sign(x), axis=0, return_counts=True),
+        lambda x: keras.ops.unique(keras.ops.sign(x), sorted=False),
+    ],
+)
+def test_keras_operations(make, tmp_path):
+    x = keras.Input((3,), name="x")
+    model = keras.Model(x, make(x))
+    model.save(tmp_path / "m.keras")
+    graph = fw.import_model(tmp_path / "m.keras")
+    graph.verify(level=2)
+    bundle = fw.compile(graph, target="cpu-avx2")
+    for (rows,) in ROWS[:3]:
+        want = model(rows)
+        want = list(want) if isinstance(want, (list, tuple)) else [want]
+        compare(list(graph.run({"x": rows}).values()), want)
+        compare(list(bundle.run({"x": rows}).values()), want)
 
 
 # -- ONNX --------------------------------------------------------------------------------------------------------------

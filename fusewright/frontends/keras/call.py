@@ -76,7 +76,7 @@ _TWISTED = "resampling along computed coordinates is only there as MapCoordinate
 REFUSED_OPERATIONS: dict[str, str] = {
     **dict.fromkeys("Map Scan AssociativeScan VectorizedMap WhileLoop ForiLoop Cond Switch JVP".split(), _FUNCTION),
     **dict.fromkeys("Polar ViewAsComplex ViewAsReal Eig".split(), _COMPLEX),
-    **dict.fromkeys("Nonzero Unique Bincount Histogram".split(), _VALUES),
+    **dict.fromkeys("Bincount Histogram".split(), _VALUES),
     **dict.fromkeys("Eigh SVD Lstsq MatrixRank Pinv Qr".split(), _ITERATES),
     **dict.fromkeys(
         "AffineTransform PerspectiveTransform ElasticTransform ScaleAndTranslate SobelEdges SSIM".split(), _TWISTED

@@ -12,6 +12,7 @@ from . import (
     merge,
     norm,
     ops,
+    ops_dependent,
     ops_image,
     ops_linalg,
     ops_nn,
@@ -28,6 +29,6 @@ from . import (
 
 __all__ = [
     "activation", "attention", "conv", "convlstm", "core", "keras1", "local", "lookup", "merge", "norm", "ops",
-    "ops_image", "ops_linalg", "ops_nn", "ops_numpy", "ops_shape", "pooling", "preprocessing", "reshape", "rnn",
-    "spectral", "tfops", "wrappers",
+    "ops_dependent", "ops_image", "ops_linalg", "ops_nn", "ops_numpy", "ops_shape", "pooling", "preprocessing",
+    "reshape", "rnn", "spectral", "tfops", "wrappers",
 ]  # fmt: skip

@@ -296,7 +296,7 @@ def _clip(c: Call, x: Any, **k: Any) -> Value:
 @operation("Where")
 def _where(c: Call, condition: Any, x1: Any = None, x2: Any = None, **k: Any) -> Value:
     if x1 is None or x2 is None:
-        raise c.refuse("where with one argument has a shape that depends on values")
+        raise c.refuse("where with one argument is not supported", hint="use keras.ops.nonzero")
     a, b = pair(c, x1, x2)
     return c.b.where(c.bool_mask(value(c, condition)), a, b)
 
