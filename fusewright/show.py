@@ -39,13 +39,17 @@ def print_report(report: Mapping[str, Any]) -> None:
     kernels = report["kernels"]
     fused = sum(1 for kernel in kernels if "<fuse>" in kernel["origin"])  # the origin names the passes that made it
     # The list also says for every other value why it got memory of its own.
-    reused = sum(1 for row in report["in_place"] if row["reused"])
+    reused = sum(1 for row in report["in_place"] if row.get("how", "in place" if row["reused"] else "") == "in place")
     at = ", ".join(f"{name}={value}" for name, value in (report.get("dims") or {}).items())
     print(f"  kernels  {len(kernels)} ({fused} fused)")
     print(
         f"  arena    {bytes_text(report['arena_bytes'])}{f' at {at}' if at else ''}"
         f" (lower bound {bytes_text(report['lower_bound_bytes'])}), {reused} values in place"
     )
+    for role, counts in (report.get("in_place_share") or {}).items():
+        if total := sum(counts.values()):
+            placed = ", ".join(f"{count} {how}" for how, count in counts.items() if count)
+            print(f"  {role:<14} {total} results: {placed}")
     print(f"  numerics {report['numerics']}")
 
 

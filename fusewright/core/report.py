@@ -59,7 +59,7 @@ class Report:
 
     def __repr__(self) -> str:
         dims = ", ".join(f"{k}={v}" for k, v in self.dims.items())
-        placed = sum(bool(row.get("reused")) for row in self.in_place)
+        placed = sum(row.get("how") == "in place" for row in self.in_place)
         return (
             f"Report({len(self.kernels)} kernels, {self.flops} flops, arena {self.arena_bytes} bytes "
             f"(lower bound {self.lower_bound_bytes}), {placed} in place, {dims})"

@@ -128,11 +128,37 @@ class Buffer:
     value: str = ""
 
 
+# Why a result has memory of its own, per operand that it could lie over; or why a slice or concat needs a kernel.
+WHY_NOT = {
+    "caller": "it belongs to the caller or the bundle",
+    "outer": "its storage belongs to an outer value",
+    "later": "it is read later",
+    "taken": "its storage is taken by another result",
+    "part": "it is a part of a larger storage",
+    "size": "its size differs",
+    "order": "the op reads its elements in another order",
+    "kernel": "the kernel reads it after writing",
+    "shape": "it is read in another shape as well",
+    "second": "only elementwise ops have more than one result in place",
+    "scattered": "its elements do not lie together",
+    "interleaved": "its parts interleave",
+    "elsewhere": "its parts lie elsewhere already",
+    "output": "it is an output",
+    "constant": "it is cut from a constant",
+    "run": "its size is known during the run only",
+    "memory": "the arena would grow",
+    "operands": "it has no operand",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Was a result placed over an operand, and if not, why not."""
+    """How a result got its memory. ``role`` elementwise, normalisation, residual or ''; ``how`` 'in place' (over the
+    operand ``reused``), 'in concat', 'view', 'output' or 'own', then ``why``: reasons of WHY_NOT."""
 
     value: str
+    role: str
+    how: str
     reused: str
     why: str
 

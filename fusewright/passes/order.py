@@ -119,7 +119,7 @@ def best_order(sizes: Sizes, least: int) -> list[Node]:
     peak = sizes.peak(given)
     if peak <= least or count > MOST_NODES:
         return list(sizes.nodes)
-    found = _search(sizes, least, max(4, min(64, WORK // count)), peak)
+    found = _search(sizes, least, max(2, min(64, WORK // count)), peak)
     return [sizes.nodes[i] for i in _improved(sizes, list(found or given), least)]
 
 

@@ -14,6 +14,7 @@ from ..core.dims import Extent, compare_eq
 from ..core.errors import CompileRefused, TypeRefused
 from ..ir.graph import Graph, Node, Value
 from ..ir.program import (
+    WHY_NOT,
     Bind,
     Buffer,
     Carry,
@@ -182,6 +183,7 @@ class _Scheduler:
     def _join(self, frame: _Frame, node: Node, out: list[Step]) -> None:
         """A concat whose parts lie in place: what does not is copied there."""
         y = node.results[0]
+        self._note(node, y, "view")
         home, whole = self._home(frame, y)
         offset: Extent = 0
         for k, v in enumerate(node.operands):
@@ -212,6 +214,7 @@ class _Scheduler:
         if views and all(i in views for i in range(len(node.results))):
             for i, v in enumerate(node.results):
                 self._put(v, self._spot(node.operands[views[i]]))
+                self._note(node, v, "view", node.operands[views[i]].name or node.operands[views[i]].producer.op.name)
             return
         if node.op.name == "scan":
             return self._scan(frame, node, at, out)
@@ -224,6 +227,7 @@ class _Scheduler:
         if node in frame.storage.cut:
             x = frame.storage.base[node.operands[0]]
             if self._spot(x)[0].kind != "constant":
+                self._note(node, node.results[0], "view", x.name or x.producer.op.name)
                 return self._put(node.results[0], self._window(frame, node.results[0]))
         taken: set[Value] = set()
         for i, v in enumerate(node.results):
@@ -237,42 +241,45 @@ class _Scheduler:
 
     def _place(self, frame: _Frame, node: Node, index: int, at: int, taken: set[Value]) -> Spot:
         v = node.results[index]
-        name = str(node.origin) or v.name or node.op.name
         if v in frame.wanted:
-            self.program.placements.append(Placement(name, "", "written straight to the output"))
+            self._note(node, v, "output")
             return frame.wanted[v]
         if v in frame.storage.inside and node not in frame.storage.cut:
-            self.program.placements.append(Placement(name, "", "written straight into the concat"))
+            self._note(node, v, "in concat")
             return self._window(frame, v)
-        reasons = []
-        if index == 0 or elementwise(node):
+        reasons: list[str] = []
+        if node in frame.storage.why:
+            reasons.append(WHY_NOT[frame.storage.why[node]])
+        elif index and not elementwise(node):
+            reasons.append(WHY_NOT["second"])
+        else:
             for k, operand in enumerate(node.operands):
                 why = self._why_not(frame, node, k, index, at, taken)
                 if not why:
                     taken.add(frame.storage.root[operand])
-                    place = self.program.places[operand]
-                    self.program.placements.append(
-                        Placement(name, operand.name or operand.producer.op.name, "in place")
-                    )
-                    return place, self._content()
-                reasons.append(f"operand {k}: {why}")
-        self.program.placements.append(Placement(name, "", "; ".join(reasons) or "no operand"))
-        return Place("buffer", self._buffer(frame, v.type.nbytes, name)), self._content()
+                    self._note(node, v, "in place", operand.name or operand.producer.op.name)
+                    return self.program.places[operand], self._content()
+                reasons.append(f"operand {k}: {WHY_NOT[why]}")
+        self._note(node, v, "own", why="; ".join(reasons) or WHY_NOT["operands"])
+        return Place("buffer", self._buffer(frame, v.type.nbytes, _name(node, v))), self._content()
+
+    def _note(self, node: Node, v: Value, how: str, reused: str = "", why: str = "") -> None:
+        self.program.placements.append(Placement(_name(node, v), role(node), how, reused, why))
 
     def _why_not(self, frame: _Frame, node: Node, k: int, index: int, at: int, taken: set[Value]) -> str:
         """Why result ``index`` cannot go over operand ``k``; empty when it can."""
         operand = node.operands[k]
         place, root = self.program.places[operand], frame.storage.root[operand]
         if place.kind != "buffer":
-            return f"it is in a {place.kind}"
+            return "caller"
         if place.index not in frame.own or place.trip is not None:
-            return "its storage belongs to an outer value"
+            return "outer"
         if frame.storage.last[root] != at:
-            return "it is read later"
+            return "later"
         if root in taken:
-            return "its storage is taken by another result"
+            return "taken"
         if compare_eq(root.type.nbytes, operand.type.nbytes) is not True:
-            return "it is a part of a larger storage"
+            return "part"
         return self._order_forbids(frame, node, k, index)
 
     def _order_forbids(self, frame: _Frame, node: Node, k: int, index: int) -> str:
@@ -478,18 +485,45 @@ def _carries(node: Node, i: int, root: Value, frame: _Frame) -> bool:
     return [k for k, v in enumerate(node.operands) if frame.storage.root[v] is root] == [i]
 
 
+def _name(node: Node, v: Value) -> str:
+    return str(node.origin) or v.name or node.op.name
+
+
+_NORMS = frozenset("softmax log_softmax layer_norm rms_norm batch_norm group_norm".split())
+
+
+def role(node: Node) -> str:
+    """What kind of result one expects to be placed in place: 'residual' (the sum of two values of the result's size,
+    neither of them constant), 'normalisation', 'elementwise', or none of them."""
+    fused = node.op.name == "fused"
+    inner = [n for n in node.regions[0].nodes if n.op.name not in NO_STEP] if fused else [node]
+    size = node.results[0].shape
+    constant = (
+        {v for v, x in zip(node.regions[0].inputs, node.operands, strict=True) if x.const is not None}
+        if fused
+        else set()
+    )
+    sums = (n for n in inner if n.op.name == "add")
+    if any(all(v.shape == size and v.const is None and v not in constant for v in n.operands) for n in sums):
+        return "residual"
+    if any(n.op.name in _NORMS for n in inner):
+        return "normalisation"
+    return "elementwise" if elementwise(node) else ""
+
+
 def order_forbids(storage: Storage, target: Target, layout: Layout, node: Node, k: int, index: int) -> str:
-    """Why the kernel of ``node`` cannot write result ``index`` over operand ``k`` as it goes; empty when it can."""
+    """Why (a key of WHY_NOT) the kernel of ``node`` cannot write result ``index`` over operand ``k`` as it goes; empty
+    when it can."""
     operand, result = node.operands[k], node.results[index]
     if compare_eq(operand.type.nbytes, result.type.nbytes) is not True:
-        return "its size differs"
+        return "size"
     if node.op.name != "fused" and k not in node.op.overwrites:
-        return "the op reads its elements in another order"
+        return "order"
     if not layout.promised(target, node, k):
-        return "the kernel reads it after writing"
+        return "kernel"
     root = storage.root[operand]
     if any(storage.root[v] is root and v.shape != result.shape for v in node.operands):
-        return "it is read in another shape as well"
+        return "shape"
     return ""
 
 

@@ -32,7 +32,7 @@ class Storage:
     ``last``    root -> position of the last reader of anything in its storage
     ``joined``  concat -> operands that are written where the result lies; the others are copied there
     ``cut``     slices that are read where their operand lies
-    ``why``     concat or slice -> why it is not done without a kernel
+    ``why``     concat or slice -> why it needs a kernel (a key of ``ir.program.WHY_NOT``)
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Storage:
         self._given = {self.base[v] for v in graph.outputs}
         for node in nodes:
             if node in apart:
-                self.why[node] = "the arena would grow"
+                self.why[node] = "memory"
             elif node.op.name == "slice":
                 self._slice(node)
             elif node.op.name == "concat":
@@ -77,13 +77,13 @@ class Storage:
         y, x = node.results[0], node.operands[0]
         offset = slice_offset(node)
         if offset is None:
-            self.why[node] = "its elements do not lie together"
+            self.why[node] = "scattered"
         elif self.base[y] in self._given:
-            self.why[node] = "it is an output"
+            self.why[node] = "output"
         elif self.base[x].producer.op.name == "constant":
-            self.why[node] = "it is cut from a constant"
+            self.why[node] = "constant"
         elif not self._fixed(x.type) or not self._fixed(y.type):
-            self.why[node] = "its size is known during the run only"
+            self.why[node] = "run"
         else:
             self.inside[y] = Window(self.base[x], offset)
             self.cut.add(node)
@@ -91,10 +91,10 @@ class Storage:
     def _concat(self, node: Node) -> None:
         y, axis = node.results[0], node.attrs["axis"]
         if not all(compare_eq(d, 1) is True for d in y.shape[:axis]):
-            self.why[node] = "its parts interleave"
+            self.why[node] = "interleaved"
             return
         if not self._fixed(y.type):
-            self.why[node] = "its size is known during the run only"
+            self.why[node] = "run"
             return
         offset: Extent = 0
         joined = set[int]()
@@ -107,7 +107,7 @@ class Storage:
         if joined:
             self.joined[node] = frozenset(joined)
         else:
-            self.why[node] = "its parts lie elsewhere already"
+            self.why[node] = "elsewhere"
 
     def _may_join(self, part: Value) -> bool:
         made = part.producer.op.name not in NO_STEP and self._fixed(part.type)

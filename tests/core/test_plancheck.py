@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusewright.core.errors import VerifyError
-from fusewright.core.plan import Bump, Call, If, Loop, Plan, While, count_steps, memory_expression
+from fusewright.core.plan import Bump, Call, Carry, If, Loop, Plan, While, count_steps, memory_expression
 from fusewright.core.plancheck import check_plan
 from fusewright.core.planner import Lifetimes, plan_offsets
 
@@ -256,3 +256,62 @@ def test_malformed_plans_are_refused(change: Callable[[Plan], None]) -> None:
 def test_text_that_is_no_plan(text: bytes) -> None:
     with pytest.raises(VerifyError):
         Plan.from_bytes(text)
+
+
+def joined(second: str = "64*N", declared: str = "64*N") -> Maker:
+    """Values 1 and 2 written one behind the other into value 3, which is then read as a whole."""
+    m = Maker()
+    m.plan.add_buffer("128*N", 0, 2)
+    m.plan.windows = {4: (3, m.plan.expr("0")), 5: (3, m.plan.expr(declared))}
+    m.plan.steps = [
+        m.step(("i", 0, "r", 0), ("b", 0, "w", 4)),
+        m.step(("i", 0, "r", 0), ("b", 0, "w", 5), offset=second),
+        m.step(("b", 0, "r", 4), ("b", 0, "r", 3), ("o", 0, "w", 6)),
+    ]
+    m.plan.steps[2].spans = (m.plan.expr("64*N"), m.plan.expr("128*N"), m.plan.expr("64*N"))
+    return m
+
+
+def test_parts_make_up_a_whole() -> None:
+    joined().check()
+
+
+@pytest.mark.parametrize("second, declared", [("0", "64*N"), ("64*N", "32*N"), ("32*N", "32*N"), ("0", "0")])
+def test_parts_that_lie_elsewhere_than_declared(second: str, declared: str) -> None:
+    with pytest.raises(VerifyError, match="finds"):
+        joined(second, declared).check()
+
+
+def test_a_part_overwritten_before_the_whole_is_read() -> None:
+    m = joined()
+    m.plan.steps.insert(2, m.step(("i", 0, "r", 0), ("b", 0, "w", 9)))
+    with pytest.raises(VerifyError, match="value 9"):
+        m.check()
+
+
+def test_windows_that_close_a_circle_are_refused() -> None:
+    m = joined()
+    m.plan.windows[3] = (5, m.plan.expr("0"))
+    with pytest.raises(VerifyError, match="no range"):
+        m.plan.verify()
+
+
+def carrying(made: int, read: int = 1, carried: bool = True) -> Maker:
+    """A loop whose state, value 1, is replaced where it lies by value ``made``; its body reads ``read``."""
+    m = Maker()
+    m.plan.add_buffer("64*N", 0, 3)
+    body = [m.step(("b", 0, "r", read), ("b", 0, "w", 2))]
+    rows = [Carry(m.plan.address("b", 0), m.plan.expr("64*N"), made, 1)] if carried else []
+    m.plan.steps = [
+        m.step(("i", 0, "r", 0), ("b", 0, "w", 1)),
+        Loop(m.plan.expr("N"), (), body, rows),
+        m.step(("b", 0, "r", 1), ("o", 0, "w", 3)),
+    ]
+    return m
+
+
+def test_a_state_replaced_where_it_lies() -> None:
+    carrying(2).check(3)
+    for wrong in (carrying(4), carrying(2, read=2), carrying(2, carried=False)):
+        with pytest.raises(VerifyError, match="finds value"):
+            wrong.check(3)
