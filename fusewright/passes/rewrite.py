@@ -100,6 +100,7 @@ class Rewrite(Pass):
         self.pattern = pattern
         self.build = build
         self.closed = closed
+        self.function: Callable[..., Any] | None = None
         self.roots = roots_of(pattern.root)
         self.reach = depth(pattern.root) if closed else 1
 
@@ -224,9 +225,9 @@ def _conditional(
     pattern: Pattern, function: Callable[..., Any], numerics: str, name: str | None, closed: bool
 ) -> Rewrite:
     order = _bound(pattern, parameters(function)[1:], "the function after its match")
-    build: Callable[[Match], Any] = lambda m: function(m, *map(m.values.get, order))
+    build: Callable[[Match], Any] = lambda m: (rule.function or function)(m, *map(m.values.get, order))
     rule = Rewrite(pattern, build, name or function.__name__, numerics, closed)
-    rule.__doc__ = function.__doc__
+    rule.function, rule.__doc__ = function, function.__doc__
     return rule
 
 

@@ -1,8 +1,9 @@
-"""Makes the registry beside this file importable."""
+"""Makes the registry beside this file importable, and the samplers of the tests of passes."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "passes")]

@@ -14,7 +14,7 @@ from typing import Any
 
 from fusewright.passes.base import GraphPass
 from fusewright.passes.canonicalise import Function
-from fusewright.passes.rewrite import RuleSet
+from fusewright.passes.rewrite import Rewrite, RuleSet
 
 Hunt = Callable[[int], "Kill"]
 
@@ -53,7 +53,8 @@ def changed(module: ModuleType, name: str, old: str, new: str) -> Iterator[None]
     owner, _, attribute = name.rpartition(".")
     holder: Any = getattr(module, owner) if owner else module
     target = getattr(holder, attribute)
-    original = target.function if isinstance(target, GraphPass) else target
+    held = isinstance(target, (GraphPass, Rewrite))
+    original = target.function if held else target
     source = textwrap.dedent(inspect.getsource(original))
     if old not in source:
         raise LookupError(f"{module.__name__}.{name} no longer contains {old!r}: fit the mutant to the new source")
@@ -65,7 +66,7 @@ def changed(module: ModuleType, name: str, old: str, new: str) -> Iterator[None]
     exec(code, vars(module), scope)
     fake = scope[attribute]
     with ExitStack() as undo:
-        if isinstance(target, GraphPass):
+        if held:
             target.function = fake
             undo.callback(setattr, target, "function", original)
         else:

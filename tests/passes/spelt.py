@@ -42,8 +42,9 @@ def _moments(m: Maker, x: Any, axes: Any, keepdims: bool = True) -> tuple[Any, A
     return mean, _e(m, "reduce_mean", _e(m, "square", _e(m, "sub", x, about)), axes=other, keepdims=keepdims)
 
 
-def _folded(m: Maker, x: Any, mean: Any, inv: Any, beta: Any) -> Any:
+def _folded(m: Maker, x: Any, mean: Any, inv: Any, beta: Any, other: Any = None) -> Any:
     y = _e(m, "mul", x, inv)
+    inv = other if other is not None and m.draw.chance(0.1) else inv
     if beta is None:
         return _e(m, "sub", y, _e(m, "mul", mean, inv))
     if m.draw.chance(0.5):
@@ -57,10 +58,10 @@ def layer_norm(m: Maker) -> Any:
     x, rank = _x(m, shape), len(shape)
     axes = m.draw.pick(((rank - 1,), (rank - 1,), (rank - 2, rank - 1), (0,)))
     mean, var = _moments(m, x, axes)
-    inv = _e(m, "rsqrt", _e(m, "add", var, _epsilon(m)))
+    inv = plain = _e(m, "rsqrt", _e(m, "add", var, _epsilon(m)))
     if m.draw.chance(0.7):
         inv = _e(m, "mul", inv, _weights(m, x, m.draw.pick(((shape[-1],), (1,), (shape[-1],)))))
-    return _folded(m, x, mean, inv, _weights(m, x, (shape[-1],)) if m.draw.chance(0.6) else None)
+    return _folded(m, x, mean, inv, _weights(m, x, (shape[-1],)) if m.draw.chance(0.6) else None, plain)
 
 
 def affine_norm(m: Maker) -> Any:
@@ -81,7 +82,8 @@ def channels(m: Maker) -> Any:
     shape = m.draw.pick(((2, 3), ("N", 2, 3), (2, 2, 3), (3, 3, 3)))
     x, last = _x(m, shape), m.draw.chance(0.7)
     vector = (shape[-1],) if last else (shape[-2], 1)
-    mean, var = (m.new(x.dtype, m.draw.pick((vector, vector, (1,))), constant=False) for _ in range(2))
+    vectors = (vector, vector, vector, (1,), (shape[-2], 1))
+    mean, var = (m.new(x.dtype, m.draw.pick(vectors), constant=False) for _ in range(2))
     inv = _e(m, "rsqrt", _e(m, "add", var, _epsilon(m)))
     if m.draw.chance(0.6):
         inv = _e(m, "mul", inv, _weights(m, x, vector, 0.5))
@@ -101,6 +103,26 @@ def trained(m: Maker) -> Any:
     ones, zeros = (m.b.full((extent,), v, x.dtype) for v in (m.draw.pick((1.0, 1.0, 2.0)), m.draw.pick((0.0, 0.5))))
     y = _e(m, "batch_norm", y, mean, var, ones, zeros, axis=m.draw.pick((3, 3, 3, 1)), epsilon=1e-3)
     return _e(m, "reshape", _e(m, "transpose", y, perm=q), shape=x.shape)
+
+
+def square(m: Maker) -> Any:
+    """Statistics of a square tensor: they fit either axis."""
+    x = _x(m, (3, 3))
+    mean, var = _moments(m, x, m.draw.pick(((0,), (1,))), keepdims=False)
+    vectors = [_weights(m, x, (3,)) for _ in range(2)]
+    return _e(m, "batch_norm", x, mean, var, *vectors, axis=m.draw.pick((-1, -1, 0)), epsilon=1e-3)
+
+
+def rows(m: Maker) -> Any:
+    """A softmax or norm between reshapes: of the last axes, or of others that are as long."""
+    shape = m.draw.pick(((2, 3, 4), (4, 6), (2, 2, 3), ("N", 6)))
+    x = _x(m, shape)
+    n, last = shape[0], _size(shape[1:])
+    inner = m.draw.pick(((n, last), (1, n, last), (n, last, 1), (_size(shape[:-1]), shape[-1]), (n, shape[-1], -1)))
+    y = _e(m, "reshape", x, shape=inner)
+    axes = m.draw.pick((-1, 1, (1, 2) if y.rank > 2 else 1))
+    y = _e(m, m.draw.pick(("softmax", "log_softmax", "rms_norm")), y, axes=axes)
+    return _e(m, "reshape", y, shape=shape if m.draw.chance(0.8) else (n, last))
 
 
 def _size(shape: Any) -> Any:
@@ -223,9 +245,11 @@ def cropped(m: Maker) -> Any:
 
 
 SAMPLERS: dict[str, tuple[Sampler, ...]] = {
+    "rows between reshapes": (rows,),
     "layer_norm, folded": (layer_norm,), "scale into norm": (affine_norm,), "shift into norm": (affine_norm,),
-    "shift into scaled norm": (affine_norm,), "batch_norm": (channels,), "batch_norm of own statistics": (trained,),
+    "shift into scaled norm": (affine_norm,), "batch_norm": (channels,),
+    "batch_norm of own statistics": (trained, square),
     "attention": (attention,), "attention, divided": (attention,), "attention of einsums": (einsums,),
     "attention of einsums, divided": (einsums,), "dilated convolution": (dilated,), "crop of convolution": (cropped,),
 }  # fmt: skip
-ALL: tuple[Sampler, ...] = (layer_norm, affine_norm, channels, trained, attention, einsums, dilated, cropped)
+ALL: tuple[Sampler, ...] = (layer_norm, affine_norm, channels, trained, rows, attention, einsums, dilated, cropped)
