@@ -109,7 +109,7 @@ NETS: dict[str, tuple[Net, tuple[int, ...]]] = {
 EXPECTED = {
     "convolutions": {"conv_blocked", "max_pool_blocked", "avg_pool_blocked", "softmax", "reduce_mean"},
     "filling_lanes": {"conv_blocked", "to_blocked", "from_blocked"},
-    "attention": {"matmul", "softmax", "layer_norm", "rms_norm"},
+    "attention": {"matmul", "attention", "layer_norm", "rms_norm"},
     "recurrence": {"matmul", "tanh"},
     "branches": {"matmul", "tanh", "lt"},
 }
