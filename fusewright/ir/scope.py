@@ -1,11 +1,11 @@
 """Run-time symbols of a graph: extents that a node binds while the graph runs.
 
-Owns where each is defined, how far it reaches, its bounds, and fresh names. ``symbol_of`` is the one op that defines.
+Owns where each is defined, how far it reaches and its bounds. ``symbol_of`` is the one op that defines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..core.bounds import Bounds, extent_range
@@ -41,24 +41,6 @@ def mentioned(node: Node) -> set[str]:
     for value in node.attrs.values():
         found.update(attr_symbols(value))
     return found
-
-
-def definers(nodes: Sequence[Node]) -> dict[Node, list[Node]]:
-    """For the nodes of one graph: those of them that bind what a node (or its regions) mentions, which must stay
-    before it. Nodes that need none are left out."""
-    owners = {str(n.attrs["symbol"]): n for n in nodes if n.op.name == DEFINES}
-    out: dict[Node, list[Node]] = {}
-    if not owners:
-        return out
-    for node in nodes:
-        found = set(mentioned(node))
-        for region in node.regions:
-            for inner in region.walk():
-                found |= mentioned(inner)
-        need = [owners[s] for s in sorted(found) if s in owners and owners[s] is not node]
-        if need:
-            out[node] = need
-    return out
 
 
 def is_live(node: Node, graph: Graph) -> bool:
@@ -120,26 +102,6 @@ def _refuse(node: Node, found: set[str], run_time: set[str], known: set[str]) ->
         raise VerifyError(f"{node.where}: the symbol {name} is used outside the reach of its definition", node.where)
 
 
-def fresh_names(region: Graph, taken: Iterable[str]) -> dict[str, str]:
-    """New names for the symbols that ``region`` defines, none of them in ``taken``."""
-    used = set(taken) | set(defined(region))
-    out: dict[str, str] = {}
-    for name in defined(region):
-        k = 1
-        while f"{name}_{k}" in used:
-            k += 1
-        out[name] = f"{name}_{k}"
-        used.add(out[name])
-    return out
-
-
-def rename(node_attrs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The attributes of a defining node under new names."""
-    symbol = node_attrs.get("symbol")
-    return {**node_attrs, "symbol": names.get(symbol, symbol)} if isinstance(symbol, str) else dict(node_attrs)
-
-
 __all__ = [
-    "DEFINES", "attr_symbols", "check_scopes", "defined", "definers", "definitions", "fresh_names", "is_live",
-    "mentioned", "rename", "symbol_bounds",
+    "DEFINES", "attr_symbols", "check_scopes", "defined", "definitions", "is_live", "mentioned", "symbol_bounds",
 ]  # fmt: skip
