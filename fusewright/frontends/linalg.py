@@ -56,7 +56,8 @@ def identity(b: Builder, a: Value) -> Value:
 
 def pivoted(b: Builder, x: Value, k: int) -> tuple[Value, Value]:
     """(``x`` with row k and that of the largest element of column k, from k on, exchanged; the number of that row)."""
-    n = int(x.shape[-2])  # type: ignore[call-overload]
+    n = x.shape[-2]
+    assert isinstance(n, int)
     rows = numbers(b, n)
     sizes = b.where(b.lt(rows, k), b.constant(-1, x.dtype), b.abs(column(b, x, k)))
     at = b.argmax(sizes, axis=x.rank - 2, keepdims=True)

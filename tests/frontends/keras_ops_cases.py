@@ -276,18 +276,6 @@ add("conv", lambda x, w: k.conv(x, w, strides=2, padding="same"), "f[2,6,7,3]", 
 add("conv", lambda x, w: k.conv(x, w, dilation_rate=2), "f[2,9,3]", "f[3,3,4]")
 add("depthwise_conv", lambda x, w: k.depthwise_conv(x, w, padding="same"), "f[2,6,7,3]", "f[3,2,3,2]")
 add("separable_conv", lambda x, d, p: k.separable_conv(x, d, p), "f[2,6,7,3]", "f[3,2,3,2]", "f[1,1,6,5]")
-add(
-    "conv_transpose",
-    lambda x, w: k.conv_transpose(x, w, 2, padding="valid", data_format="channels_last"),
-    "f[2,4,5,3]",
-    "f[3,3,4,3]",
-)
-add(
-    "conv_transpose",
-    lambda x, w: k.conv_transpose(x, w, 2, padding="same", data_format="channels_last"),
-    "f[2,4,5,3]",
-    "f[3,2,4,3]",
-)
 for _name in ("binary_crossentropy", "categorical_crossentropy"):
     add(_name, getattr(k, _name), "u[3,4]", "u[3,4]")
     add(_name, lambda t, o, _f=getattr(k, _name): _f(t, o, from_logits=True), "u[3,4]", "f[3,4]")

@@ -17,6 +17,8 @@ from . import (
     ops_linalg,
     ops_nn,
     ops_numpy,
+    ops_order,
+    ops_products,
     ops_shape,
     pooling,
     preprocessing,
@@ -29,6 +31,6 @@ from . import (
 
 __all__ = [
     "activation", "attention", "conv", "convlstm", "core", "keras1", "local", "lookup", "merge", "norm", "ops",
-    "ops_dependent", "ops_image", "ops_linalg", "ops_nn", "ops_numpy", "ops_shape", "pooling", "preprocessing",
-    "reshape", "rnn", "spectral", "tfops", "wrappers",
+    "ops_dependent", "ops_image", "ops_linalg", "ops_nn", "ops_numpy", "ops_order", "ops_products", "ops_shape",
+    "pooling", "preprocessing", "reshape", "rnn", "spectral", "tfops", "wrappers",
 ]  # fmt: skip

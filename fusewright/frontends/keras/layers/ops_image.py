@@ -5,6 +5,7 @@ Owns their formulas as TensorFlow has them. Must not know models.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def _borders(c: Call, images: Any, **k: Any) -> Value:
 @operation("GaussianBlur")
 def _blur(c: Call, images: Any, **k: Any) -> Value:
     v, first = _last(c, floats(c, images), k)
-    two = lambda o: [o, o] if isinstance(o, (int, float)) else list(o)
+    two: Callable[[Any], list[Any]] = lambda o: [o, o] if isinstance(o, (int, float)) else list(o)
     size, sigma = two(option(c, k, "kernel_size", (3, 3))), two(option(c, k, "sigma", (1.0, 1.0)))
     single = v.rank == 3
     v = c.b.reshape(v, shape=(1, *v.shape)) if single else v

@@ -305,8 +305,7 @@ def _full_like(c: Call, x: Any, fill_value: Any, **k: Any) -> Value:
 @operation("Full")
 def _full(c: Call, fill_value: Any, **k: Any) -> Value:
     kind, shape = option(c, k, "dtype"), option(c, k, "shape")
-    v = value(c, fill_value)
-    v = c.cast(v, dtype(kind)) if kind else v
+    v = c.cast(value(c, fill_value), dtype(kind) if kind else F32)
     return c.b.broadcast_to(v, shape=(shape,) if isinstance(shape, int) else tuple(shape))
 
 

@@ -142,9 +142,10 @@ def resize(c: Call, x: Value, sizes: tuple[Extent, ...], mode: str, antialias: b
     method = _METHODS.get(mode)
     if method is None:
         raise c.refuse(f"interpolation {mode!r} is not supported")
-    if method == "cubic" and not antialias and all(isinstance(n, int) for n in (*sizes, *x.shape[1:-1])):
-        for axis, n in enumerate(sizes, start=1):
-            x = _times(c, x, axis, cubic_weights(int(x.shape[axis]), int(n)))
+    fixed = [n for n in (*x.shape[1:-1], *sizes) if isinstance(n, int)]
+    if method == "cubic" and not antialias and len(fixed) == 2 * len(sizes):
+        for axis, (n, out) in enumerate(zip(fixed, fixed[len(sizes) :], strict=False), start=1):
+            x = _times(c, x, axis, cubic_weights(n, out))
         return x
     # TensorFlow drops the taps outside the image and renormalises; for linear that equals clamping.
     edge = "clamp" if method == "nearest" else "drop"
