@@ -116,7 +116,12 @@ class _Layout:
             return b.constant(blocked_const(Const(array, v.dtype), self.block))
         if v.rank == rank:
             return self.blocked(v, b)
-        return self.blocked(b.reshape(v, shape=full), b)
+        raised = b.reshape(v, shape=full)
+        twin = _reshape(self, raised.producer)
+        if twin is None:
+            return self.blocked(raised, b)
+        erase_dead(raised.producer)
+        return twin.value
 
 
 def blocked_const(const: Const, block: int) -> Const:

@@ -226,3 +226,18 @@ def test_other_ranks(rank: int) -> None:
 
     _, ops = run(net, ("N", *(4,) * rank, 20))
     assert reorders(ops) == 2
+
+
+def test_a_blocked_operand_of_lower_rank_stays_blocked() -> None:
+    """It meets the others through a view of its blocks; a second run finds nothing to do."""
+    b: Any = Builder()
+    x, y = b.input("x", "f32", ("N", 4, 4, 16)), b.input("y", "f32", (1, 3, 3, 16))
+    vector = b.reshape(b.conv(y, b.constant(w(3, 3, 16, 20))), shape=(1, 1, 20))
+    graph = b.build(b.add(b.conv(x, b.constant(w(1, 1, 16, 20))), vector))
+    once, _ = layout.apply(graph, FakeTarget())
+    assert layout.apply(once, FakeTarget())[0].fingerprint == once.fingerprint
+    names = [n.op.name for n in once.nodes]
+    assert names.count("to_blocked") == 2 and names.count("from_blocked") == 1
+    rng = np.random.default_rng(0)
+    feeds = {v.name: rng.standard_normal(v.type.concrete({"N": 2})).astype(np.float32) for v in graph.inputs}
+    assert_equivalent(graph, once, feeds, "reassoc")
