@@ -156,7 +156,7 @@ def _split_products(node: Node, ready: set[Value], ctx: PassContext) -> bool:
         sums: list[Value] = []
         # Those that stay come last: they are the product of the step, to which the other is added.
         for which in (True, False):
-            low = 0
+            low: Extent = 0
             rows: list[Value] = []
             for v, k in zip(joined.operands, known, strict=True):
                 high = low + v.shape[-1]

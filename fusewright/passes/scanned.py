@@ -29,7 +29,10 @@ def tidy_loop(node: Node, ctx: PassContext) -> None:
     while current is not None:
         node = current
         current = None
-        for what, rule in _RULES:
+        for what, rule in (
+            ("dead", _dead), ("fixed", _fixed), ("doubled", _doubled), ("congruent", _congruent), ("last", _last),
+            ("unread", _unread),
+        ):  # fmt: skip
             before = ctx.text(node)
             made = rule(node)
             # A rule may leave nothing of the loop.
@@ -233,9 +236,3 @@ def _without(
     if new and node.graph is not None:
         graph.erase(node)
     return new[0].producer if new else None
-
-
-_RULES = (
-    ("dead", _dead), ("fixed", _fixed), ("doubled", _doubled), ("congruent", _congruent), ("last", _last),
-    ("unread", _unread),
-)  # fmt: skip

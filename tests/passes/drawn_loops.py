@@ -106,14 +106,15 @@ def recurrence(m: Maker) -> Any:
     d = m.draw
     width, rows = d.pick((2, 3)), m.extent(static=False)
     x = m.new(F32, (rows, 2, width))
-    h = m.new(F32, (2, width))
+    h = m.new(F32, (2, width)) if d.chance(0.6) else m.b.full((2, width), d.pick((0.0, 1.0)), F32)
     w = m.new(F32, (width, width))
-    operands = [h, h, h, x, x, w, w]
-    types = [v.type if i not in (3, 4) else TensorType(F32, (2, width)) for i, v in enumerate(operands)]
+    k = h if d.chance(0.7) else m.new(F32, (2, width))
+    operands = [h, k, h, m.b.full((2, width), d.pick((0.0, 1.0)), F32), x, x, w, w]
+    types = [v.type if i not in (4, 5) else TensorType(F32, (2, width)) for i, v in enumerate(operands)]
     twin, used = d.chance(0.5), d.chance(0.7)
 
     def body(r: Maker, v: list[Value]) -> list[Value]:
-        a, k, dead, x0, x1, w0, w1 = v
+        a, k, dead, _, x0, x1, w0, w1 = v
         q = r.b
         fixed = q.exp(q.mul(w0, 0.5))
         p = q.add(q.matmul(x0, fixed if r.draw.chance(0.5) else w1), q.constant(1.5, F32))
@@ -125,11 +126,12 @@ def recurrence(m: Maker) -> Any:
             both = (a, x0, x1)[: r.draw.integer(2, 3)] if r.draw.chance(0.5) else (x1, a)
             p = q.add(p, q.matmul(q.concat(*both, axis=1), r.new(F32, (len(both) * width, width), constant=True)))
         new = q.tanh(q.add(p, q.matmul(a, w1)))
-        other = q.tanh(q.add(p, q.matmul(k, w0))) if twin else k
-        return [new, other, q.add(dead, new), q.relu(p), q.mul(x1, 2.0)]
+        other = (q.tanh if r.draw.chance(0.7) else q.relu)(q.add(p, q.matmul(k, w0))) if twin else k
+        last = q.reshape(q.reshape(new, shape=(2 * width,)), shape=(2, width))
+        return [new, other, q.add(dead, new), last, q.relu(p), q.mul(a if r.draw.chance(0.5) else x1, 2.0)]
 
     region = m.region(types, body)
-    results = m.emit("scan", *operands, regions=[region], n_carry=3, n_xs=2, reverse=d.chance(0.4))
+    results = m.emit("scan", *operands, regions=[region], n_carry=4, n_xs=2, reverse=d.chance(0.4))
     if used:
         m.emit("neg", results[2])
     return results
