@@ -31,6 +31,8 @@ A live function without an input signature is traced with `shapes=` (float32, or
 it was called for one kind of arguments, that trace is taken. Variables are read at import. A variable that a call
 changes and its outputs read is refused (`stateful`); one that is only counted up is left alone.
 
+`inputs=` and `outputs=` may name any tensor; one inside called functions by its path, as refusals and origins show it
+(`StatefulPartitionedCall/dense/MatMul`): so the numeric part of a model behind a table or strings can be imported.
 `feeds={"name": value}` binds a tensor at import: a switch such as `is_training`, or an operand that decides a shape.
 `shapes={"name": (...)}` gives a shape that the file leaves open, or fixes one. Every file may be in text form
 (`.pbtxt`); a variable that a checkpoint stores in slices is put together. Of several graphs in a SavedModel the one for

@@ -188,3 +188,36 @@ def test_tensorflow_is_not_imported_to_tell_a_source() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_a_model_behind_a_table_is_cut_there(tmp_path: Path) -> None:
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([3, 4], tf.int64)), 0)
+    module = tf.Module()
+    module.table, module.w = table, tf.Variable(np.arange(6, dtype=np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="words")])
+    def f(words: Any) -> Any:
+        return tf.gather(module.w, tf.identity(table.lookup(words), name="numbers")) * 2
+
+    assert "inputs=" in refused("unsupported-dtype", f).hint
+    graph = fw.import_model(f, inputs=["numbers"], shapes={"numbers": (None,)})
+    np.testing.assert_array_equal(graph.run({"numbers": np.array([1, 5])})["output_0"], [2, 10])
+    tf.saved_model.save(module, str(tmp_path / "m"), {"serving_default": f})
+
+
+def test_a_saved_model_is_cut_inside_its_functions(tmp_path: Path) -> None:
+    module = Nested()
+    f = tf.function(
+        lambda x: tf.tanh(tf.identity(x @ module.w, name="middle")) * 2, input_signature=[tf.TensorSpec((None, 3))]
+    )
+    module.g = f
+    tf.saved_model.save(module, str(tmp_path / "m"), {"serving_default": f})
+    whole = fw.import_model(tmp_path / "m")
+    path = next(n.origin.layer for n in whole.nodes if n.origin.source == "Tanh").replace("Tanh", "middle")
+    assert path.startswith("StatefulPartitionedCall/")
+    np.testing.assert_allclose(
+        fw.import_model(tmp_path / "m", outputs=[path]).run({"x": X})[path], X @ W, rtol=1e-5, atol=1e-6
+    )
+    behind = fw.import_model(tmp_path / "m", inputs=[path], shapes={path: (None, 4)})
+    np.testing.assert_allclose(next(iter(behind.run({path: X @ W}).values())), np.tanh(X @ W) * 2, rtol=1e-5, atol=1e-6)
+    refused("no-such-output", tmp_path / "m", outputs=[path + "x"])

@@ -41,6 +41,8 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "StatelessRandomGetKeyCounter": ("key", "counter"), "StatelessRandomGetKeyCounterAlg": ("key", "counter", "alg"),
 }  # fmt: skip
 
+MOST_CALLS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -254,6 +256,30 @@ class Attrs:
     def functions(self, name: str) -> list[str]:
         found = self._get(name, "list", None, {})
         return [str(f.get("name", "")) for f in found.get("func", [])]
+
+
+def locate(graph: TFGraph, path: str) -> TFNode | None:
+    """The node of that name, or one inside called functions by its path: ``StatefulPartitionedCall/dense/MatMul``."""
+    nodes = graph.nodes
+    for _ in range(MOST_CALLS):
+        if path in nodes:
+            return nodes[path]
+        parts = path.split("/")
+        for i in range(1, len(parts)):
+            node = nodes.get("/".join(parts[:i]))
+            name = _called(node) if node is not None else ""
+            function = graph.functions.get(name) if name else None
+            if function is not None:
+                nodes, path = function.nodes, "/".join(parts[i:])
+                break
+        else:
+            return None
+    return None
+
+
+def _called(node: TFNode) -> str:
+    attr = node.attrs.get("f", {})
+    return str(attr["func"].get("name", "")) if node.op.endswith("PartitionedCall") and "func" in attr else ""
 
 
 def reachable(graph: TFGraph, roots: list[str], stop: set[str], called: Any) -> Iterator[tuple[str, TFNode]]:

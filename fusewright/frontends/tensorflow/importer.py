@@ -21,7 +21,7 @@ from ..symbols import Unequal, solve
 from .conds import rebuild_conditionals
 from .effects import written
 from .frames import rebuild_loops
-from .graphdef import Attrs, Ref, TFFunction, TFGraph, TFNode, parse_ref, reachable
+from .graphdef import Attrs, Ref, TFFunction, TFGraph, locate, parse_ref, reachable
 from .lower import Lowerer, Scope, called_functions
 from .tensors import array_of, dtype_of
 from .values import Item, Tensor, Withheld
@@ -61,16 +61,18 @@ def no_such(what: str, name: str, where: str, known: Iterable[str] = ()) -> Impo
 
 
 def find(graph: TFGraph, text: str, what: str) -> Ref:
-    """The tensor ``node`` or ``node:1`` of the graph."""
+    """The tensor ``node`` or ``node:1`` of the graph; inside called functions by its path."""
     ref = parse_ref(text, text)
-    if ref.node not in graph.nodes or ref.arg or ref.index < 0:
+    if ref.arg or ref.index < 0 or locate(graph, ref.node) is None:
         raise no_such(what, text, "the graph")
     return ref
 
 
 def entry_of(graph: TFGraph, name: str, ref: Ref) -> Entry:
     """An input in place of any tensor of the graph. Its type comes from the node it replaces."""
-    node = graph.nodes[ref.node]
+    node = locate(graph, ref.node)
+    if node is None:
+        raise no_such("input", name, "the graph")
     attrs = Attrs(node, graph.limits)
     shape: Shape | None
     if node.op == "Const":
@@ -127,8 +129,10 @@ def build(request: Request, shapes: Mapping[str, Any] | None) -> Graph:
     graph = request.graph
     _structured(graph, [r for _, r in request.outputs])
     cut = {e.ref.node for e in request.inputs} | {r.node for r in request.feeds}
-    lowerer = Lowerer(graph, request.variables)
-    lowerer.check_known([r.node for _, r in request.outputs], cut)
+    if all(e.ref.node in graph.nodes for e in request.inputs) and all(
+        r.node in graph.nodes for _, r in request.outputs
+    ):
+        Lowerer(graph, request.variables).check_known([r.node for _, r in request.outputs], cut)
     typed, batch = symbolic(request.inputs, shapes)
     equal: dict[str, Extent] = {}
     while True:
@@ -218,14 +222,25 @@ def _lower(request: Request, shapes: Sequence[tuple[Extent, ...]]) -> Graph:
             value = b.input(entry.name, entry.dtype, shape)
         except TypeRefused as e:
             raise ImportRefused("ill-typed", entry.name, str(e)) from None
-        scope.bound[(entry.ref.node, entry.ref.index)] = Tensor.of(value)
+        if entry.ref.node in graph.nodes:
+            scope.bound[(entry.ref.node, entry.ref.index)] = Tensor.of(value)
+        else:
+            lowerer.cuts[entry.ref] = Tensor.of(value)
     lowerer.fresh.taken.update(b.graph.symbols)
     for ref, item in request.captured.items():
         scope.bound[(ref.node, ref.index)] = item
     for ref, given in request.feeds.items():
         scope.bound[(ref.node, ref.index)] = _feed(graph, ref, given)
-    found = lowerer.get(scope, [r for _, r in request.outputs])
-    changed = written(graph, [r for _, r in request.outputs], [n for n, _ in scope.bound])
+    lowerer.taps = {r: None for _, r in request.outputs if r.node not in graph.nodes}
+    roots = [r if r.node in graph.nodes else _outermost(graph, r) for _, r in request.outputs]
+    found = lowerer.get(scope, roots)
+    for at, (name, ref) in enumerate(request.outputs):
+        if ref in lowerer.taps:
+            inner = lowerer.taps[ref]
+            if inner is None:
+                raise ImportRefused("no-such-output", name, "the tensor lies in a function that no output needs")
+            found[at] = inner
+    changed = written(graph, roots, [n for n, _ in scope.bound])
     for variable, node in changed.items():
         if variable in lowerer.reads:
             raise ImportRefused(
@@ -234,17 +249,23 @@ def _lower(request: Request, shapes: Sequence[tuple[Extent, ...]]) -> Graph:
             )  # fmt: skip
     named: dict[str, Any] = {}
     for (name, ref), item in zip(request.outputs, found, strict=True):
-        named[name] = _output(graph.nodes[ref.node], item, b)
+        named[name] = _output(ref.node, item, b)
     return b.build(named)
 
 
-def _output(node: TFNode, item: Item, b: Builder) -> Any:
+def _outermost(graph: TFGraph, ref: Ref) -> Ref:
+    """The call in the main graph that a path leads into."""
+    parts = ref.node.split("/")
+    return Ref(next(p for i in range(1, len(parts)) if (p := "/".join(parts[:i])) in graph.nodes))
+
+
+def _output(name: str, item: Item, b: Builder) -> Any:
     if isinstance(item, Withheld):
-        raise ImportRefused("unsupported-op", node.name, f"{node.op}: {item.reason}", "name other outputs")
+        raise ImportRefused(item.code, name, item.reason, item.hint or "name other outputs")
     if not isinstance(item, Tensor):
         kind = {"Strings": "strings", "Complex": "complex numbers", "ListOf": "a list of tensors"}
         what = kind.get(type(item).__name__, "no tensor")
-        raise ImportRefused("unsupported-dtype", node.name, f"the output is {what}", "name other outputs")
+        raise ImportRefused("unsupported-dtype", name, f"the output is {what}", "name other outputs")
     return item.value(b)
 
 

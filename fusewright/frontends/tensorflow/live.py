@@ -16,7 +16,7 @@ import numpy as np
 from ...core.errors import ImportRefused
 from ..formats.limits import DEFAULT, ImportLimits
 from . import schema
-from .graphdef import Ref, TFGraph, parse_graph_def, parse_ref
+from .graphdef import Ref, TFGraph, locate, parse_graph_def, parse_ref
 from .importer import Request, entry_of, find, graph_request, no_such
 from .tensors import RESOURCE, VARIANT, dtype_of
 from .values import Item, Resource, Tensor
@@ -276,7 +276,7 @@ def _request(
 def _ref(graph: TFGraph, public: Mapping[str, Ref], name: str, what: str) -> Ref:
     if name in public:
         return public[name]
-    if parse_ref(name, name).node in graph.nodes:
+    if locate(graph, parse_ref(name, name).node) is not None:
         return find(graph, name, what)
     raise no_such(what, name, "the function", public)
 

@@ -27,6 +27,8 @@ OPS: dict[str, Lowering] = {}
 RAW: set[str] = set()
 REFUSED: dict[str, str] = {}
 RANDOM: set[str] = set()
+# What else to do about a refused op, said before how to register it.
+HINTS: dict[str, str] = {}
 FOLDS: dict[str, Callable[..., Any]] = {}
 # How an op lowers when an operand is complex: ``fn(c, *items)``.
 COMPLEX: dict[str, Lowering] = {}
@@ -83,6 +85,8 @@ class Scope:
         self.nodes, self.path, self.b, self.args = nodes, path, b, args
         self.done: dict[str, list[Item]] = {}
         self.bound: dict[tuple[str, int], Item] = {}
+        # Whether the nodes become part of a region, whose values nothing outside can use.
+        self.region = False
 
 
 class Ctx(Attrs):
@@ -109,7 +113,7 @@ class Ctx(Attrs):
         if isinstance(item, Withheld):
             if item.unsigned is not None and self.node.op in ("Abs", "Square"):
                 return item.unsigned.value(self.bld)
-            raise self.refuse(item.reason)
+            raise self.refuse(item.reason, item.hint, item.code)
         kinds = {Complex: "complex numbers", Strings: "strings", Resource: "resources", ListOf: "a list of tensors"}
         raise self.refuse(f"does not take {kinds.get(type(item), 'this')} here")
 
@@ -178,6 +182,9 @@ class Lowerer:
         self.graph, self.limits = graph, graph.limits
         self.variables = variables or (lambda key: None)
         self.calls: list[str] = []
+        # By the path of a node inside called functions: tensors that are given, and tensors that are wanted.
+        self.cuts: dict[Ref, Item] = {}
+        self.taps: dict[Ref, Item | None] = {}
         # Variable -> the first node that reads it.
         self.reads: dict[str, str] = {}
         self.nodes_left = graph.limits.nodes
@@ -196,7 +203,7 @@ class Lowerer:
             count[kind] = count.get(kind, 0) + 1
             if kind not in problems:
                 reason = REFUSED.get(kind, f"the TensorFlow op {kind} has no lowering here")
-                hint = f'register its lowering: @fw.register_op("tf", "{kind}")'
+                hint = HINTS.get(kind, "") + f'register its lowering: @fw.register_op("tf", "{kind}")'
                 where = f"{path}/{node.name}" if path else node.name
                 problems[kind] = Problem("random" if kind in RANDOM else "unsupported-op", where, reason, hint)
         if problems:
@@ -332,8 +339,16 @@ class Lowerer:
             raise ImportRefused("limit", c.where, f"functions call each other deeper than {FUNCTION_DEPTH}, or recur")
         args = {arg: item for (arg, _), item in zip(function.args, items, strict=True)}
         scope = Scope(function.nodes, f"{c.where}/", b or c.scope.b, args)
+        plain = b is None and not c.scope.region
+        scope.region = not plain
+        for ref, item in self.cuts.items() if plain else ():
+            if (inner := self._inner(scope, ref)) is not None:
+                scope.bound[(inner.node, inner.index)] = item
         self.calls.append(name)
         try:
+            for ref in self.taps if plain else ():
+                if (inner := self._inner(scope, ref)) is not None:
+                    self.taps[ref] = self.get(scope, [inner])[0]
             refs = []
             for output in function.outputs:
                 if output not in function.returns:
@@ -342,6 +357,12 @@ class Lowerer:
             return self.get(scope, refs)
         finally:
             self.calls.pop()
+
+    @staticmethod
+    def _inner(scope: Scope, ref: Ref) -> Ref | None:
+        """A tensor named by its path as one of this call, or None."""
+        name = ref.node.removeprefix(scope.path)
+        return Ref(name, ref.index) if ref.node.startswith(scope.path) and name in scope.nodes else None
 
     # -- constants -------------------------------------------------------------------------------------------------
 

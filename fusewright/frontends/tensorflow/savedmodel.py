@@ -15,8 +15,8 @@ from ..formats.filebytes import read_file
 from ..formats.limits import DEFAULT, ImportLimits
 from . import schema
 from .bundle import Bundle
-from .graphdef import Attrs, Ref, TFGraph, TFNode, parse_graph_def, parse_ref
-from .importer import Entry, Request, graph_request
+from .graphdef import Attrs, Ref, TFGraph, TFNode, locate, parse_graph_def, parse_ref
+from .importer import Entry, Request, entry_of, find, graph_request, no_such
 from .tensors import dtype_of, shape_of, strings_of
 from .textproto import TextReader, is_text
 from .values import Tensor
@@ -103,9 +103,11 @@ def _signature_request(
         if name in (feeds or {}):
             continue
         if name not in ins:
-            raise ImportRefused(
-                "no-such-input", name, "the signature has no such input", f"it has {', '.join(sorted(ins))}"
-            )
+            # Any other tensor, by its name or its path through the functions.
+            if locate(graph, parse_ref(name, name).node) is None:
+                raise no_such("input", name, "the signature", ins)
+            entries.append(entry_of(graph, name, find(graph, name, "input")))
+            continue
         info = ins[name]
         ref = _tensor(graph, info, name)
         entries.append(
@@ -114,9 +116,10 @@ def _signature_request(
     wanted = []
     for name in outputs if outputs is not None else sorted(outs):
         if name not in outs:
-            raise ImportRefused(
-                "no-such-output", name, "the signature has no such output", f"it has {', '.join(sorted(outs))}"
-            )
+            if locate(graph, parse_ref(name, name).node) is None:
+                raise no_such("output", name, "the signature", outs)
+            wanted.append((name, find(graph, name, "output")))
+            continue
         wanted.append((name, _tensor(graph, outs[name], name)))
     if not wanted:
         raise ImportRefused(

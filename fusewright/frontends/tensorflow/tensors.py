@@ -61,7 +61,8 @@ def dtype_of(number: int, where: str) -> DType:
     """The element type, or a refusal for strings, complex numbers and others."""
     found = DTYPES.get(plain(number))
     if found is None:
-        raise ImportRefused("unsupported-dtype", where, f"element type {type_name(number)} is not supported")
+        hint = "name a tensor of numbers behind it in inputs=" if plain(number) == STRING else ""
+        raise ImportRefused("unsupported-dtype", where, f"element type {type_name(number)} is not supported", hint)
     return found
 
 

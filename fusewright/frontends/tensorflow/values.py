@@ -161,6 +161,8 @@ class Withheld:
 
     reason: str
     unsigned: Tensor | None = None
+    code: str = "unsupported-op"
+    hint: str = ""
 
 
 Item = Tensor | Complex | Resource | Strings | ListOf | Dead | Withheld

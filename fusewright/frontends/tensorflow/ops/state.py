@@ -11,7 +11,7 @@ from ....core.dtypes import F32, F64
 from ....core.errors import ImportRefused
 from ..lower import Ctx, op
 from ..tensors import COMPLEX64, COMPLEX128, STRING, array_of, complex_of, decoded, strings_of
-from ..values import Complex, Item, Resource, Strings, Tensor
+from ..values import Complex, Item, Resource, Strings, Tensor, Withheld
 
 
 @op("Const", "HostConst", raw=True)
@@ -29,8 +29,8 @@ def _const(c: Ctx) -> Any:
 
 @op("Placeholder", "PlaceholderV2", raw=True)
 def _placeholder(c: Ctx) -> Any:
-    raise ImportRefused(
-        "no-such-input", c.where, "the outputs need this placeholder, which is not among the inputs",
+    return Withheld(
+        f"the outputs need the placeholder {c.node.name!r}, which is not among the inputs", None, "no-such-input",
         f"add it to inputs=, or bind it with feeds={{{c.node.name!r}: ...}}",
     )  # fmt: skip
 
