@@ -302,3 +302,15 @@ def test_what_is_raised_comes_apart_again(name: str, g: Graph, want: list[str]) 
     computing = lambda out: sum(n.op.kind not in ("source", "view") and n.op.name != "return" for n in out.nodes)
     plain = default_pipeline()
     assert computing(plain.run(g)[0]) <= computing(plain.without("raise").run(g)[0])
+
+
+def test_a_scale_behind_a_dilated_convolution_reaches_its_weights() -> None:
+    w = np.random.default_rng(0).standard_normal((2, 2, 2, 3)).astype(np.float32)
+    scale = np.array([1, 2, 3], np.float32)
+    g = graph(
+        lambda b, x: b.add(b.mul(batched(b, x, b.constant(w)), b.constant(scale)), b.constant(scale)), (2, 6, 6, 2)
+    )
+    got, _ = default_pipeline().run(g, stop_after="scale")
+    assert ops(got) == ["conv", "add"]
+    assert ops(default_pipeline().without("raise").run(g, stop_after="scale")[0]).count("mul") == 1
+    assert_equivalent(g, got, data(g), "reassoc")
