@@ -483,8 +483,7 @@ def _bench(args: argparse.Namespace) -> int:
             have = ", ".join(sorted(known)) or "none"
             raise fw.InputRefused(f"--dim {name}: the bundle's symbols are {have}")
     feeds = _random_feeds(bundle.signature.inputs, dims)
-    outputs = bundle.run(feeds)
-    bound = bundle.bind(feeds, {name: np.empty_like(value) for name, value in outputs.items()})
+    bound = bundle.bind(feeds, bundle.room(feeds))
     rows = []
     for name, call in (("call", lambda: bundle.run(feeds)), ("bound", bound)):
         times = _measure(call, args.seconds)

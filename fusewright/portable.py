@@ -110,6 +110,9 @@ class PortableBundle:
         results = list(self.run({**feeds, **named}).values())
         if out is not None:
             outs: Sequence[np.ndarray] = [out] if isinstance(out, np.ndarray) else list(out)
+            if self.manifest.run_symbols:
+                # As the native bundle: the leading block of an array that may be larger.
+                outs = [o[tuple(map(slice, r.shape))] if r.ndim else o for o, r in zip(outs, results, strict=True)]
             for target, result in zip(outs, results, strict=True):
                 target[...] = result
             results = list(outs)

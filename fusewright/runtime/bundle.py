@@ -229,6 +229,11 @@ class Bundle:
 
         return bound
 
+    def room(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Fresh output arrays as ``bind`` wants them for ``inputs``: of the stored types and the greatest shapes."""
+        p = self._prepare(tuple(np.shape(inputs[s.name]) for s in self._inputs), self._limit())
+        return {s.name: _new(s, shape) for s, shape in zip(self._outputs, p.out_shapes)}
+
     def _listed(self, out: Any) -> list[Any]:
         outs = list(out) if isinstance(out, (tuple, list)) else [out]
         if isinstance(out, Mapping) or len(outs) != len(self._outputs):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fusewright as fw
+from fusewright.cli import main
 from fusewright.core.errors import CompileRefused, InputRefused, VerifyError
 from fusewright.core.plan import Plan
 from fusewright.core.planscope import check_scopes
@@ -120,6 +121,21 @@ def test_portable_bundle_agrees(bundle):
     portable = fw.load(bundle._container.data, native=False)
     given = feeds(5, 0)
     same(portable.run(given), bundle.run(given))
+    outs = np.zeros((15, 2), np.int64), np.zeros(15, np.float32), np.zeros((), np.int64)
+    at, y, k = portable(given["x"], out=outs)
+    assert at.base is outs[0]
+    same({"at": at, "y": y, "k": np.asarray(k)}, bundle.run(given))
+
+
+def test_room_is_what_bind_wants(bundle, tmp_path, capsys):
+    given = feeds(4, 0.5)
+    outs = bundle.room(given)
+    assert {name: a.shape for name, a in outs.items()} == {"at": (12, 2), "y": (12,), "k": ()}
+    found = bundle.bind(given, outs)()
+    assert found["K"] == outs["k"] == len(bundle.run(given)["y"])
+    bundle.save(tmp_path / "m.fwb")
+    assert main(["bench", str(tmp_path / "m.fwb"), "--dim", "N=5", "--seconds", "0.01"]) == 0
+    assert "bound" in capsys.readouterr().out
 
 
 def limited(high=None) -> fw.Graph:
