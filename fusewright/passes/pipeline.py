@@ -246,7 +246,7 @@ def _tidy(graph: Graph, ctx: PassContext) -> None:
     # Each of them may uncover work for those before it; a handful of rounds is far more than models need.
     for _ in range(_ROUNDS):
         before = ctx.stats.rewritten
-        for p in (canonicalise, fold, simplify, cse, dce):
+        for p in (canonicalise, localise, fold, simplify, cse, dce):
             p.run(graph, ctx)
         if ctx.stats.rewritten == before:
             break
