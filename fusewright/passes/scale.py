@@ -19,6 +19,7 @@ from .base import PassContext, erase_dead, graph_pass, subgraphs
 from .values import channel_vector, const_array, same_shape
 
 ANCHORS = frozenset({"conv", "conv_transpose", "matmul", "einsum"})
+_BLOCK = 1 << 15  # elements scaled at a time
 _TINY = {"f16": 2.0**-14, "bf16": 2.0**-126, "f32": 2.0**-126, "f64": 2.0**-1022}
 
 
@@ -118,13 +119,37 @@ def to_const(array: np.ndarray, dt: DType) -> Const | None:
     # A double rounding by way of float32 is harmless here: bf16 has no direct conversion.
     with np.errstate(all="ignore"):
         stored = encode(array.astype(np.float32), dt) if dt is BF16 else array.astype(dt.np)
-    size = np.abs(decode(stored, dt))
+    return Const(np.ascontiguousarray(stored), dt) if _normal(decode(stored, dt), array, dt) else None
+
+
+def _normal(rounded: np.ndarray, exact: np.ndarray, dt: DType) -> bool:
+    """Nothing overflowed, and nothing but zeros lies below the normal numbers."""
+    size = np.abs(rounded)
     if not size.max(initial=0) < np.inf:
-        return None
+        return False
     small = size < _TINY[dt.name]
-    if small.any() and np.any(array[small]):
-        return None
-    return Const(np.ascontiguousarray(stored), dt)
+    return not (small.any() and np.any(exact[small]))
+
+
+def _rows_scaled(w: np.ndarray, factor: np.ndarray, dt: DType) -> Const | None:
+    """A factor along the last axis, rounded as it goes: the products in double never leave the cache."""
+    out = np.empty(w.shape, dt.np)
+    source, target = w.reshape(-1, w.shape[-1]), out.reshape(-1, w.shape[-1])
+    step = max(1, _BLOCK // max(1, w.shape[-1]))
+    with np.errstate(all="ignore"):
+        for at in range(0, len(source), step):
+            product = np.multiply(source[at : at + step], factor, dtype=np.float64)
+            target[at : at + step] = product
+            if not _normal(target[at : at + step], product, dt):
+                return None
+    return Const(out, dt)
+
+
+def _scaled(w: np.ndarray, factor: np.ndarray, dt: DType) -> Const | None:
+    """The weights times the factor."""
+    if dt.size > 2 and w.size and factor.ndim == 1 and factor.shape[0] == w.shape[-1]:
+        return _rows_scaled(w, factor, dt)
+    return to_const(np.multiply(w, factor, dtype=np.float64), dt)
 
 
 def _fold_behind(anchor: Node, ctx: PassContext) -> None:
@@ -143,7 +168,7 @@ def _fold_behind(anchor: Node, ctx: PassContext) -> None:
     factor = _weight_factor(anchor, w, chain.scale)
     if factor is None:
         return ctx.decline(anchor, "the result's channels are not an axis of the weights alone")
-    new_w = to_const(np.multiply(w, factor, dtype=np.float64), result.dtype)
+    new_w = _scaled(w, factor, result.dtype)
     new_t = to_const(chain.shift, result.dtype)
     if new_w is None or new_t is None:
         return ctx.decline(anchor, "the scaled weights leave the range of normal numbers")
@@ -188,7 +213,7 @@ def _fold_before(node: Node, ctx: PassContext) -> None:
         factor = np.repeat(s.reshape(groups, -1), w.shape[-1] // groups, axis=0).T
     else:
         return
-    new_w = to_const(np.multiply(w, factor, dtype=np.float64), x.dtype)
+    new_w = _scaled(w, factor, x.dtype)
     if new_w is None:
         return ctx.decline(scale, "the scaled weights leave the range of normal numbers")
     assert node.graph is not None

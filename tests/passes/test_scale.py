@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusewright.core.dtypes import dtype as get_dtype
 from fusewright.ir import Builder, Graph
-from fusewright.passes.scale import scale
+from fusewright.passes.scale import _scaled as scaled
+from fusewright.passes.scale import scale, to_const
 from fusewright.testing import assert_equivalent
 
 F = np.float32
@@ -215,3 +217,16 @@ def test_same_bytes_every_time() -> None:
         return b.build({"y": b.batch_norm(b.matmul(x, b.constant(rng.standard_normal((8, 5)).astype(F))), *c)})
 
     assert scale.apply(make())[0].fingerprint == scale.apply(make())[0].fingerprint
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_weights_are_scaled_in_blocks_as_they_are_at_once(dtype: str) -> None:
+    dt = get_dtype(dtype)
+    rng = np.random.default_rng(0)
+    for shape in ((3, 3, 64, 20), (5000, 7), (0, 5), (3, 0)):
+        weights, factor = rng.standard_normal(shape).astype(dt.np), rng.standard_normal(shape[-1])
+        got, want = scaled(weights, factor, dt), to_const(np.multiply(weights, factor, dtype=np.float64), dt)
+        assert got is not None and want is not None and np.array_equal(got.array, want.array)
+    info = np.finfo(dt.np)
+    assert scaled(np.full((4, 3), info.max, dt.np), np.full(3, 2.0), dt) is None
+    assert scaled(np.full((4, 3), info.tiny, dt.np), np.full(3, 0.5), dt) is None
