@@ -256,7 +256,11 @@ class Maker:
             array[at] = not array[at] if const.dtype is BOOL else array[at] + 1
         if how == "splat" or how == "same" and const.is_splat:
             array = np.broadcast_to(array[at], array.shape)
+        other = self.values[-1] if how == "zero" else found
         self.values.append(self.b.constant(type(const)(array, const.dtype)))
+        if found.rank and self.draw.chance(0.5):
+            # Both are read, so that taking one for the other shows.
+            self.emit("concat", other, self.values[-1], axis=0)
 
     def apply_again(self, node: Node, operands: Sequence[Value], attrs: dict[str, Any]) -> None:
         """Emit a node's op with other operands or attributes, if its domain at run time allows that."""

@@ -77,6 +77,10 @@ def changed(module: ModuleType, name: str, old: str, new: str) -> Iterator[None]
                 if not owner and vars(other).get(attribute) is original:
                     setattr(other, attribute, fake)
                     undo.callback(setattr, other, attribute, original)
+        for table in [t for t in vars(module).values() if isinstance(t, dict)]:
+            for key in [k for k, entry in table.items() if entry is original]:
+                table[key] = fake
+                undo.callback(table.__setitem__, key, original)
         for entries in _module_lists(module):
             for i, entry in enumerate(entries):
                 if isinstance(entry, Function) and entry.function is original:
