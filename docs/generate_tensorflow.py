@@ -22,13 +22,13 @@ with every other; `fw.register_op("tf", "MyOp")` adds your own (it gets the node
 | --- | --- |
 | frozen graph `.pb` | inputs and outputs as asked for, at any tensor, else placeholders and what nobody reads |
 | SavedModel folder | `signature=` (default `serving_default`), names sorted; functions are inlined |
-| TF1 checkpoint | prefix, its `.meta` file or its folder, with the graph in the `.meta` file; name outputs with `outputs=` |
-| `tf.function`, `ConcreteFunction`, `tf.Graph`, `GraphDef` | inputs in the order of the arguments, results by their keys, else `output_0`... |
+| TF1 checkpoint | prefix, its `.meta` file or its folder; the graph is in the `.meta` file; name outputs with `outputs=` |
+| `tf.function`, `ConcreteFunction`, `tf.Graph`, `GraphDef` | arguments in order, results by key, else `output_0`... |
 | `tf.Module`, object of `tf.saved_model.load` | `signature=` names one of its functions or signatures |
 | `keras.Model` with `signature="call"` | its call traced by TensorFlow: the other route, to compare |
 
-A live function without an input signature is traced with `shapes=` (float32, or a `tf.TensorSpec` each) and `feeds=`; if
-it was called for one kind of arguments, that trace is taken. Variables are read at import. A variable that a call
+A live function without an input signature is traced with `shapes=` (float32, or a `tf.TensorSpec` each) and `feeds=`;
+if it was called for one kind of arguments, that trace is taken. Variables are read at import. A variable that a call
 changes and its outputs read is refused (`stateful`); one that is only counted up is left alone.
 
 `inputs=` and `outputs=` may name any tensor; one inside called functions by its path, as refusals and origins show it
@@ -40,8 +40,8 @@ serving is taken, else one that has the signature. Lookup tables and string tens
 
 Control flow: `If`, `Case` and `While` become regions; the conditionals and loops of TensorFlow 1 (`Switch`, `Merge`,
 `Enter`, `Exit`, `NextIteration`), nested in any way, are rebuilt into the same. Of a condition known at import only the
-branch taken is left. Refused: a conditional whose branches differ in shape, a loop whose values change shape, and a list
-that grows. Complex tensors live inside a graph (Fourier transforms), not at its inputs and outputs.
+branch taken is left. Refused: a conditional whose branches differ in shape, a loop whose values change shape, and a
+list that grows. Complex tensors live inside a graph (Fourier transforms), not at its inputs and outputs.
 """
 
 

@@ -93,7 +93,7 @@ def branches(rng: np.random.Generator, b: Any) -> fw.Graph:
 
     zero = b.constant(0, "i32")
     types = [zero.type, kind, w.type]
-    small = lambda r, v: r.lt(r.reduce_max(r.abs(v), axes=(0, 1)), 1e6)  # noqa: E731
+    small = lambda r, v: r.lt(r.reduce_max(r.abs(v), axes=(0, 1)), 1e6)
     cond = b.region(types, lambda r, i, v, w: r.logical_and(r.lt(i, 5), small(r, v)))
     _, y = b.while_(zero, x, w, n_carry=2, regions=[cond, b.region(types, step)])
     return b.build(y)
