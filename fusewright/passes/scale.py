@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import BF16, DType, decode, encode
+from ..core.dtypes import F32, F64, DType
 from ..ir.builder import Builder
 from ..ir.graph import Const, Graph, Node, Origin, Value
 from ..ir.ops.contract import parse_equation
@@ -20,7 +20,7 @@ from .values import channel_vector, const_array, same_shape
 
 ANCHORS = frozenset({"conv", "conv_transpose", "matmul", "einsum"})
 _BLOCK = 1 << 15  # elements scaled at a time
-_TINY = {"f16": 2.0**-14, "bf16": 2.0**-126, "f32": 2.0**-126, "f64": 2.0**-1022}
+_TINY = {"f32": 2.0**-126, "f64": 2.0**-1022}
 
 
 @dataclass(slots=True)
@@ -116,10 +116,9 @@ def _weight_factor(node: Node, w: np.ndarray, s: np.ndarray) -> np.ndarray | Non
 
 def to_const(array: np.ndarray, dt: DType) -> Const | None:
     """float64 values rounded to ``dt``; None when one overflows or sinks below the normal numbers."""
-    # A double rounding by way of float32 is harmless here: bf16 has no direct conversion.
     with np.errstate(all="ignore"):
-        stored = encode(array.astype(np.float32), dt) if dt is BF16 else array.astype(dt.np)
-    return Const(np.ascontiguousarray(stored), dt) if _normal(decode(stored, dt), array, dt) else None
+        stored = array.astype(dt.np)
+    return Const(np.ascontiguousarray(stored), dt) if _normal(stored, array, dt) else None
 
 
 def _normal(rounded: np.ndarray, exact: np.ndarray, dt: DType) -> bool:
@@ -147,9 +146,17 @@ def _rows_scaled(w: np.ndarray, factor: np.ndarray, dt: DType) -> Const | None:
 
 def _scaled(w: np.ndarray, factor: np.ndarray, dt: DType) -> Const | None:
     """The weights times the factor."""
-    if dt.size > 2 and w.size and factor.ndim == 1 and factor.shape[0] == w.shape[-1]:
+    if w.size and factor.ndim == 1 and factor.shape[0] == w.shape[-1]:
         return _rows_scaled(w, factor, dt)
     return to_const(np.multiply(w, factor, dtype=np.float64), dt)
+
+
+def _too_coarse(node: Node, ctx: PassContext) -> bool:
+    """Rounding a factor into 16-bit numbers costs more than any order of the same operations on them would."""
+    if node.results[0].dtype in (F32, F64):
+        return False
+    ctx.decline(node, "its numbers of 16 bits are too coarse to take in a factor")
+    return True
 
 
 def _fold_behind(anchor: Node, ctx: PassContext) -> None:
@@ -162,6 +169,8 @@ def _fold_behind(anchor: Node, ctx: PassContext) -> None:
         return
     chain = _chain(result, result.rank - 1, channels)
     if not chain.scales and chain.shifts < 2:
+        return
+    if _too_coarse(anchor, ctx):
         return
     if not (np.all(np.isfinite(chain.scale)) and np.all(np.isfinite(chain.shift))):
         return ctx.decline(anchor, "the scale or shift is not finite")
@@ -202,6 +211,8 @@ def _fold_before(node: Node, ctx: PassContext) -> None:
             break
     else:
         return
+    if _too_coarse(scale, ctx):
+        return
     with np.errstate(all="ignore"):
         s = s if scale.op.name == "mul" else 1.0 / s
     if not np.all(np.isfinite(s)):
@@ -228,6 +239,8 @@ def _spell_out(node: Node, ctx: PassContext) -> None:
     x, axis = node.operands[0], node.attrs["axis"]
     pair = batch_norm_affine(node)
     if pair is None:
+        return
+    if _too_coarse(node, ctx):
         return
     scale, shift = (to_const(v, x.dtype) if np.all(np.isfinite(v)) else None for v in pair)
     if scale is None or shift is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -195,17 +196,34 @@ def test_broadcasting_factor_does_not_fold() -> None:
     assert ops(got) == ["matmul", "mul", "matmul", "mul"]
 
 
-@pytest.mark.parametrize("dt", ["f16", "bf16", "f64"])
-def test_other_floats(dt: str) -> None:
+def test_other_floats() -> None:
     b: Any = Builder()
-    x = b.input("x", dt, (2, 4))
-    y = b.add(b.mul(b.matmul(x, b.constant(w(4, 3), dt)), b.constant(w(3), dt)), b.constant(w(3), dt))
+    x = b.input("x", "f64", (2, 4))
+    y = b.add(b.mul(b.matmul(x, b.constant(w(4, 3), "f64")), b.constant(w(3), "f64")), b.constant(w(3), "f64"))
     graph = b.build({"y": y})
     got, stats = scale.apply(graph)
     got.verify(2)
     assert stats.rewritten == 1 and ops(got) == ["matmul", "add"]
-    feeds = {"x": w(2, 4).astype({"f16": np.float16, "f64": np.float64}.get(dt, F))}
-    assert_equivalent(graph, got, feeds, "reassoc")
+    assert_equivalent(graph, got, {"x": w(2, 4).astype(np.float64)}, "reassoc")
+
+
+SIXTEEN: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "behind": lambda b, x, c: b.mul(b.matmul(x, b.constant(w(4, 3), x.dtype)), c(3)),
+    "before": lambda b, x, c: b.matmul(b.mul(x, c(4)), b.constant(w(4, 3), x.dtype)),
+    "batch_norm": lambda b, x, c: b.batch_norm(x, c(4), c(4), axis=1),
+}
+
+
+@pytest.mark.parametrize("dt", ["f16", "bf16"])
+@pytest.mark.parametrize("where", SIXTEEN)
+def test_factors_are_not_rounded_into_sixteen_bits(where: str, dt: str) -> None:
+    # The rounding of the folded weights, up to one part in 256, is beyond what reassoc promises.
+    b: Any = Builder()
+    x = b.input("x", dt, (2, 4))
+    graph = b.build({"y": SIXTEEN[where](b, x, lambda n: b.constant(np.abs(w(n)) + F(0.5), dt))})
+    got, stats = scale.apply(graph)
+    assert got.fingerprint == graph.fingerprint and not stats.rewritten
+    assert [why for _, why in stats.declined] == ["its numbers of 16 bits are too coarse to take in a factor"]
 
 
 def test_same_bytes_every_time() -> None:
