@@ -6,6 +6,7 @@ bf16 has no NumPy type: it is carried as uint16 bit patterns in storage and as f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,7 @@ _BY_NUMPY = {d.np: d for d in DTYPES.values() if d is not BF16}
 FLOATS = (F16, BF16, F32, F64)
 INTS = (I8, I16, I32, I64, U8, U16, U32, U64)
 
+_PLAIN = re.compile(r"[<>=|]?[A-Za-z_]+[0-9]*_?")
 DTypeLike = DType | str | np.dtype[Any] | type
 
 
@@ -86,6 +88,9 @@ def dtype(like: Any) -> DType:
             return DTYPES[like]
         if like == "bfloat16":
             return BF16
+        # NumPy reads other texts in a small language of its own, with numbers and commas.
+        if not _PLAIN.fullmatch(like):
+            raise TypeRefused(f"element type {like!r} is not supported; supported are {', '.join(DTYPES)}")
     try:
         found = np.dtype(like)
     except TypeError:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import fusewright as fw
+from fusewright.core.dtypes import dtype
 from fusewright.core.errors import FusewrightError, ImportRefused
 from fusewright.frontends.formats.hdf5 import H5File
 from fusewright.frontends.formats.jsonsafe import loads
@@ -430,3 +431,22 @@ def test_registrations_that_can_never_apply() -> None:
         fw.register_kernel("nosuchop")
     with pytest.raises(FusewrightError, match="'cpu', not 'tpu'"):
         fw.register_kernel("add", "tpu")
+
+
+@pytest.mark.parametrize("name", ["0loat32", "f4,f4", "(2,)f4", "2f4", "f4=1", "__import__('os')"])
+def test_names_of_element_types_are_not_read_as_a_language(name: str) -> None:
+    with pytest.raises(fw.TypeRefused, match="not supported"):
+        dtype(name)
+
+
+def test_an_attribute_that_claims_more_than_there_is(scratch: Path) -> None:
+    """The number of elements of a string attribute decides how much is allocated: 2^31 of them in a small file."""
+    path = scratch / "claims.h5"
+    with h5py.File(path, "w", libver="earliest") as f:
+        f.attrs["names"] = np.array(["a", "b", "c"], dtype=h5py.string_dtype())
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<Q", 3), data.index(b"names"))
+    data[at : at + 8] = struct.pack("<Q", 1 << 31)
+    with pytest.raises(ImportRefused, match="claims 2147483648 elements") as caught:
+        H5File(memoryview(bytes(data)), "claims.h5").attrs("")
+    assert caught.value.code == "malformed"

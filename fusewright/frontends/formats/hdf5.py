@@ -10,6 +10,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,6 +63,28 @@ def _guarded(where: str) -> Iterator[None]:
         raise ImportRefused("malformed", where, f"the HDF5 data is damaged: {type(e).__name__}: {e}") from None
 
 
+def _bounded_attr_value(header: Any, ptype: Any, data: Any, count: int, offset: int) -> Any:
+    """pyfive's reading of an attribute's elements, which makes room for as many as the file claims.
+
+    Each takes a byte at least, so that more than there are bytes is a lie.
+    """
+    if count > len(data):
+        raise ValueError(f"an attribute claims {count} elements in {len(data)} bytes")
+    return type(header)._attr_value(header, ptype, data, count, offset)
+
+
+def _open(stream: _Metered) -> Any:
+    """The root group. Every object header that it hands out reads attributes with a bound."""
+
+    class Bounded(pyfive.File):  # type: ignore[misc, name-defined]
+        def _get_dataobjects(self, address: int) -> Any:
+            found = super()._get_dataobjects(address)
+            found._attr_value = partial(_bounded_attr_value, found)
+            return found
+
+    return Bounded(stream)
+
+
 class H5File:
     """A read-only HDF5 file. Paths are relative to the root, ``/`` separated. No link is followed out of the file."""
 
@@ -71,7 +94,7 @@ class H5File:
         self._data, self.where, self._limits = data, where, limits
         self._objects: dict[str, Any] = {}
         with _guarded(where):
-            self._root = pyfive.File(_Metered(data, where))
+            self._root = _open(_Metered(data, where))
 
     def _get(self, path: str) -> Any | None:
         """The pyfive object at ``path``, or None. Soft links are refused, not followed."""
