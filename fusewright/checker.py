@@ -52,13 +52,15 @@ class Check:
     """``ok``: compiles, and agrees with the values if any were given.
 
     ``flops_share``: of the model's arithmetic at batch 1, the share that has kernels; None if it could not be imported.
-    ``compared``: how many values of the model were held against known ones, up to the first divergence.
+    ``compared``: how many values of the model were held against known ones, up to the first divergence; ``worst``: the
+    largest error among those that agree, as a share of what is allowed.
     """
 
     rows: list[Row] = field(default_factory=list)
     first_divergence: Divergence | None = None
     compared: int = 0
     flops_share: float | None = 1.0
+    worst: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -67,12 +69,15 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         divergence = asdict(self.first_divergence) if self.first_divergence else None
+        if divergence is not None and not np.isfinite(divergence["error"]):
+            divergence["error"] = None  # JSON has no infinity; the name says what differs
         return {
             "ok": self.ok,
             "rows": [asdict(r) | {"where": list(r.where)} for r in self.rows],
             "first_divergence": divergence,
             "compared": self.compared,
             "flops_share": self.flops_share,
+            "worst": self.worst,
         }
 
 
@@ -167,7 +172,8 @@ def _compare(graph: Graph, known: Reference, found: Check) -> None:
         for v, got in zip(node.results, results, strict=True):
             if v in stored and found.first_divergence is None:
                 found.compared += 1
-                found.first_divergence = _differs(node, stored[v], got, values[stored[v]])
+                found.first_divergence, share = _differs(node, stored[v], got, values[stored[v]])
+                found.worst = max(found.worst, share)
 
     try:
         Interpreter(graph, watch=watch).run(feeds)
@@ -210,19 +216,20 @@ def _match_inputs(graph: Graph, values: Mapping[str, np.ndarray]) -> dict[str, n
     return feeds
 
 
-def _differs(node: Node, name: str, got: np.ndarray, want: np.ndarray) -> Divergence | None:
+def _differs(node: Node, name: str, got: np.ndarray, want: np.ndarray) -> tuple[Divergence | None, float]:
+    """How two values differ, and the largest error as a share of what is allowed where they do not."""
     if got.shape != want.shape:
-        return Divergence(str(node.origin), f"{name} has shape {got.shape}, stored is {want.shape}", np.inf, 0.0)
+        return Divergence(str(node.origin), f"{name} has shape {got.shape}, known is {want.shape}", np.inf, 0.0), 0.0
     a, b = np.asarray(got, np.float64), np.asarray(want, np.float64)
     finite = np.isfinite(b)
     if not np.array_equal(np.isnan(a), np.isnan(b)) or not np.array_equal(
         a[~finite & ~np.isnan(b)], b[~finite & ~np.isnan(b)]
     ):
-        return Divergence(str(node.origin), f"{name} differs in NaN or infinity", np.inf, 0.0)
+        return Divergence(str(node.origin), f"{name} differs in NaN or infinity", np.inf, 0.0), 0.0
     scale = float(np.max(np.abs(b[finite]), initial=0.0))
-    allowed = ATOL * scale + RTOL * np.abs(b)
-    error = np.where(finite, np.abs(a - np.where(finite, b, 0)), 0)
-    worst = float(np.max(error, initial=0.0))
-    if np.any(finite & (error > allowed)):
-        return Divergence(str(node.origin), name, worst, float(np.max(allowed[finite], initial=0.0)))
-    return None
+    allowed = (ATOL * scale + RTOL * np.abs(b))[finite]
+    error = np.abs(a - np.where(finite, b, 0))[finite]
+    if np.any(error > allowed):
+        largest = (float(np.max(x, initial=0.0)) for x in (error, allowed))
+        return Divergence(str(node.origin), name, *largest), 0.0
+    return None, float(np.max(error[allowed > 0] / allowed[allowed > 0], initial=0.0))

@@ -353,6 +353,10 @@ def _range(value: np.ndarray) -> dict[str, float]:
 
 def _inspect(args: argparse.Namespace) -> int:
     if _is_bundle(args.source):
+        if args.after or args.explain or args.journal is not None:
+            raise UsageError(
+                "--after, --explain and --journal ask what passes do to a model; a bundle is compiled already"
+            )
         return _inspect_bundle(args)
     graph = fw.import_model(args.source, **_import_options(args))
     if args.after or args.explain or args.journal is not None:
@@ -461,9 +465,14 @@ def _check(args: argparse.Namespace) -> int:
     else:
         rows = [row if isinstance(row, Mapping) else {"problem": str(row)} for row in found.get("rows", [])]
         print_table(rows)
-        if found.get("first_divergence"):
-            print(f"first divergence: {found['first_divergence']}")
-        print("ok: everything in this model compiles" if result.ok else f"{len(rows)} rows; not ok")
+        if result.compared:
+            print(f"{result.compared} values compared, the largest error {result.worst:.2g} of what is allowed")
+        if result.first_divergence:
+            print(f"first divergence: {result.first_divergence}")
+        if result.ok:
+            print("ok: everything in this model compiles" + (" and agrees" if result.compared else ""))
+        else:
+            print(f"not ok: {len(rows)} kinds of problems" if rows else "not ok: the values differ")
     return DONE if result.ok else REFUSED
 
 

@@ -146,8 +146,11 @@ def _onnxruntime(source: Any, graph: Graph, feeds: Arrays) -> Arrays:
         runtime = importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:
         raise MissingDependency(f"against='onnxruntime' needs the package {error.name!r}") from None
+    path = isinstance(source, (str, os.PathLike))
+    if not path and type(source).__name__ != "ModelProto" or path and not os.fspath(source).endswith(".onnx"):
+        raise InputRefused("against='onnxruntime' compares with the same ONNX file; this source is none")
     try:
-        model = onnx.load(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else source
+        model = onnx.load(os.fspath(source)) if path else source
         watched = onnx.ModelProto()
         watched.CopyFrom(model)
         known = {o.name for o in watched.graph.output}

@@ -33,6 +33,10 @@ class Target(Protocol):
         """There is a kernel for ``node`` as it stands; otherwise a composite op is decomposed."""
         ...
 
+    def dedicated(self, node: Node) -> bool:
+        """Somebody registered a kernel for just this op: it runs as it stands, neither decomposed nor fused."""
+        ...
+
     def can_fuse(self, kind: str, region: Graph) -> bool:
         """One kernel of family ``kind`` ('elementwise', 'contract') can compute ``region``."""
         ...

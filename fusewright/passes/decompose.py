@@ -50,11 +50,16 @@ def _unfuse(graph: Graph, ctx: PassContext, target: Target) -> None:
                     found = True
 
 
+def _kept(node: Node, target: Target, pointwise: bool) -> bool:
+    return target.dedicated(node) or (not pointwise and target.supports(node))
+
+
 @graph_pass(numerics="reassoc", name="decompose")
 def decompose(graph: Graph, ctx: PassContext) -> None:
     """Expand every composite op that the target does not support, recursively.
 
-    Elementwise ones are always expanded: fusion puts their pieces into whatever kernel stands next to them.
+    Elementwise ones are always expanded, unless somebody registered a kernel for them: fusion puts their pieces into
+    whatever kernel stands next to them.
     """
     target = ctx.target
     if target is not None:
@@ -64,7 +69,7 @@ def decompose(graph: Graph, ctx: PassContext) -> None:
         while work:
             node, depth = work.pop()
             pointwise = node.op.kind == "elementwise" and node.op.scalar is None
-            if node.graph is None or (target is not None and not pointwise and target.supports(node)):
+            if node.graph is None or (target is not None and _kept(node, target, pointwise)):
                 continue
             if depth > _DEEPEST:
                 raise RewriteError(f"the decomposition of {node.where} does not end")

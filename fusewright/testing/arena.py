@@ -46,6 +46,9 @@ class PlainTarget:
     def supports(self, node: Node) -> bool:
         return node.op.decompose is None or node.op.name in self.kernels or node.op.name.endswith("_blocked")
 
+    def dedicated(self, node: Node) -> bool:
+        return False
+
     def can_fuse(self, kind: str, region: Graph) -> bool:
         return sum(n.op.name not in ("input", "constant", "return") for n in region.nodes) <= self.largest
 

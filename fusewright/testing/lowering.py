@@ -31,11 +31,15 @@ class LoweringFailure(AssertionError):
 
 @dataclass(slots=True)
 class LoweringReport:
-    """How many inputs were tried, elements compared, and elements that no float32 evaluation decides."""
+    """How many inputs were tried, elements compared, and elements that no float32 evaluation decides.
+
+    ``refused``: drawn inputs whose extents the graph or the reference does not take (an image of no pixels, say).
+    """
 
     examples: int = 0
     elements: int = 0
     undecided: int = 0
+    refused: int = 0
 
 
 def check_lowering(
@@ -52,7 +56,9 @@ def check_lowering(
     outputs; left out, the source itself is called (a live Keras model, a tf.function). A result may be off by
     the error bound of the lowered graph and the conformance tolerance (1e-4 of the value, 1e-5 of the largest).
 
-    Raises LoweringFailure, an AssertionError, and whatever importing or the reference raises.
+    What no float32 evaluation decides (positions behind a comparison, say) is compared in shape alone and counted.
+    Raises LoweringFailure, an AssertionError, and what importing raises; what the reference raises at extents that
+    were drawn counts as refused, unless every input is.
     """
     call = source if reference is None else reference
     if not callable(call):
@@ -62,6 +68,7 @@ def check_lowering(
     if parse_graph(str(graph)).fingerprint != graph.fingerprint:
         raise LoweringFailure("the graph does not read back from its text", graph, {})
     report = LoweringReport()
+    last: BaseException | None = None
     for i in range(max_examples):
         # From small to large, so that the first failure is a small one.
         env = {s: _extent(graph, s, i) for s in graph.symbols}
@@ -69,16 +76,26 @@ def check_lowering(
         try:
             bounded = BoundedInterpreter(graph).run_bounded(fed)
         except FusewrightError:
-            continue  # these extents do not fit the graph
-        wanted = _listed(call(*(np.array(fed[v.name]) for v in graph.inputs)), graph)
+            report.refused += 1  # these extents do not fit the graph
+            continue
+        try:
+            found = call(*(np.array(fed[v.name]) for v in graph.inputs))
+        except Exception as error:
+            if not graph.symbols:
+                raise
+            report.refused, last = report.refused + 1, error
+            continue
+        wanted = _listed(found, graph)
         report.examples += 1
         for name, want in zip(graph.output_names, wanted, strict=True):
             value, err = bounded[name]
             problem = _differs(value, err, np.asarray(want), report)
             if problem:
                 raise LoweringFailure(f"output {name!r} {problem}", graph, fed)
-    if not report.elements:
-        raise LoweringFailure("nothing was compared: every drawn input was refused or empty", graph, {})
+    if not report.examples:
+        raise LoweringFailure("every drawn input was refused, last of all by the exception above", graph, {}) from last
+    if not report.elements and not report.undecided:
+        raise LoweringFailure("nothing was compared: every output was empty", graph, {})
     return report
 
 

@@ -82,3 +82,23 @@ def test_an_op_with_its_own_reference() -> None:
             check_lowering(proto, lambda x: x**2)
     with pytest.raises(fw.InputRefused, match="reference="):
         check_lowering(proto)
+
+
+def test_extents_that_the_reference_refuses_are_counted() -> None:
+    """A convolution over an image of no pixels is no model's business."""
+    x = keras.Input((None, None, 2))
+    report = check_lowering(keras.Model(x, keras.layers.Conv2D(3, 3, padding="same")(x)), max_examples=20)
+    assert report.examples + report.refused == 20 and report.examples > 5
+
+
+def test_what_nothing_decides_is_compared_in_shape() -> None:
+    b = fw.Builder()
+    v = b.input("x", "f32", (6,))
+    graph = b.build({"y": b.argmax(b.exp(v), axis=0)})
+    report = check_lowering(graph, lambda a: np.argmax(np.exp(a)))
+    assert report.examples == 50 and report.undecided > 0
+    with pytest.raises(LoweringFailure, match="has shape"):
+        check_lowering(graph, lambda a: np.zeros(3))
+    with pytest.raises(LoweringFailure, match="every drawn input was refused"):
+        y = fw.Builder()
+        check_lowering(y.build({"y": y.relu(y.input("x", "f32", ("N",)))}), lambda a: 1 / 0)

@@ -10,6 +10,7 @@ from ...core.dtypes import F32
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Node
 from ...ir.opdef import Cost
+from ..registry import registered_kernel
 from . import loops
 from .select import attention, contract, gated, kernels
 from .templates.conv_plan import supports_blocked
@@ -25,7 +26,12 @@ class CpuTarget:
     def supports(self, node: Node) -> bool:
         return kernels.supports(node)
 
+    def dedicated(self, node: Node) -> bool:
+        return registered_kernel(node.op.name, "cpu") is not None
+
     def can_fuse(self, kind: str, region: Graph) -> bool:
+        if any(map(self.dedicated, region.nodes)):
+            return False
         if kind == "contract":
             return contract.can_fuse(region)
         if kind == "gated":
