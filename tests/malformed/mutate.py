@@ -169,7 +169,13 @@ def json_text(rng: random.Random, data: bytes) -> bytes:
     """A value replaced, dropped, repeated, swapped with another, or nested."""
     if rng.random() < 0.05:
         return flip(rng, data)
-    tree = json.loads(data)
+    try:
+        return _changed_json(rng, json.loads(data))
+    except (RecursionError, ValueError):
+        return b"[" * 5000
+
+
+def _changed_json(rng: random.Random, tree: Any) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 4))):
         spots: list[tuple[Any, Any]] = []
         stack = [tree]
@@ -196,10 +202,7 @@ def json_text(rng: random.Random, data: bytes) -> bytes:
                 holder[key] = [holder[key]]
         else:
             holder[key] = copy.deepcopy(rng.choice(_VALUES))
-    try:
-        return json.dumps(tree).encode()
-    except (RecursionError, ValueError):
-        return b"[" * 5000
+    return json.dumps(tree).encode()
 
 
 _SIGNATURES = re.compile(rb"\x89HDF|OHDR|OCHK|TREE|SNOD|HEAP|GCOL|FRHP|FHDB|FHIB|BTHD|BTLF|BTIN|FSHD|SMTB|FAHD|EAHD")
