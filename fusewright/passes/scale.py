@@ -194,44 +194,51 @@ def _fold_behind(anchor: Node, ctx: PassContext) -> None:
     ctx.rewrote("into " + anchor.op.name, where=str(anchor.origin))
 
 
-def _fold_before(node: Node, ctx: PassContext) -> None:
-    """x * s before a contraction over that axis: s goes into the weights. A shift stays: folded, it may cancel."""
+def _fold_before(node: Node, ctx: PassContext) -> Node | None:
+    """x * s before a contraction over that axis: s goes into the weights. A shift stays: folded, it may cancel.
+
+    The contraction that stands for ``node``, which may have another factor before it.
+    """
     x, weights = node.operands[0], node.operands[-1]
     scale = x.producer
     w = const_array(weights)
     if w is None or scale.op.name not in ("mul", "div") or len(x._uses) != 1 or not x.dtype.is_float or w.ndim < 2:
-        return
+        return None
     channels = x.shape[-1] if x.rank else None
     if not isinstance(channels, int) or node.op.name == "matmul" and node.attrs["transpose_a"]:
-        return
+        return None
     for i in (0, 1) if scale.op.name == "mul" else (1,):
         s = channel_vector(scale.operands[i], x.rank, x.rank - 1, channels)
         inner = scale.operands[1 - i]
         if s is not None and same_shape(inner.shape, x.shape):
             break
     else:
-        return
+        return None
     if _too_coarse(scale, ctx):
-        return
+        return None
     with np.errstate(all="ignore"):
         s = s if scale.op.name == "mul" else 1.0 / s
     if not np.all(np.isfinite(s)):
-        return ctx.decline(scale, "the scale is not finite")
+        ctx.decline(scale, "the scale is not finite")
+        return None
     if node.op.name == "matmul":
         factor = s if node.attrs["transpose_b"] else s[:, None]
     elif node.op.name == "conv":
         groups = node.attrs["groups"]
         factor = np.repeat(s.reshape(groups, -1), w.shape[-1] // groups, axis=0).T
     else:
-        return
+        return None
     new_w = _scaled(w, factor, x.dtype)
     if new_w is None:
-        return ctx.decline(scale, "the scaled weights leave the range of normal numbers")
+        ctx.decline(scale, "the scaled weights leave the range of normal numbers")
+        return None
     assert node.graph is not None
     b = Builder(node.graph, node, Origin.merge([scale.origin, node.origin], "scale"))
-    node.graph.replace(node.results[0], b.apply(node.op, [inner, b.constant(new_w)], node.attrs)[0])
+    y = b.apply(node.op, [inner, b.constant(new_w)], node.attrs)[0]
+    node.graph.replace(node.results[0], y)
     erase_dead(node)
     ctx.rewrote("before " + node.op.name, where=str(node.origin))
+    return y.producer
 
 
 def _spell_out(node: Node, ctx: PassContext) -> None:
@@ -265,5 +272,6 @@ def scale(graph: Graph, ctx: PassContext) -> None:
             if node.op.name == "batch_norm":
                 _spell_out(node, ctx)
         for node in g.nodes:
-            if node.op.name in ("conv", "matmul"):
-                _fold_before(node, ctx)
+            left: Node | None = node if node.op.name in ("conv", "matmul") else None
+            while left is not None:
+                left = _fold_before(left, ctx)

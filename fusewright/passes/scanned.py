@@ -17,15 +17,15 @@ from .values import attr_key, splat_scalar
 @graph_pass(numerics="exact", name="carried")
 def carried(graph: Graph, ctx: PassContext) -> None:
     """Drop dead, fixed and doubled values of loops."""
-    for g in subgraphs(graph):
-        for node in g.nodes:
-            if node.op.name in ("scan", "while"):
-                tidy_loop(node, ctx)
+    # A loop that has lost an operand leaves a result unread, of another loop or around its own.
+    while any([tidy_loop(n, ctx) for g in subgraphs(graph) for n in g.nodes if n.op.name in ("scan", "while")]):
+        pass
 
 
-def tidy_loop(node: Node, ctx: PassContext) -> None:
-    """Apply every rule until none fires; each one makes a new node."""
+def tidy_loop(node: Node, ctx: PassContext) -> bool:
+    """Apply every rule until none fires; each one makes a new node. True when one fired."""
     current: Node | None = node
+    fired = False
     while current is not None:
         node = current
         current = None
@@ -38,8 +38,10 @@ def tidy_loop(node: Node, ctx: PassContext) -> None:
             # A rule may leave nothing of the loop.
             if made is not None or node.graph is None:
                 current = made
+                fired = True
                 ctx.rewrote(what, before=before)
                 break
+    return fired
 
 
 def _counts(node: Node) -> tuple[int, int]:

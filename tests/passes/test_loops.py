@@ -235,6 +235,20 @@ def test_doubled_and_unread_operands_go() -> None:
     assert len(next(n for n in got.nodes if n.op.name == "scan").operands) == 3
 
 
+def test_one_run_tidies_what_another_loop_leaves_unread() -> None:
+    b: Any = Builder()
+    x, h = b.input("x", *ROWS), b.input("h", *STATE)
+    inner_types = [h.type, x.type.with_shape((2, 3))]
+    region = b.region(inner_types, lambda r, h, p: (r.tanh(r.add(h, p)), r.exp(p)))
+    _, stacked = b.scan(h, x, regions=[region], n_carry=1, n_xs=1)
+    # The second loop hands its rows on as they are: they are the first one's, and nothing else reads its state.
+    types = [h.type, stacked.type]
+    count = b.region(types, lambda r, h, rows: (r.neg(h), rows))
+    y, _ = b.scan(h, stacked, regions=[count], n_carry=2, n_xs=0, length=3)
+    got, _ = run(carried, b.build(y), T=2)
+    assert names(got) == ["scan"] and inner(got) == ["neg"]
+
+
 # What leaves
 
 

@@ -187,6 +187,13 @@ def test_shift_before_a_contraction_stays() -> None:
     assert ops(run(b.build({"y": y}))) == ["sub", "matmul"]
 
 
+def test_every_factor_before_is_taken_in_one_run() -> None:
+    b: Any = Builder()
+    x = b.input("x", "f32", ("N", 4))
+    y = b.matmul(b.mul(b.div(x, b.constant(np.abs(w(4)) + F(0.5))), b.constant(w(4))), b.constant(w(4, 6)))
+    assert ops(run(b.build({"y": y}))) == ["matmul"]
+
+
 def test_broadcasting_factor_does_not_fold() -> None:
     b: Any = Builder()
     x = b.input("x", "f32", (1, 4))
