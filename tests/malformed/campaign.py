@@ -142,7 +142,7 @@ def block(kind: str, seeds: Path, start: int, count: int, seed: int, scratch: Pa
         file.write_bytes(changed)
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         before = peak_bytes(reset=True)
-        begin = time.perf_counter()
+        begin = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)
         watch.armed = True
         try:
@@ -158,7 +158,7 @@ def block(kind: str, seeds: Path, start: int, count: int, seed: int, scratch: Pa
         finally:
             watch.armed = False
             signal.setitimer(signal.ITIMER_PROF, 0)
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         grown = peak_bytes() - before
         slowest, most = max(slowest, seconds), max(most, grown)
         outcomes[outcome] += 1
