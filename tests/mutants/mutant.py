@@ -30,13 +30,25 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class Control:
+    """The same hunt without the fault, which must find nothing: else a kill is no kill. One ``key``, one hunt."""
+
+    key: tuple[Any, ...]
+    hunt: Hunt = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Mutant:
-    """``hunt(budget)`` looks for it. ``kind``: a class (type, shape, logic, numeric, in-place...) or a catalogue id."""
+    """``hunt(budget)`` looks for it. ``kind``: a class (type, shape, logic, numeric, in-place...) or a catalogue id.
+
+    ``control`` is None where nothing sound is behind the fault, as in a rule that is wrong from the start.
+    """
 
     name: str
     kind: str
     hunt: Hunt = field(repr=False)
-    budget: int = 400
+    budget: int = 250
+    control: Control | None = field(default=None, repr=False)
 
 
 def _module_lists(module: ModuleType) -> Iterator[list[Any]]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import numpy as np
-from mutant import Kill, Mutant, changed
+from mutant import Control, Kill, Mutant, changed
 
 from fusewright.core import planner
 from fusewright.core.dtypes import BOOL, F32, I32
@@ -257,11 +257,17 @@ def hunted(*patches: Patch, target: Any = None, how: Any = None, by: Any = None)
     return hunt
 
 
+def sound(how: Any = None, by: Any = None) -> Control:
+    """The scheduler as it is."""
+    return Control(("memory", how, by), hunted(how=how, by=by))
+
+
 def placed(
     kind: str, name: str, function: str, old: str, new: str, module: Any = schedule, how: Any = None, by: Any = None
 ) -> None:
     """A fault in the source of the scheduler, or of what it asks; ``by``: the one sampler that is sure to meet it."""
-    MUTANTS.append(Mutant(name, kind, hunted(lambda: changed(module, function, old, new), how=how, by=by)))
+    hunt = hunted(lambda: changed(module, function, old, new), how=how, by=by)
+    MUTANTS.append(Mutant(name, kind, hunt, control=sound(how, by)))
 
 
 def planned(kind: str, name: str, function: str, old: str, new: str) -> None:
@@ -269,18 +275,23 @@ def planned(kind: str, name: str, function: str, old: str, new: str) -> None:
 
     def hunt(budget: int) -> Kill:
         with changed(planner, function, old, new):
-            for seed in range(budget):
-                rng = np.random.default_rng(seed)
-                count = int(rng.integers(2, 3 + seed // 8))
-                sizes = [int(s) for s in rng.integers(0, 1000, count)]
-                first = [int(f) for f in rng.integers(0, 20, count)]
-                last = [f + int(n) for f, n in zip(first, rng.integers(0, 9, count))]
-                offsets, total = planner.plan_offsets(sizes, planner.Lifetimes(first, last))
-                if not apart(sizes, first, last, offsets, total):
-                    return Kill(seed + 1, "overlap", None)
-        return Kill(None)
+            return overlapping(budget)
 
-    MUTANTS.append(Mutant(name, kind, hunt))
+    MUTANTS.append(Mutant(name, kind, hunt, control=Control(("planner",), overlapping)))
+
+
+def overlapping(budget: int) -> Kill:
+    """Random lifetimes, until two of them share bytes."""
+    for seed in range(budget):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(2, 3 + seed // 8))
+        sizes = [int(s) for s in rng.integers(0, 1000, count)]
+        first = [int(f) for f in rng.integers(0, 20, count)]
+        last = [f + int(n) for f, n in zip(first, rng.integers(0, 9, count))]
+        offsets, total = planner.plan_offsets(sizes, planner.Lifetimes(first, last))
+        if not apart(sizes, first, last, offsets, total):
+            return Kill(seed + 1, "overlap", None)
+    return Kill(None)
 
 
 def apart(sizes: list[int], first: list[int], last: list[int], offsets: list[int], total: int) -> bool:
@@ -302,7 +313,8 @@ def promised(name: str, may_overwrite: Callable[[Node, int], bool]) -> None:
         def may_overwrite(self, node: Node, operand: int) -> bool:
             return may_overwrite(node, operand)
 
-    MUTANTS.append(Mutant(name, "codegen", hunted(lambda: changed(*UNASKED), target=Boaster())))
+    hunt = hunted(lambda: changed(*UNASKED), target=Boaster())
+    MUTANTS.append(Mutant(name, "codegen", hunt, control=sound()))
 
 
 WHY, FORBIDS, CONCAT = "_Scheduler._why_not", "order_forbids", "Storage._concat"
@@ -318,7 +330,12 @@ placed("B2", "looks at no other shape of what it overwrites", FORBIDS,
        by=pieces)  # fmt: skip
 UNPROMISED = (schedule, "Layout.promised", "return found", "return True")
 MUTANTS.append(
-    Mutant("asks neither op nor target", "codegen", hunted(lambda: changed(*UNASKED), lambda: changed(*UNPROMISED)))
+    Mutant(
+        "asks neither op nor target",
+        "codegen",
+        hunted(lambda: changed(*UNASKED), lambda: changed(*UNPROMISED)),
+        control=sound(),
+    )
 )
 placed("B1", "views are values of their own", "Storage.__init__",
        "v if source is None else self.base[node.operands[source]]", "v", storage)  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import spelt
 from mutant import Kill, Mutant, changed
-from mutant_rules import hunted
+from mutant_rules import hunted, sound
 
 import fusewright as fw
 from fusewright.passes import pattern
@@ -23,12 +23,13 @@ BY_NAME = {r.name: r for r in BUILT_IN}
 
 def fault(kind: str, name: str, rule: str, module: ModuleType, function: str, old: str, new: str) -> None:
     """``old`` becomes ``new`` in a function of the built-in ``rule``, or in what it calls."""
+    extra = spelt.SAMPLERS.get(rule, ())
 
     def hunt(budget: int) -> Kill:
         with changed(module, function, old, new):
-            return hunted(lambda: BY_NAME[rule], extra=spelt.SAMPLERS.get(rule, ()))(budget)
+            return hunted(lambda: BY_NAME[rule], extra=extra)(budget)
 
-    MUTANTS.append(Mutant(f"{rule}: {name}", kind, hunt))
+    MUTANTS.append(Mutant(f"{rule}: {name}", kind, hunt, control=sound(BY_NAME[rule], extra=extra)))
 
 
 def form(kind: str, name: str, matched: Any, replacement: Any, numerics: str = "reassoc") -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mutant import Kill, Mutant
+from mutant import Control, Kill, Mutant
 
 import fusewright as fw
 from fusewright.core.errors import RewriteError
@@ -31,6 +31,17 @@ def hunted(make: Callable[[], Any], **options: Any) -> Callable[[int], Kill]:
         return Kill(None)
 
     return hunt
+
+
+def sound(p: Any, **options: Any) -> Control:
+    """check_pass on a pass as it is; what it finds is raised, with a test to paste."""
+
+    def hunt(budget: int) -> Kill:
+        check_pass(p, budget, **options)
+        return Kill(None)
+
+    chosen = [(k, tuple(map(id, v)) if isinstance(v, (list, tuple)) else id(v)) for k, v in sorted(options.items())]
+    return Control((p.name, *(entry for entry in chosen if entry[1] != ())), hunt)
 
 
 def rule(kind: str, name: str, pattern: Any, replacement: Any, numerics: str = "exact") -> None:
