@@ -95,7 +95,11 @@ fault("logic", "the last operand does not count", CSE, cse, "_key", "for v in no
       "for v in node.operands[:2]]", [lambda c, x, y: op.where(c, x, y) - op.where(c, x, c * 1)])  # fmt: skip
 fault("logic", "the op does not count", CSE, cse, "_key", "node.op.name, tuple", "len(node.operands), tuple")
 within(
-    "logic", "constants are compared at their corners", CSE, lambda: exchanged(cse, "_bytes_equal", lambda a, b: True)
+    "logic",
+    "constants are compared at their corners",
+    CSE,
+    lambda: exchanged(cse, "_bytes_equal", lambda a, b: True),
+    extra=[twins],
 )
 fault("type", "neither keepdims nor types count", CSE, cse, "_key", "attrs, tuple(v.type for v in node.results))",
       'tuple(a for a in attrs if a[0] != "keepdims"))',
