@@ -1,4 +1,4 @@
-"""What has to hold for extents that are bound during a run, and is not known to: compared when the run gets there.
+"""What has to hold for extents and is not known to, whatever the inputs: compared when the run gets there.
 
 Owns the conditions under which an op stays inside its operands. Must not know how a plan compares.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..core.bounds import Bounds, extent_range, is_dynamic
+from ..core.bounds import Bounds, extent_range
 from ..core.dims import Extent, compare_eq, lower_bound, maximum, product
 from ..core.errors import TypeRefused
 from ..ir.graph import Node
@@ -17,15 +17,17 @@ Pair = tuple[Extent, Extent]
 
 def guards(node: Node, bounds: Bounds, seen: set[str]) -> tuple[Pair, ...]:
     """Pairs of extents that must be equal before ``node`` may run. ``seen`` holds what is known to be no less than 0
-    already, and is added to."""
-    if not bounds:
-        return ()
+    already, and is added to.
+
+    Extents of the inputs count as much as those bound during the run: a slice of the first five steps of a sequence
+    that has three would read memory that is not its own.
+    """
     out: list[Pair] = []
     if node.op.name == "view_as":
         out += _unequal(node)
     for low, high in _ordered(node):
         gap = high - low
-        if not is_dynamic(gap, bounds) or str(gap) in seen:
+        if isinstance(gap, int) or str(gap) in seen:
             continue
         seen.add(str(gap))
         if not _nonnegative(gap, bounds):
@@ -66,6 +68,11 @@ def _ordered(node: Node) -> Iterator[Pair]:
         yield from zip(node.operands[1].shape, shape, strict=True)
     elif node.op.name == "top_k":
         yield node.attrs["k"], shape[node.attrs["axis"]]
+    elif node.op.name in ("argmax", "argmin"):
+        yield 1, shape[node.attrs["axis"]]
+    elif node.op.name == "pad" and node.attrs["mode"] != "constant":
+        widths = zip(node.attrs["low"], node.attrs["high"], shape, strict=True)
+        yield from ((1, size) for low, high, size in widths if low != 0 or high != 0)
 
 
 __all__ = ["guards"]
