@@ -253,12 +253,14 @@ class Maker:
             if const.dtype.is_float:
                 array[at] = encode(np.array(-0.0, np.float32), const.dtype)
         elif how != "same":
-            array[at] = not array[at] if const.dtype is BOOL else array[at] + 1
+            with np.errstate(over="ignore"):
+                array[at] = not array[at] if const.dtype is BOOL else array[at] + 1
         if how == "splat" or how == "same" and const.is_splat:
             array = np.broadcast_to(array[at], array.shape)
         other = self.values[-1] if how == "zero" else found
         self.values.append(self.b.constant(type(const)(array, const.dtype)))
-        if found.rank and self.draw.chance(0.5):
+        free = self.options.ops is None or "concat" in self.options.ops
+        if found.rank and self.draw.chance(0.5) and free:
             # Both are read, so that taking one for the other shows.
             self.emit("concat", other, self.values[-1], axis=0)
 

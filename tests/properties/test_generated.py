@@ -85,7 +85,10 @@ def test_seeded_graphs_in_volume() -> None:
             raise AssertionError(f"seed {seed}: {error}\n{text}") from error
         seen.update(node.op.name for node in graph.walk())
         seed += 1
-    missing = [name for name in OPS if not seen[name]]
+    # Ops of value-dependent extents are drawn on request (test_dependent_graphs.py); other tests define ops of theirs.
+    apart = {"symbol_of", "view_as", "nonzero", "unique", "non_max_suppression"}
+    own = {name for name, op in OPS.items() if op.infer.__module__.startswith("fusewright.")}
+    missing = [name for name in OPS if name in own - apart and not seen[name]]
     print(f"seeds {SEED} to {seed}: {total.elements} elements, {total.share:.2%} undecided, worst {total.worst:.3f}")
     assert seed < SEED + 1500 or not missing, f"ops that never occur: {missing}"
     assert total.share < 0.05
