@@ -52,7 +52,7 @@ def by_type(name: str, arity: int, pick: Callable[..., Any]) -> Any:
     params = _PARAMETERS[arity]
     space: dict[str, Any] = {"pick": pick}
     text = (
-        f"def {name}({params}):\n    raise NotImplementedError\n"
+        f"def {name}({params}):\n    return None  # never run: Numba takes the overload\n"
         f"def choose({params}):\n    chosen = pick({params})\n"
         f"    return chosen and (lambda {params}: chosen({params}))\n"
     )
