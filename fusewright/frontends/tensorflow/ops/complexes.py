@@ -89,8 +89,12 @@ def _sqrt(c: Ctx, x: Parts) -> Parts:
 def _tanh(c: Ctx, x: Parts) -> Parts:
     b, two = c.bld, c.const(2, x[0])
     a, d = b.mul(x[0], two), b.mul(x[1], two)
-    scale = b.add(b.cosh(a), b.cos(d))
-    return b.div(b.sinh(a), scale), b.div(b.sin(d), scale)
+    # (sinh a + i sin d) / (cosh a + cos d), both sides times 2 exp(-|a|), which keeps large |a| from overflowing.
+    size = b.abs(a)
+    e = b.exp(b.neg(size))
+    scale = b.add(b.add(b.square(e), c.const(1, x[0])), b.mul(b.mul(e, two), b.cos(d)))
+    real = b.neg(b.mul(b.sign(a), b.expm1(b.mul(b.neg(size), two))))
+    return b.div(real, scale), b.div(b.mul(b.mul(e, two), b.sin(d)), scale)
 
 
 _UNARY: dict[str, Callable[[Ctx, Parts], Parts]] = {
