@@ -18,6 +18,9 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+# Reports come together in the process that started the workers, which reads no other conftest.py.
+pytest_plugins = ("kill_table",)
+
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 # Kernels compile on first use, so the time of one example says nothing: no deadline. `ci` draws the same examples
 # every time; `explore` draws new ones (HYPOTHESIS_PROFILE=explore).

@@ -130,11 +130,11 @@ def test_inner_values_can_be_asked_for():
 def test_everything_unsupported_comes_at_once():
     proto = model(
         [
-            helper.make_node("NonZero", ["x"], ["i"]),
+            helper.make_node("Resize", ["x", "", "by"], ["i"]),
             helper.make_node("NoSuchOp", ["x"], ["a"]),
             helper.make_node("Other", ["x"], ["b"], domain="com.example"),
         ],
-        [value("x", [3])],
+        [value("x", [3]), value("by", [1])],
         [value("a", None), value("b", None)],
     )
     with pytest.raises(ImportRefused) as refused:

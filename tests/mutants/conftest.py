@@ -1,4 +1,4 @@
-"""Makes the registry beside this file importable, and the samplers of the tests of passes."""
+"""Makes the registries beside this file importable, and the samplers of the tests of passes."""
 
 from __future__ import annotations
 

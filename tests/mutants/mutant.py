@@ -6,7 +6,7 @@ import __future__
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -114,13 +114,3 @@ def exchanged(module: Any, name: str, value: Any) -> Iterator[None]:
         object.__setattr__(module, name, original) if not isinstance(module, (ModuleType, type)) else setattr(
             module, name, original
         )
-
-
-def table(kills: Sequence[tuple[Mutant, Kill]]) -> str:
-    """The kill table as text."""
-    lines = [f"{'mutant':58s} {'class':12s} {'graphs':>6s} {'ops':>4s}  by"]
-    for m, k in kills:
-        graphs = "-" if k.graphs is None else str(k.graphs)
-        ops = "" if k.ops is None else str(k.ops)
-        lines.append(f"{m.name[:58]:58s} {m.kind:12s} {graphs:>6s} {ops:>4s}  {k.by}")
-    return "\n".join(lines)
