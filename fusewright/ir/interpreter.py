@@ -17,7 +17,7 @@ from ..core.errors import InputRefused, VerifyError
 from .builder import Builder
 from .graph import Graph, Node, Value
 from .opdef import BoundContext, EvalContext, bind_attr
-from .ops.control import CONTROL, eval_control
+from .ops.control import CONTROL, count_trip, eval_control
 from .ops.elementwise import round_to
 from .scope import DEFINES, mentioned
 from .types import TensorType
@@ -285,6 +285,7 @@ class BoundedInterpreter(Interpreter):
         """Nothing is decided from the first trip on whose condition is not."""
         n = attrs["n_carry"]
         state, consts = list(pairs[:n]), list(pairs[n:])
+        trips = 0
         while True:
             inputs = [*state, *consts]
             arrays, errs = [p[0] for p in inputs], [p[1] for p in inputs]
@@ -294,6 +295,7 @@ class BoundedInterpreter(Interpreter):
                 return [(o, np.full(o.shape, np.inf)) for o in out]
             if not bool(go):
                 return state
+            trips = count_trip(node, trips)
             state = self._bounded(node.regions[1], arrays, errs, ctx)
 
     @staticmethod

@@ -9,11 +9,13 @@ import pytest
 from drawn_loops import counted_loop, extent, recurrence
 
 from fusewright.ir import Builder, Graph
-from fusewright.passes import Pass
+from fusewright.ir.interpreter import Interpreter
+from fusewright.ir.ops.control import at_most
+from fusewright.passes import Pass, PassContext, graph_pass
 from fusewright.passes.counted import loops
 from fusewright.passes.hoist import hoist, invariant
 from fusewright.passes.scanned import carried
-from fusewright.testing import assert_equivalent, check_pass
+from fusewright.testing import PassFailure, assert_equivalent, check_pass
 
 F = np.float32
 
@@ -354,3 +356,21 @@ def test_what_depends_on_the_state_stays() -> None:
 def test_drawn_loops(p: Pass, draw: Any) -> None:
     report = check_pass(p, max_examples=100, extra=draw)
     assert report.fired > 30
+
+
+def test_a_pass_that_makes_a_loop_endless_is_found_and_reduced() -> None:
+    @graph_pass(numerics="exact")
+    def standstill(graph: Graph, ctx: PassContext) -> None:
+        for node in [n for n in graph.walk() if n.op.name == "while"]:
+            body = node.regions[1]
+            returned = body.return_node
+            assert returned is not None
+            returned.set_operand(0, body.inputs[0])
+            ctx.rewrote("standstill")
+
+    with pytest.raises(PassFailure, match="goes on") as caught:
+        check_pass(standstill, max_examples=50, extra=[counted_loop])
+    small = caught.value
+    # What is left ends as it stands: a smaller graph whose own loop is endless says nothing about the pass.
+    with at_most(2000):
+        Interpreter(small.graph).run(small.feeds)

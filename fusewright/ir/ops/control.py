@@ -5,14 +5,16 @@ Owns their typing and evaluation. Every outer value is an operand; carried and b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from ...core.dims import extent
 from ...core.dtypes import BOOL
-from ...core.errors import TypeRefused
+from ...core.errors import InputRefused, TypeRefused
 from ..graph import Graph, Node, refines
 from ..opdef import Attrs, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
@@ -154,6 +156,27 @@ define_op(
 )  # fmt: skip
 
 
+# How many trips of a `while` are evaluated; None: as many as it takes.
+_TRIPS: ContextVar[int | None] = ContextVar("trips", default=None)
+
+
+@contextmanager
+def at_most(trips: int) -> Iterator[None]:
+    """Inside, a ``while`` that has made ``trips`` and goes on raises InputRefused: a loop may be wrong in its end."""
+    token = _TRIPS.set(trips)
+    try:
+        yield
+    finally:
+        _TRIPS.reset(token)
+
+
+def count_trip(node: Node, trips: int) -> int:
+    """One trip more than ``trips``. Raises InputRefused past ``at_most``."""
+    if trips == _TRIPS.get():
+        raise InputRefused(f"{node.where}: the loop has made {trips} trips and goes on")
+    return trips + 1
+
+
 def eval_control(node: Node, args: Arrays, attrs: Attrs, ctx: EvalContext) -> list[np.ndarray]:
     """Results of if, while, scan and fused through ``ctx.run_region``; the interpreter's only special case."""
     name = node.op.name
@@ -164,7 +187,9 @@ def eval_control(node: Node, args: Arrays, attrs: Attrs, ctx: EvalContext) -> li
     if name == "while":
         n = attrs["n_carry"]
         state, consts = list(args[:n]), list(args[n:])
+        trips = 0
         while bool(_run(ctx, node.regions[0], [*state, *consts])[0]):
+            trips = count_trip(node, trips)
             state = _run(ctx, node.regions[1], [*state, *consts])
         return state
     n, m, length = attrs["n_carry"], attrs["n_xs"], attrs["length"]
