@@ -19,7 +19,7 @@ import numpy as np
 
 import fusewright as fw
 from fusewright.backends.numba_cpu.bundle import cpu_target
-from fusewright.passes.schedule import schedule
+from fusewright.passes.memory.schedule import schedule
 
 HERE = Path(__file__).resolve().parent
 

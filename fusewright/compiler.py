@@ -22,8 +22,8 @@ from .ir.footprint import footprint
 from .ir.graph import Graph, Value
 from .ir.program import Program
 from .ir.scope import defined, definitions
-from .passes.arrange import arrange
 from .passes.batch import batch_symbol
+from .passes.memory.arrange import arrange
 from .passes.pipeline import Pipeline
 from .passes.pipeline import default_pipeline as pipeline_for
 from .passes.specialise import specialise

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import RewriteError, VerifyError
 from ..ir.graph import Graph
-from .base import Pass, loosest
-from .journal import Entry, Journal
-from .probe import Probes
+from .engine.base import Pass, loosest
+from .engine.journal import Entry, Journal
+from .engine.probe import Probes
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline

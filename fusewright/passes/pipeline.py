@@ -15,27 +15,27 @@ from typing import Any
 from ..core.errors import FusewrightError, RewriteError, VerifyError
 from ..ir.graph import Graph
 from ..ir.target import Target
-from . import probe
-from .base import GraphPass, Pass, PassContext, PassStats
 from .bisect import Culprit, Wrong, bisect
-from .canonicalise import canonicalise
-from .counted import loops
-from .cse import cse
-from .dce import dce
-from .decompose import decompose
-from .fold import fold
-from .fuse import fuse
-from .gates import gates
-from .hoist import hoist, invariant
-from .journal import Journal
-from .layout import layout
-from .localise import localise
-from .merge import merge
+from .engine import probe
+from .engine.base import GraphPass, Pass, PassContext, PassStats
+from .engine.journal import Journal
+from .local.canonicalise import canonicalise
+from .local.cse import cse
+from .local.dce import dce
+from .local.fold import fold
+from .local.localise import localise
+from .local.scale import scale
+from .local.simplify import simplify
+from .local.sink import sink
+from .loops.counted import loops
+from .loops.hoist import hoist, invariant
+from .loops.scanned import carried
 from .raising import raising
-from .scale import scale
-from .scanned import carried
-from .simplify import simplify
-from .sink import sink
+from .target.decompose import decompose
+from .target.fuse import fuse
+from .target.gates import gates
+from .target.layout import layout
+from .target.merge import merge
 
 MODES = ("strict", "fast")
 _ROUNDS = 6

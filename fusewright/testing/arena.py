@@ -22,7 +22,7 @@ from ..ir.opdef import Cost, EvalContext
 from ..ir.program import Copy, If, Loop, Place, Program, Run, Step, While, walk
 from ..ir.target import Target
 from ..ir.types import TensorType
-from ..passes.schedule import schedule as default_schedule
+from ..passes.memory.schedule import schedule as default_schedule
 
 POISON = 0xFF  # NaN in every float type, -1 in signed integers
 GUARD = 64

@@ -21,8 +21,8 @@ from ..ir.interpreter import Interpreter
 from ..ir.ops.control import at_most
 from ..ir.target import Target
 from ..passes import Pipeline
-from ..passes.base import GraphPass, Pass
-from ..passes.pattern import Pattern, trace
+from ..passes.engine.base import GraphPass, Pass
+from ..passes.engine.pattern import Pattern, trace
 from .arena import PlainTarget
 from .directed import Recipe, recipe
 from .draw import Draw, SeededDraw

@@ -16,7 +16,7 @@ from typing import Any
 from .. import passes
 from ..ir.graph import Node
 from ..passes import Pipeline, RuleSet
-from ..passes.base import PassContext
+from ..passes.engine.base import PassContext
 
 _FOLDER = Path(passes.__file__).parent
 

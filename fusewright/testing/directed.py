@@ -16,8 +16,8 @@ from ..core.errors import FusewrightError, RewriteError, TypeRefused
 from ..ir import OPS, Graph, Node, TensorType, Value
 from ..ir.opdef import REQUIRED
 from ..passes import Pipeline, Rewrite, RuleSet
-from ..passes.base import Pass
-from ..passes.pattern import Apply, OneOf, Pattern, Placeholder, Scalar, Var, trace
+from ..passes.engine.base import Pass
+from ..passes.engine.pattern import Apply, OneOf, Pattern, Placeholder, Scalar, Var, trace
 from . import samples
 from .draw import Draw
 from .graphs import CONTROL_SAMPLERS, PREFERS, SAMPLERS, Maker, Options, chosen, domain, from_hint

@@ -21,9 +21,9 @@ from ..ir.interpreter import bind_symbols
 from ..ir.opdef import EvalContext, substitute_attr
 from ..ir.ops.control import CONTROL
 from ..ir.scope import defined, mentioned
+from ..passes.memory.schedule import schedule
 from ..passes.pipeline import Pipeline
 from ..passes.pipeline import default_pipeline as pipeline_for
-from ..passes.schedule import schedule
 from ..passes.specialise import specialise
 from ..runtime import cpu
 from ..runtime.bundle import load

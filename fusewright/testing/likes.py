@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..passes.pattern import op
+from ..passes.engine.pattern import op
 
 Patterns = Sequence[Callable[..., Any]]
 CONV: dict[str, Any] = {"strides": ..., "pads": ..., "dilations": ..., "groups": ...}

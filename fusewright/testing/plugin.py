@@ -13,7 +13,7 @@ import pytest
 
 from ..core.errors import InputRefused
 from ..passes import Pipeline, Rewrite
-from ..passes.base import Pass
+from ..passes.engine.base import Pass
 from .check import PassFailure, check_pass
 from .prove import prove
 

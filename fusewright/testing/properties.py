@@ -21,7 +21,7 @@ from ..ir import Builder, Const, Graph, Origin, parse_graph
 from ..ir.ops.control import at_most
 from ..ir.target import Target
 from ..passes import Pipeline
-from ..passes.base import Pass, loosest
+from ..passes.engine.base import Pass, loosest
 from ..passes.specialise import specialise
 from .arena import MemoryFault, PlainTarget, Steady, check_memory
 from .draw import Draw

@@ -16,8 +16,8 @@ from ..core.dtypes import BOOL, F16, F32, F64, I8, I32, U8, DType
 from ..core.errors import FusewrightError, InputRefused, TypeRefused
 from ..ir import Builder, Graph, Value
 from ..passes import Rewrite
-from ..passes.pattern import Apply, Placeholder, alternatives, below, variables
-from ..passes.rewrite import instantiate
+from ..passes.engine.pattern import Apply, Placeholder, alternatives, below, variables
+from ..passes.engine.rewrite import instantiate
 from .feeds import SPECIAL
 from .oracle import Mismatch, assert_equivalent
 from .properties import Violation, equal

@@ -16,7 +16,7 @@ from ..core.dtypes import BF16, decode, encode
 from ..core.errors import FusewrightError
 from ..ir import Builder, Const, Graph, Node, Value
 from ..ir.interpreter import Interpreter
-from ..passes.fold import inline
+from ..passes.local.fold import inline
 from ..passes.specialise import specialise
 
 Feeds = dict[str, np.ndarray]

@@ -26,7 +26,7 @@ from ..core.errors import FusewrightError
 from ..ir import OPS, BoundedInterpreter, Graph, parse_graph
 from ..ir.target import Target
 from ..passes import Pipeline, default_pipeline
-from ..passes.schedule import schedule
+from ..passes.memory.schedule import schedule
 from ..runtime import cpu
 from ..runtime.sanitise import sanitised_run
 from .arena import PlainTarget, check_memory

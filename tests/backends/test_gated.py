@@ -15,7 +15,7 @@ from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate
 from fusewright.ir import Builder, Graph, Node
 from fusewright.passes import default_pipeline
-from fusewright.passes.gates import gates
+from fusewright.passes.target.gates import gates
 from fusewright.testing import assert_equivalent
 from fusewright.testing.kernels import check_kernels
 

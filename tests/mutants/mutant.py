@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from fusewright.passes.base import GraphPass
-from fusewright.passes.canonicalise import Function
-from fusewright.passes.rewrite import Rewrite, RuleSet
+from fusewright.passes.engine.base import GraphPass
+from fusewright.passes.engine.rewrite import Rewrite, RuleSet
+from fusewright.passes.local.canonicalise import Function
 
 Hunt = Callable[[int], "Kill"]
 

@@ -11,7 +11,8 @@ from typing import Any
 from mutant import Kill, Mutant, changed
 from mutant_rules import hunted, sound
 
-from fusewright.passes import affine, counted, gates, hoist, scanned
+from fusewright.passes.loops import affine, counted, hoist, scanned
+from fusewright.passes.target import gates
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "passes"))
 from drawn_loops import cell, counted_loop, recurrence

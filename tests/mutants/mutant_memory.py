@@ -13,7 +13,7 @@ from mutant import Control, Kill, Mutant, changed
 from fusewright.core import planner
 from fusewright.core.dtypes import BOOL, F32, I32
 from fusewright.ir import Graph, Node
-from fusewright.passes import arrange, order, schedule, storage
+from fusewright.passes.memory import arrange, order, schedule, storage
 from fusewright.testing import Maker, MemoryFault, PlainTarget, SeededDraw, check_memory, feeds, random_graph
 from fusewright.testing.reduce import ops_of, reduce_graph
 

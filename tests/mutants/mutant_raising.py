@@ -12,7 +12,7 @@ from mutant import Kill, Mutant, changed
 from mutant_rules import hunted, sound
 
 import fusewright as fw
-from fusewright.passes import pattern
+from fusewright.passes.engine import pattern
 from fusewright.passes.raising import RULES as BUILT_IN
 from fusewright.passes.raising import activations, atrous, attention, norms
 

@@ -13,7 +13,7 @@ import mutant_rules
 import pytest
 from mutant import Mutant, changed
 
-from fusewright.passes import schedule
+from fusewright.passes.memory import schedule
 
 FAMILIES: dict[str, list[Mutant]] = {
     "rules": mutant_rules.RULES,

@@ -12,8 +12,8 @@ from fusewright.core.dims import evaluate
 from fusewright.core.planner import Lifetimes, plan_offsets
 from fusewright.ir import Builder, Graph
 from fusewright.ir.program import WHY_NOT, Copy, Program, Run
-from fusewright.passes.arrange import arrange
-from fusewright.passes.schedule import schedule
+from fusewright.passes.memory.arrange import arrange
+from fusewright.passes.memory.schedule import schedule
 from fusewright.testing import PlainTarget, SeededDraw, check_memory, feeds, random_graph
 
 TARGET = PlainTarget()

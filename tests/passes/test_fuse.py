@@ -11,7 +11,7 @@ from targets import FakeTarget
 from fusewright.ir import Builder, Graph
 from fusewright.ir.graph import Node
 from fusewright.passes import default_pipeline
-from fusewright.passes.fuse import fuse
+from fusewright.passes.target.fuse import fuse
 from fusewright.testing import assert_equivalent
 
 F = np.float32

@@ -8,7 +8,7 @@ import pytest
 from drawn_loops import cell
 from targets import FakeTarget
 
-from fusewright.passes.gates import gates
+from fusewright.passes.target.gates import gates
 from fusewright.testing import check_pass
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fusewright.ir import Builder
-from fusewright.passes.fuse import fuse
-from fusewright.passes.layout import layout
-from fusewright.passes.scale import scale
+from fusewright.passes.local.scale import scale
+from fusewright.passes.target.fuse import fuse
+from fusewright.passes.target.layout import layout
 from fusewright.testing import PlainTarget, check_graph
 
 

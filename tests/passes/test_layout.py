@@ -10,8 +10,8 @@ import pytest
 from targets import FakeTarget
 
 from fusewright.ir import Builder, Graph
-from fusewright.passes.dce import dce
-from fusewright.passes.layout import layout
+from fusewright.passes.local.dce import dce
+from fusewright.passes.target.layout import layout
 from fusewright.testing import assert_equivalent
 
 F = np.float32

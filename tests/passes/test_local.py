@@ -12,12 +12,12 @@ from fusewright.core.errors import RewriteError
 from fusewright.ir import Builder, Graph
 from fusewright.ir.graph import Const
 from fusewright.passes import GraphPass, Pass
-from fusewright.passes.canonicalise import RULES, canonicalise
-from fusewright.passes.cse import cse
-from fusewright.passes.dce import dce
-from fusewright.passes.decompose import decompose
-from fusewright.passes.fold import MAX_BYTES, fold
-from fusewright.passes.localise import localise
+from fusewright.passes.local.canonicalise import RULES, canonicalise
+from fusewright.passes.local.cse import cse
+from fusewright.passes.local.dce import dce
+from fusewright.passes.local.fold import MAX_BYTES, fold
+from fusewright.passes.local.localise import localise
+from fusewright.passes.target.decompose import decompose
 from fusewright.testing import assert_equivalent
 
 F = np.float32

@@ -12,9 +12,9 @@ from fusewright.ir import Builder, Graph
 from fusewright.ir.interpreter import Interpreter
 from fusewright.ir.ops.control import at_most
 from fusewright.passes import Pass, PassContext, graph_pass
-from fusewright.passes.counted import loops
-from fusewright.passes.hoist import hoist, invariant
-from fusewright.passes.scanned import carried
+from fusewright.passes.loops.counted import loops
+from fusewright.passes.loops.hoist import hoist, invariant
+from fusewright.passes.loops.scanned import carried
 from fusewright.testing import PassFailure, assert_equivalent, check_pass
 
 F = np.float32

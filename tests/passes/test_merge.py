@@ -10,7 +10,7 @@ from targets import FakeTarget
 
 from fusewright.ir import Builder, Graph
 from fusewright.passes import default_pipeline
-from fusewright.passes.merge import merge
+from fusewright.passes.target.merge import merge
 from fusewright.testing import assert_equivalent
 
 F = np.float32

@@ -10,8 +10,8 @@ import pytest
 from fusewright.core.dims import symbol
 from fusewright.core.regroup import across, dense_strides, regroup, reshape_strides
 from fusewright.ir import Builder, Graph
-from fusewright.passes.reshapes import RULES
-from fusewright.passes.sink import sink
+from fusewright.passes.local.reshapes import RULES
+from fusewright.passes.local.sink import sink
 from fusewright.testing import assert_equivalent
 
 F = np.float32

@@ -10,7 +10,7 @@ import pytest
 from fusewright.core.errors import RewriteError
 from fusewright.ir import Builder, Graph
 from fusewright.passes import Match, RuleSet, about, graph_pass, one_of, op, rewrite
-from fusewright.passes.pattern import alternatives
+from fusewright.passes.engine.pattern import alternatives
 
 
 def ops(graph: Graph) -> list[str]:

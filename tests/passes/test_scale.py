@@ -10,8 +10,8 @@ import pytest
 
 from fusewright.core.dtypes import dtype as get_dtype
 from fusewright.ir import Builder, Graph
-from fusewright.passes.scale import _scaled as scaled
-from fusewright.passes.scale import scale, to_const
+from fusewright.passes.local.scale import _scaled as scaled
+from fusewright.passes.local.scale import scale, to_const
 from fusewright.testing import assert_equivalent
 
 F = np.float32

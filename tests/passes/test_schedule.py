@@ -5,7 +5,7 @@ import pytest
 
 from fusewright.ir import Builder
 from fusewright.ir.program import Copy, Loop, Run, walk
-from fusewright.passes.schedule import schedule
+from fusewright.passes.memory.schedule import schedule
 
 
 class Anything:

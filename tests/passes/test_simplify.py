@@ -11,8 +11,8 @@ import pytest
 from fusewright.core.errors import TypeRefused
 from fusewright.ir import Builder, Graph
 from fusewright.passes import Rewrite
-from fusewright.passes.rewrite import instantiate
-from fusewright.passes.simplify import RULES, simplify
+from fusewright.passes.engine.rewrite import instantiate
+from fusewright.passes.local.simplify import RULES, simplify
 from fusewright.testing import Mismatch, assert_equivalent
 
 TYPES = ("f32", "f16", "i32", "u8", "bool", "f64")

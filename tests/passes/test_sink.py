@@ -10,7 +10,7 @@ from targets import FakeTarget
 
 from fusewright.ir import Builder, Graph
 from fusewright.passes import default_pipeline
-from fusewright.passes.sink import RULES, sink
+from fusewright.passes.local.sink import RULES, sink
 from fusewright.testing import assert_equivalent
 
 F = np.float32

@@ -16,7 +16,10 @@ import fusewright as fw
 from fusewright.core import bounds
 from fusewright.core.errors import FusewrightError
 from fusewright.ir import footprint, scope
-from fusewright.passes import batch, dce, guards, hoist, schedule
+from fusewright.passes import batch
+from fusewright.passes.local import dce
+from fusewright.passes.loops import hoist
+from fusewright.passes.memory import guards, schedule
 from fusewright.runtime import binding, bundle, dynamic, trimmed
 from fusewright.runtime.sanitise import sanitised_run
 

@@ -11,19 +11,19 @@ import pytest
 
 import fusewright as fw
 from fusewright.core.errors import InputRefused
-from fusewright.passes.canonicalise import canonicalise
-from fusewright.passes.cse import cse
-from fusewright.passes.dce import dce
-from fusewright.passes.decompose import decompose
-from fusewright.passes.fold import fold
-from fusewright.passes.fuse import fuse
-from fusewright.passes.layout import layout
-from fusewright.passes.localise import localise
+from fusewright.passes.engine.rewrite import Rewrite
+from fusewright.passes.local.canonicalise import canonicalise
+from fusewright.passes.local.cse import cse
+from fusewright.passes.local.dce import dce
+from fusewright.passes.local.fold import fold
+from fusewright.passes.local.localise import localise
+from fusewright.passes.local.scale import scale
+from fusewright.passes.local.simplify import RULES, simplify
+from fusewright.passes.local.sink import sink
 from fusewright.passes.pipeline import default_pipeline, tidy
-from fusewright.passes.rewrite import Rewrite
-from fusewright.passes.scale import scale
-from fusewright.passes.simplify import RULES, simplify
-from fusewright.passes.sink import sink
+from fusewright.passes.target.decompose import decompose
+from fusewright.passes.target.fuse import fuse
+from fusewright.passes.target.layout import layout
 from fusewright.testing import PROPERTIES, PassFailure, PlainTarget, check_graph, check_pass, feeds
 from fusewright.testing.reduce import ops_of
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fusewright.backends.numba_cpu.bundle import cpu_target
 from fusewright.passes import default_pipeline
-from fusewright.passes.base import PassContext
+from fusewright.passes.engine.base import PassContext
 from fusewright.testing import PlainTarget
 from fusewright.testing.check import example
 from fusewright.testing.coverage import declared_guards, declared_rules, recorded, unfired_guards

@@ -9,8 +9,8 @@ import pytest
 
 import fusewright as fw
 from fusewright.core.errors import InputRefused
-from fusewright.passes.rewrite import Rewrite
-from fusewright.passes.simplify import RULES
+from fusewright.passes.engine.rewrite import Rewrite
+from fusewright.passes.local.simplify import RULES
 from fusewright.testing import prove
 
 op = fw.op

@@ -6,10 +6,10 @@ Owns the pass; each file beside it owns a family of rules. Must not know any fro
 from __future__ import annotations
 
 from ...ir.graph import Graph
-from ..base import PassContext
-from ..canonicalise import RULES as FORMS
-from ..dce import dce
-from ..rewrite import Rewrite, RuleSet
+from ..engine.base import PassContext
+from ..engine.rewrite import Rewrite, RuleSet
+from ..local.canonicalise import RULES as FORMS
+from ..local.dce import dce
 from . import activations, atrous, attention, norms
 
 RULES: list[Rewrite] = [*norms.RULES, *activations.RULES, *attention.RULES, *atrous.RULES]

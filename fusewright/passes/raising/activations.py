@@ -10,8 +10,8 @@ from typing import Any
 
 from ...ir.graph import Value
 from ...ir.ops.composite import SELU_ALPHA, SELU_SCALE
-from ..pattern import about, one_of, op
-from ..rewrite import Match, Rewrite, rewrite
+from ..engine.pattern import about, one_of, op
+from ..engine.rewrite import Match, Rewrite, rewrite
 
 RULES: list[Rewrite] = []
 SQRT_2_PI = math.sqrt(2 / math.pi)

@@ -11,9 +11,9 @@ from typing import Any
 
 from ...core.dims import Extent, compare_eq, compare_le, product
 from ...ir.graph import Const, Value
-from ..pattern import op
-from ..rewrite import Match, Rewrite, rewrite
-from ..values import same_shape
+from ..engine.pattern import op
+from ..engine.rewrite import Match, Rewrite, rewrite
+from ..engine.values import same_shape
 
 _ANY = {"strides": ..., "pads": ..., "dilations": ..., "groups": ...}
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from ...ir.graph import Value
 from ...ir.ops.contract import parse_equation
-from ..pattern import one_of, op
-from ..rewrite import Declined, Match, Rewrite, rewrite
+from ..engine.pattern import one_of, op
+from ..engine.rewrite import Declined, Match, Rewrite, rewrite
 
 
 def _masked(scores: Any, mask: Any, hidden: Any, low: Any) -> Any:

@@ -13,9 +13,9 @@ import numpy as np
 
 from ...core.dims import compare_eq, product
 from ...ir.graph import Value
-from ..pattern import one_of, op
-from ..rewrite import Declined, Match, Rewrite, rewrite
-from ..values import same_shape
+from ..engine.pattern import one_of, op
+from ..engine.rewrite import Declined, Match, Rewrite, rewrite
+from ..engine.values import same_shape
 
 RULES: list[Rewrite] = []
 

@@ -1,0 +1,161 @@
+"""Bounded constant folding.
+
+Owns evaluating nodes whose operands are constants, with exact or correctly rounded operations only, so that every
+machine folds to the same bytes. Must not spread a splat out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...core.dims import symbols
+from ...core.dtypes import DType, decode, encode
+from ...core.errors import FusewrightError
+from ...ir.builder import Builder
+from ...ir.graph import Const, Graph, Node, Value
+from ...ir.opdef import EvalContext
+from ..engine.base import PassContext, erase_dead, graph_pass, subgraphs
+from ..engine.driver import made_before
+from ..engine.values import make_splat, splat_scalar
+
+MAX_BYTES = 64 << 20
+MAX_GROWTH = 16
+# Small results may outgrow their operands: an iota has none.
+FREE_BYTES = 4096
+
+MOVES = frozenset(
+    "reshape broadcast_to transpose slice reverse pad concat gather gather_nd iota to_blocked from_blocked".split()
+)
+# Correctly rounded by IEEE 754, or exact. rsqrt is 1 / sqrt, each rounded, as the interpreter has it.
+ROUNDED = frozenset(
+    "add sub mul div sqrt rsqrt reciprocal square neg abs sign floor ceil round trunc maximum minimum relu clip where "
+    "eq ne lt le gt ge logical_not logical_and logical_or logical_xor isnan isinf isfinite cast".split()
+)
+INTEGER = frozenset(
+    "floordiv mod truncdiv rem pow bitwise_not bitwise_and bitwise_or bitwise_xor shift_left shift_right "
+    "reduce_sum reduce_prod cumsum cumprod scatter_nd".split()
+)
+# Of floats, the sign of a zero result would depend on the order.
+ORDER_FREE = frozenset("reduce_max reduce_min reduce_any reduce_all argmax argmin".split())
+_CONTEXT = EvalContext({})
+
+
+def foldable(node: Node) -> bool:
+    """The op is exact or correctly rounded on these types, and nothing about it is symbolic."""
+    name = node.op.name
+    known = name in MOVES or name in ROUNDED or name in ORDER_FREE
+    known = known and (name not in ORDER_FREE or not node.operands[0].dtype.is_float)
+    known = known or (name in INTEGER and all(not v.dtype.is_float for v in node.operands))
+    if not known or len(node.results) != 1 or not node.results[0].type.is_static:
+        return False
+    return not any(map(_symbolic, node.attrs.values()))
+
+
+def _symbolic(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_symbolic, value))
+    return not isinstance(value, (int, str, float, DType)) and value is not None and bool(symbols(value))
+
+
+def _splats(node: Node) -> list[Any] | None:
+    """One element per operand when the whole result is one repeated element."""
+    name = node.op.name
+    moved = name in ("reshape", "broadcast_to", "transpose", "slice", "reverse")
+    if not moved and not (node.op.kind == "elementwise" and node.op.scalar is not None):
+        return None
+    found = [splat_scalar(v) for v in node.operands]
+    return None if any(f is None for f in found) else found
+
+
+def evaluate(node: Node) -> Const | None:
+    """The contents of the result, or None when folding would cost more than it saves."""
+    result = node.results[0]
+    shape, dt = result.type.concrete({}), result.dtype
+    bytes_out = int(np.prod(shape, dtype=int)) * dt.size
+    elements = _splats(node)
+    if elements is not None and bytes_out:
+        # A broadcast of one element says it all already; as a constant it would have to be stored.
+        if node.op.name == "broadcast_to" and bytes_out > FREE_BYTES:
+            return None
+        if node.op.kind != "elementwise":
+            return make_splat(elements[0], shape, dt)
+        assert node.op.eval is not None
+        args = [np.asarray(e) for e in elements]
+        return make_splat(node.op.eval(args, node.attrs, _CONTEXT), shape, dt)
+    if any(v.const is None for v in node.operands):
+        return None
+    consts = [v.const for v in node.operands if v.const is not None]
+    bytes_in = sum(c.array.nbytes for c in consts)
+    if bytes_out > MAX_BYTES or bytes_out > max(FREE_BYTES, MAX_GROWTH * bytes_in):
+        return None
+    # Spreading a splat for a mixed operation is bounded by the same figures.
+    assert node.op.eval is not None
+    out = node.op.eval([decode(c.array, c.dtype) for c in consts], node.attrs, _CONTEXT)
+    return Const(encode(np.ascontiguousarray(out, dt.compute).reshape(shape), dt), dt)
+
+
+def _branch(node: Node) -> list[Value] | None:
+    """The taken branch of an ``if`` on a constant, inlined before it."""
+    condition = node.operands[0].const
+    if node.op.name != "if" or condition is None or node.graph is None:
+        return None
+    region = node.regions[0 if bool(condition.array) else 1]
+    return inline(region, list(node.operands[1:]), node)
+
+
+def inline(region: Graph, args: list[Value], before: Node) -> list[Value]:
+    """Copy a closed region's nodes before a node; the values that its outputs became."""
+    graph = before.graph
+    assert graph is not None
+    mapping = dict(zip(region.inputs, args, strict=True))
+    for node in region.nodes:
+        if node.op.name == "input" or node is region.return_node:
+            continue
+        types = [v.type for v in node.results]
+        regions = [r.clone() for r in node.regions]
+        twin = Node(node.op, [mapping[v] for v in node.operands], node.attrs, types, regions, node.origin)
+        graph.insert(twin, before)
+        mapping.update(zip(node.results, twin.results))
+    return [mapping[v] for v in region.outputs]
+
+
+@graph_pass(numerics="exact", name="fold")
+def fold(graph: Graph, ctx: PassContext) -> None:
+    """Replace nodes on constants by their result, within 64 MiB and 16 times the operands."""
+    for g in subgraphs(graph):
+        for node in g.nodes:
+            _fold_node(node, ctx)
+
+
+def _fold_node(node: Node, ctx: PassContext) -> None:
+    graph = node.graph
+    assert graph is not None
+    if node.op.name == "if":
+        mark = node._prev
+        taken = _branch(node)
+        if taken is None:
+            return
+        inlined = made_before(node, mark)[::-1]
+        for old, new in zip(node.results, taken):
+            graph.replace(old, new)
+        erase_dead(node)
+        ctx.rewrote("if")
+        for n in inlined:
+            if n.graph is graph:
+                _fold_node(n, ctx)
+        return
+    if not foldable(node) or not (node.operands or node.op.name == "iota"):
+        return
+    try:
+        const = evaluate(node)
+    except (FusewrightError, MemoryError) as error:
+        return ctx.decline(node, f"{type(error).__name__}: {error}")
+    if const is None:
+        return
+    before = ctx.text(node)
+    folded = Builder(graph, node, node.origin).constant(const)
+    graph.replace(node.results[0], folded)
+    erase_dead(node)
+    ctx.rewrote(node.op.name, where=str(node.origin), before=before, after=ctx.text(folded.producer))
