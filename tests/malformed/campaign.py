@@ -1,6 +1,7 @@
 """Malformed files by the thousand: one family of errors, no crash, no hang, bounded memory, nothing else touched.
 
-python tests/malformed/campaign.py FORMAT... [--count 1000] [--seed 0] [--seeds FOLDER] [--record FILE]
+python tests/malformed/campaign.py FORMAT... [--start 0] [--count 1000] [--seed 0] [--seeds FOLDER]
+    [--record FILE]
 
 Each block of files runs in a process of its own, so that a crash is an outcome. Needs what writes the seeds (Keras,
 TensorFlow, onnx) in the first step only: the blocks import Fusewright alone, under an audit hook.
@@ -172,13 +173,15 @@ def block(kind: str, seeds: Path, start: int, count: int, seed: int, scratch: Pa
     return {"outcomes": outcomes, "codes": codes, "findings": findings, "slowest_s": slowest, "peak_bytes": most}
 
 
-def campaign(kind: str, count: int, seed: int, seeds: Path, note: Callable[[str], None] = print) -> dict[str, Any]:
-    """All blocks of one format, one after the other."""
+def campaign(
+    kind: str, count: int, seed: int, seeds: Path, note: Callable[[str], None] = print, start: int = 0
+) -> dict[str, Any]:
+    """The mutants from ``start`` to ``count`` of one format, in blocks, one after the other."""
     total: dict[str, Any] = {"tried": 0, "outcomes": Counter(), "codes": Counter(), "findings": [], "slowest_s": 0.0,
                              "peak_bytes": 0}  # fmt: skip
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=base) as folder:
-        at, end = 0, count
+        at, end = start, count
         while at < end:
             size = min(BLOCK, end - at)
             found, done = _run_block(kind, seeds, at, size, seed, Path(folder))
@@ -188,7 +191,7 @@ def campaign(kind: str, count: int, seed: int, seeds: Path, note: Callable[[str]
             for key in ("slowest_s", "peak_bytes"):
                 total[key] = max(total[key], found[key])
             at += done
-            total["tried"] = at
+            total["tried"] = at - start
             note(f"{kind}: {at} of {end}, {dict(total['outcomes'])}, {len(total['findings'])} findings")
     return total
 
@@ -224,6 +227,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("formats", nargs="+", choices=[*FORMATS, "all"])
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--start", type=int, default=0, help="go on from this mutant up to --count")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=Path, help="a folder that seeds.py filled; made anew if left out")
     parser.add_argument("--record", type=Path, help="add the results to this JSON file")
@@ -235,7 +239,7 @@ def main(arguments: list[str]) -> int:
         bad = 0
         for kind in kinds:
             result = campaign(
-                kind, args.count, args.seed, args.seeds or Path(made), lambda line: print(line, flush=True)
+                kind, args.count, args.seed, args.seeds or Path(made), lambda line: print(line, flush=True), args.start
             )
             bad += len(result["findings"])
             for finding in result["findings"][:20]:
