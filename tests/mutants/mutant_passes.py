@@ -16,20 +16,8 @@ from mutant_rules import hunted, sound
 import fusewright as fw
 from fusewright.core.dtypes import BF16, F16, F32
 from fusewright.ir import TensorType, text
-from fusewright.passes import (
-    canonicalise,
-    cse,
-    dce,
-    decompose,
-    fold,
-    fuse,
-    layout,
-    localise,
-    outline,
-    scale,
-    simplify,
-    sink,
-)  # fmt: skip
+from fusewright.passes.local import canonicalise, cse, dce, fold, localise, scale, simplify, sink
+from fusewright.passes.target import decompose, fuse, layout, outline
 from fusewright.testing import Maker
 from fusewright.testing.likes import CHAINS, CONSTANTS, MATMUL, MOVES, PADS, PAIRS
 
