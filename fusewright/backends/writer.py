@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,16 @@ ALIGN = 64
 
 @dataclass(frozen=True, slots=True)
 class TargetImage:
-    """One native target: ``plan.entries`` gives each symbol's offset in ``code``; ``features`` the CPU must have."""
+    """One native target: ``plan.entries`` gives each symbol's offset in ``code``; ``features`` the machine must have.
+
+    With ``files`` (name in the target's folder: bytes) these are the code, and entries are names alone.
+    """
 
     name: str
     code: bytes
     plan: Plan
     features: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Weights:
@@ -102,7 +106,8 @@ def write_bundle(
     fields = report_fields(targets[0].plan, in_place, numerics) if targets else {"in_place": list(in_place)}
     members: dict[str, Sequence[Any]] = {"graph.txt": [text], WEIGHTS: pieces}
     for t in targets:
-        members[f"native/{t.name}/code.bin"] = [t.code]
+        for name, code in (t.files or {"code.bin": t.code}).items():
+            members[f"native/{t.name}/{name}"] = [code]
         members[f"native/{t.name}/plan.json"] = [t.plan.to_bytes()]
     members["report.json"] = [canonical({**fields, **(report or {})})]
     return build(manifest, members, hash_threads)
@@ -121,7 +126,7 @@ def _check(target: TargetImage, signature: Signature, symbols: Sequence[Symbol],
     if not declared.issuperset(plan.symbols):
         raise CompileRefused(f"{target.name}: the plan uses symbols {plan.symbols}, declared are {sorted(declared)}")
     for name, offset in plan.entries.items():
-        if offset >= len(target.code):
+        if not target.files and offset >= len(target.code):
             raise CompileRefused(f"{target.name}: symbol {name} lies past the end of the code")
     for c in plan.constants:
         if c.offset + c.bytes > weight_bytes:

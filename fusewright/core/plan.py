@@ -26,14 +26,50 @@ MOST_GROWTH = 64  # a layout made at load pads at most this much: the bytes of a
 Arg = tuple[Any, ...]
 
 
+class Launch:
+    """How a GPU runs a kernel: ``block`` threads per block, ``units`` of the extent per block, bytes of dynamic
+    ``shared`` memory; ``max_blocks`` caps the grid (0: no cap), a block then goes on with the units beyond it."""
+
+    __slots__ = ("block", "units", "shared", "max_blocks")
+
+    def __init__(self, block: int, units: int, shared: int = 0, max_blocks: int = 0) -> None:
+        self.block, self.units, self.shared, self.max_blocks = block, units, shared, max_blocks
+
+    def verify(self) -> None:
+        """In the limits that every GPU has. Raises VerifyError."""
+        values = [getattr(self, s) for s in self.__slots__]
+        if any(type(v) is not int or not 0 <= v < 1 << 31 for v in values) or self.shared > 1 << 20:
+            raise VerifyError(f"a launch of {values}")
+        if not 32 <= self.block <= 1024 or self.block % 32 or self.units < 1:
+            raise VerifyError(f"a launch of {self.block} threads for {self.units} units")
+
+
 class Kernel:
-    """A native function of the image; ``flops``, ``bytes`` moved and ``scratch`` bytes per thread are expressions."""
+    """A native function of the image; ``flops``, ``bytes`` moved and ``scratch`` bytes are expressions.
 
-    __slots__ = ("name", "symbol", "kind", "flops", "bytes", "scratch")
+    Scratch is per thread on a CPU and per launch on a GPU, whose kernels have a ``launch``.
+    """
 
-    def __init__(self, name: str, symbol: str, kind: str, flops: int, bytes: int, scratch: int) -> None:
+    __slots__ = ("name", "symbol", "kind", "flops", "bytes", "scratch", "launch")
+
+    def __init__(
+        self, name: str, symbol: str, kind: str, flops: int, bytes: int, scratch: int, launch: Launch | None = None
+    ) -> None:
         self.name, self.symbol, self.kind = name, symbol, kind
-        self.flops, self.bytes, self.scratch = flops, bytes, scratch
+        self.flops, self.bytes, self.scratch, self.launch = flops, bytes, scratch, launch
+
+    def to_json(self) -> dict[str, Any]:
+        """The kernel as JSON data."""
+        out = {s: getattr(self, s) for s in self.__slots__[:-1]}
+        if self.launch is not None:
+            out["launch"] = {s: getattr(self.launch, s) for s in Launch.__slots__}
+        return out
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Kernel:
+        """The kernel that ``to_json`` gave."""
+        launch = Launch(**raw["launch"]) if "launch" in raw else None
+        return cls(**{k: v for k, v in raw.items() if k != "launch"}, launch=launch)
 
 
 class Buffer:
@@ -247,9 +283,10 @@ class Plan:
         flops: dims.DimLike = 0,
         bytes: dims.DimLike = 0,
         scratch: dims.DimLike = 0,
+        launch: Launch | None = None,
     ) -> int:
         """The index of a new kernel entry."""
-        self.kernels.append(Kernel(name, symbol, kind, self.expr(flops), self.expr(bytes), self.expr(scratch)))
+        self.kernels.append(Kernel(name, symbol, kind, self.expr(flops), self.expr(bytes), self.expr(scratch), launch))
         return len(self.kernels) - 1
 
     def add_buffer(self, bytes: dims.DimLike, first: int, last: int) -> int:
@@ -290,7 +327,7 @@ class Plan:
             "version": VERSION,
             "symbols": self.symbols,
             "exprs": self.exprs,
-            "kernels": [{s: getattr(k, s) for s in Kernel.__slots__} for k in self.kernels],
+            "kernels": [k.to_json() for k in self.kernels],
             "buffers": [{"bytes": b.bytes, "first": b.first, "last": b.last} for b in self.buffers],
             "constants": [c.to_json() for c in self.constants],
             "inputs": list(range(self.n_inputs)),
@@ -314,7 +351,7 @@ class Plan:
                 raise VerifyError(f"plan version {raw['version']!r} is not {VERSION}")
             plan = cls(raw["symbols"], len(raw["inputs"]))
             plan.exprs = raw["exprs"]
-            plan.kernels = [Kernel(**k) for k in raw["kernels"]]
+            plan.kernels = [Kernel.of(k) for k in raw["kernels"]]
             plan.buffers = [Buffer(**b) for b in raw["buffers"]]
             plan.constants = [Constant.of(c) for c in raw["constants"]]
             plan.outputs = [tuple(o["storage"]) for o in raw["outputs"]]
@@ -338,6 +375,8 @@ class Plan:
             check.true(k.symbol in self.entries, f"kernel {k.name!r}: no symbol {k.symbol!r} in the image")
             for e in (k.flops, k.bytes, k.scratch):
                 check.expr(e)
+            if k.launch is not None:
+                k.launch.verify()
         for name, offset in self.entries.items():
             check.true(type(offset) is int and offset >= 0, f"symbol {name!r} at {offset!r}")
         for symbol in self.bound:
@@ -547,6 +586,6 @@ def memory_expression(plan: Plan) -> str:
 
 
 __all__ = [
-    "Arg", "Bind", "Buffer", "Bump", "Call", "Carry", "Check", "Constant", "If", "Kernel", "Loop", "Plan", "RunSymbol",
-    "Step", "VERSION", "While", "count_steps", "memory_expression", "walk_steps",
+    "Arg", "Bind", "Buffer", "Bump", "Call", "Carry", "Check", "Constant", "If", "Kernel", "Launch", "Loop", "Plan",
+    "RunSymbol", "Step", "VERSION", "While", "count_steps", "memory_expression", "walk_steps",
 ]  # fmt: skip
