@@ -21,7 +21,7 @@ with every other; `fw.register_op("tf", "MyOp")` adds your own (it gets the node
 | source | how it is read |
 | --- | --- |
 | frozen graph `.pb` | inputs and outputs as asked for, at any tensor, else placeholders and what nobody reads |
-| SavedModel folder | `signature=` (default `serving_default`), names sorted; functions are inlined |
+| SavedModel folder | `signature=` (default `serving_default`, or the only one), names sorted; functions are inlined |
 | TF1 checkpoint | prefix, its `.meta` file (which holds the graph) or its folder; name outputs with `outputs=` |
 | `tf.function`, `ConcreteFunction`, `tf.Graph`, `GraphDef` | arguments in order, results by key, else `output_0`... |
 | `tf.Module`, object of `tf.saved_model.load` | `signature=` names one of its functions or signatures |

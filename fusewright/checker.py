@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from .backends.numba_cpu.bundle import cpu_target
 from .core.dims import evaluate, symbols
 from .core.errors import FusewrightError, ImportRefused, InputRefused, TypeRefused
-from .frontends.source import import_model
+from .frontends.source import ModelOptions, graph_of
 from .ir.graph import Graph, Node, Value
 from .ir.interpreter import Interpreter
 from .passes.pipeline import default_pipeline
@@ -87,7 +87,7 @@ def check(
     feeds: Mapping[str, Any] | None = None,
     *,
     bind: Mapping[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[ModelOptions],
 ) -> Check:
     """List everything in ``source`` that cannot be compiled, all at once; optionally compare values.
 
@@ -95,11 +95,11 @@ def check(
     name or layer; ``x0, x1...`` and ``y0, y1...`` are inputs and outputs by position); a live Keras model, tf.function
     or other callable; or "onnxruntime" for an ONNX source. Live ones are run on ``feeds``, or on small random numbers,
     and where they can be asked, every inner value is compared. ``bind`` are the ``feeds`` of ``import_model``, which
-    bind inputs at import; ``options`` its other options.
+    bind inputs at import; ``options`` its others: inputs, outputs, signature, weights, shapes, base_dir, limits.
     Raises InputRefused when ``against`` cannot be used.
     """
     try:
-        graph = source if isinstance(source, Graph) else import_model(source, feeds=bind, **options)
+        graph = graph_of(source, {**options, "feeds": bind})
     except ImportRefused as refusal:
         return Check(_gather([(p.code, p.reason, p.where, p.hint) for p in refusal.problems]), flops_share=None)
     problems, share = _uncompilable(graph)

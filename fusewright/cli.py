@@ -101,22 +101,37 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def model_options(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--inputs", metavar="A,B", help="names of the inputs (GraphDef and SavedModel)")
-        sub.add_argument("--outputs", metavar="C,D", help="names of the outputs")
-        sub.add_argument(
+        group = sub.add_argument_group("the model (options of fw.import_model)")
+        group.add_argument("--signature", metavar="NAME", help="signature of a SavedModel (default: serving_default)")
+        group.add_argument("--inputs", metavar="A,B", help="names of the inputs, in order; TensorFlow: any tensors")
+        group.add_argument("--outputs", metavar="C,D", help="names of the outputs, in order; inner values too")
+        group.add_argument(
+            "--shape",
+            action="append",
+            default=[],
+            metavar="NAME=N,224,224,3",
+            help="state or fix the shape of an input: extents, names of symbols, or ? for a free axis",
+        )
+        group.add_argument(
             "--feed",
             action="append",
             default=[],
             metavar="NAME=VALUE",
             help="bind an input at import; VALUE is a JSON value or a .npy file",
         )
-        sub.add_argument("--weights", metavar="FILE", help="weights for a .json architecture")
+        group.add_argument("--weights", metavar="FILE", help="weights for a .json architecture")
+        group.add_argument(
+            "--base-dir", metavar="FOLDER", help="folder of an ONNX file's external data, if not its own"
+        )
 
     sub = add("compile", _compile, "Compile a model file into a kernel bundle.")
     sub.add_argument("source", metavar="SRC", help=".keras, .h5, .hdf5, .json with --weights, or another model file")
     sub.add_argument("-o", "--output", required=True, metavar="OUT.fwb", help="the bundle to write")
     sub.add_argument(
-        "--target", action="append", metavar="NAME", help="cpu (default), cpu-avx2, cpu-avx512, cuda; may be repeated"
+        "--target",
+        action="append",
+        metavar="NAME",
+        help="cpu (default: every variant), or a variant such as cpu-avx2; may be repeated",
     )
     sub.add_argument(
         "--dim",
@@ -225,17 +240,35 @@ def _feeds(items: Iterable[str]) -> dict[str, Any]:
     return feeds
 
 
+def _shapes(items: Iterable[str]) -> dict[str, list[int | str | None]]:
+    """``["x=N,?,3"]`` as ``{"x": ["N", None, 3]}``; ``x=`` is a scalar."""
+    shapes: dict[str, list[int | str | None]] = {}
+    for item in items:
+        name, equals, text = item.rpartition("=")  # TensorFlow's names may hold "="; shapes never do
+        if not (name and equals):
+            raise UsageError(f"--shape {item}: expected NAME=EXTENT,EXTENT..., for example x=N,224,224,3")
+        axes = [axis.strip() for axis in text.strip("[]()").split(",")] if text.strip("[]()") else []
+        shapes[name] = [None if a == "?" else int(a) if a.isdecimal() else a for a in axes]
+        for axis in shapes[name]:
+            if isinstance(axis, str) and not axis.isidentifier():
+                raise UsageError(f"--shape {item}: {axis!r} is neither a number, a symbol's name nor ?")
+    return shapes
+
+
 def _names(text: str | None) -> list[str] | None:
     return [name for name in text.split(",") if name] if text else None
 
 
 def _import_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Only what was given, so that a plain ``compile SRC`` hands the file itself to the compiler."""
+    """Only what was given."""
     given = {
         "inputs": _names(args.inputs),
         "outputs": _names(args.outputs),
         "feeds": _feeds(args.feed) or None,
         "weights": args.weights,
+        "signature": args.signature,
+        "shapes": _shapes(args.shape) or None,
+        "base_dir": args.base_dir,
     }
     return {key: value for key, value in given.items() if value is not None}
 
@@ -264,14 +297,14 @@ def _compile(args: argparse.Namespace) -> int:
         raise SaveRefused(f"{args.output}: there is no folder {folder}")
     start = time.perf_counter()
     with on_terminal(args.json) as progress:
-        source = fw.import_model(args.source, **options) if options else args.source
         bundle = fw.compile(
-            source,
+            args.source,
             target=target,
             dims=dims or None,
             threads=args.threads,
             numerics=args.numerics,
             progress=progress,
+            **options,
         )
         bundle.save(args.output)
     seconds = time.perf_counter() - start

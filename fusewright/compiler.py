@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .core.dims import Extent, minimum
 from .core.errors import CompileRefused
 from .core.manifest import Port, Signature, Symbol
 from .core.report import Report
-from .frontends.source import import_model
+from .frontends.source import ImportOptions, graph_of
 from .ir.footprint import footprint
 from .ir.graph import Graph, Value
 from .ir.program import Program
@@ -43,12 +43,14 @@ def compile(
     numerics: str = "strict",
     pipeline: Pipeline | None = None,
     progress: Progress | None = None,
+    **options: Unpack[ImportOptions],
 ) -> Bundle:
     """Compile a model (a path, a live Keras model, or a Graph) to a bundle, ready to call and to ``save``.
 
     ``target``: "cpu" (AVX2 and AVX-512 in one bundle), a variant's name, or a list. ``dims`` fixes a symbol
     (``{"N": 8}``) or bounds it (``{"N": (1, 512)}``); left out it stays free. ``threads`` is the default stored in the
-    bundle. ``numerics`` "strict" or "fast". ``progress(phase, done, total)`` is called as work goes on.
+    bundle. ``numerics`` "strict" or "fast". ``progress(phase, done, total)`` is called as work goes on. ``options`` are
+    those of ``fw.import_model``: inputs, outputs, signature, feeds, weights, shapes, base_dir, limits.
 
     Raises ImportRefused, CompileRefused, TypeRefused.
     """
@@ -61,7 +63,7 @@ def compile(
     if threads is not None and (type(threads) is not int or threads < 1):
         raise CompileRefused(f"threads={threads!r} is a positive int or None")
     note("import", 0, 1)
-    graph = source if isinstance(source, Graph) else import_model(source)
+    graph = graph_of(source, options)
     note("import", 1, 1)
     graph = _bind(graph, dims)
     description = cpu_target()
@@ -94,11 +96,14 @@ def compile(
 
 
 def plan(
-    source: Any, target: str = "cpu", dims: Mapping[str, int | tuple[int, int | None]] | None = None
+    source: Any,
+    target: str = "cpu",
+    dims: Mapping[str, int | tuple[int, int | None]] | None = None,
+    **options: Unpack[ImportOptions],
 ) -> PlannedProgram:
-    """Passes and memory plan without code generation. Raises as ``compile``."""
+    """Passes and memory plan without code generation; ``options`` and refusals as for ``compile``."""
     targets = _targets(target)
-    graph = _bind(source if isinstance(source, Graph) else import_model(source), dims)
+    graph = _bind(graph_of(source, options), dims)
     description = cpu_target()
     portable, final, _ = _optimise(graph, pipeline_for(description), lambda phase, done, total: None)
     program = arrange(final, description)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from .. import lazy
 from ..core.errors import ImportRefused
@@ -101,6 +101,36 @@ def _sniff_bytes(head: bytes, tail: bytes, name: str) -> Kind:
     )
 
 
+class ModelOptions(TypedDict, total=False):
+    """Options of ``import_model`` that ``fw.check`` takes by the same names; its ``feeds`` are those of a run."""
+
+    inputs: Sequence[str] | None
+    outputs: Sequence[str] | None
+    signature: str | None
+    weights: str | os.PathLike[str] | None
+    shapes: Mapping[str, Any] | None
+    base_dir: str | os.PathLike[str] | None
+    limits: ImportLimits
+
+
+class ImportOptions(ModelOptions, total=False):
+    """All options of ``import_model``, which ``fw.compile`` and ``fw.plan`` take as well."""
+
+    feeds: Mapping[str, Any] | None
+
+
+def graph_of(source: Any, options: ImportOptions) -> Graph:
+    """A Graph as it is, or that of a model. Raises ImportRefused, also for options that a Graph has no use for."""
+    if not isinstance(source, Graph):
+        return import_model(source, **options)
+    if given := next((name for name, value in options.items() if value is not None), None):
+        raise ImportRefused(
+            "unused-option", "Graph", f"{given}= says how to import a model; the source is a Graph",
+            f"leave {given} out, or pass it to fw.import_model",
+        )  # fmt: skip
+    return source
+
+
 def import_model(
     source: Any,
     inputs: Sequence[str] | None = None,
@@ -112,7 +142,13 @@ def import_model(
     base_dir: str | os.PathLike[str] | None = None,
     limits: ImportLimits = DEFAULT,
 ) -> Graph:
-    """The graph of a model file or object (public as ``fw.import_model``). Raises ImportRefused and nothing else."""
+    """The graph of a model file or object (public as ``fw.import_model``).
+
+    ``inputs`` and ``outputs`` choose and order values by name; ``signature`` is one of a SavedModel or a live module;
+    ``feeds`` {name: value} binds values at import; ``weights`` is the file that belongs to an architecture ``.json``;
+    ``shapes`` {input: (ints, symbol names or None)} states or fixes shapes; ``base_dir`` is the folder of the external
+    data of an ONNX model in memory; ``limits`` bounds every size in the file. Raises ImportRefused and nothing else.
+    """
     kind = sniff(source)
     where = Path(source).name if isinstance(source, (str, os.PathLike)) else type(source).__name__
     if kind == "keras" and signature == "call" and is_live_model(source):

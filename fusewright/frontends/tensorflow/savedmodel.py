@@ -72,11 +72,11 @@ def saved_model_request(
         request = graph_request(graph, inputs, outputs, feeds)
         request.variables = variables
         return request
-    name = signature or ("serving_default" if "serving_default" in signatures else next(iter(signatures), ""))
+    name = signature or (next(iter(signatures)) if len(signatures) == 1 else "serving_default")
     if name not in signatures:
         raise ImportRefused(
             "no-such-signature", name or path.name, "the model has no such signature",
-            f"it has {', '.join(sorted(signatures)) or 'none'}",
+            f"it has {', '.join(sorted(signatures))}; choose one with signature=" if signatures else "it has none",
         )  # fmt: skip
     return _signature_request(graph, signatures[name], inputs, outputs, feeds, variables, limits)
 
