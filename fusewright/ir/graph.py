@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -190,6 +190,11 @@ class Node:
 
     def set_operand(self, index: int, value: Value) -> None:
         """Read ``value`` (of an equal type) as operand ``index``."""
+        if self.graph is not None and self.graph.watcher is not None:
+            self.graph.watcher.altering(self)
+        self._read(index, value)
+
+    def _read(self, index: int, value: Value) -> None:
         old = self._operands[index]
         del old._uses[(self, index)]
         value._uses[(self, index)] = None
@@ -197,6 +202,8 @@ class Node:
 
     def set_operands(self, values: Sequence[Value]) -> None:
         """Replace the whole operand list (``return`` only changes length)."""
+        if self.graph is not None and self.graph.watcher is not None:
+            self.graph.watcher.altering(self)
         for i, old in enumerate(self._operands):
             del old._uses[(self, i)]
         self._operands = list(values)
@@ -267,6 +274,18 @@ class NodeList:
         self._length -= 1
 
 
+class Watcher(Protocol):
+    """Is told of every edit of a graph and its regions: what a journal is written from."""
+
+    def inserted(self, node: Node) -> None: ...
+
+    def erasing(self, node: Node) -> None: ...
+
+    def altering(self, node: Node) -> None: ...
+
+    def replacing(self, old: Value, new: Value) -> None: ...
+
+
 @dataclass(eq=False)
 class Graph:
     """A closed, typed SSA graph: ``inputs`` (values of ``input`` nodes), ``nodes`` in order, one ``return`` node.
@@ -283,6 +302,7 @@ class Graph:
     meta: dict[str, Any] = field(default_factory=dict)
     # Where ``fw.op`` inserts; set by the rewrite driver while a replacement is built.
     insertion_point: Node | None = None
+    watcher: Watcher | None = None
 
     if TYPE_CHECKING:  # methods.py attaches these: their modules import this one
 
@@ -311,6 +331,8 @@ class Graph:
         """Put ``node`` before another (default: before the return node, or at the end)."""
         node.graph = self
         self.nodes.insert(node, before if before is not None else self.return_node)
+        if self.watcher is not None:
+            self.watcher.inserted(node)
         return node
 
     def move(self, node: Node, before: Node | None) -> None:
@@ -327,8 +349,10 @@ class Graph:
             return
         if not refines(new.type, old.type):
             raise VerifyError(f"cannot replace {old.type} by {new.type}", old.producer.where)
+        if self.watcher is not None:
+            self.watcher.replacing(old, new)
         for node, index in old.uses:
-            node.set_operand(index, new)
+            node._read(index, new)
         if old.name and not new.name:
             new.name = old.name
 
@@ -336,6 +360,8 @@ class Graph:
         """Remove a node whose results have no uses. Raises VerifyError if one has."""
         if any(v._uses for v in node.results):
             raise VerifyError("cannot erase a node whose result is in use", node.where)
+        if self.watcher is not None:
+            self.watcher.erasing(node)
         for i, v in enumerate(node._operands):
             v._uses.pop((node, i), None)
         self.nodes.unlink(node)

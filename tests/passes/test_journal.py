@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_loops import counted_loop, recurrence
+from networks import cnn, lstm, transformer
+from targets import FakeTarget
 
 from fusewright.core.errors import RewriteError
 from fusewright.ir import Builder, Graph
 from fusewright.passes import Journal, Pipeline, default_pipeline, graph_pass, op, rewrite
+from fusewright.testing.graphs import random_graph
 
 SQUARE = rewrite(lambda x: x * x, lambda x: op.square(x), numerics="exact", name="to_square")
 WRONG = rewrite(lambda x: op.square(x), lambda x: x * 2.0, numerics="reassoc", name="not_a_square")
@@ -50,6 +54,63 @@ def test_every_pass_of_a_pipeline_writes() -> None:
     _, stats = default_pipeline().run(chain(), journal=journal)
     assert len(journal) == stats.rewritten > 0
     assert {e.pass_name for e in journal} == {s.name for s in stats if s.rewritten}
+
+
+def test_every_entry_of_every_built_in_pass_says_rule_place_before_and_after() -> None:
+    pipeline = default_pipeline(FakeTarget())
+    drawn = [make(seed) for make in (cnn, transformer, lstm) for seed in range(12)]
+    drawn += [random_graph(seed, inject=[counted_loop, recurrence]) for seed in range(60)]
+    journal = Journal()
+    for graph in drawn:
+        pipeline.run(graph, verify=0, journal=journal)
+        for name in ("simplify", "dce"):  # which find their work done when they come
+            pipeline[name].apply(graph, journal=journal)
+    for entry in journal:
+        assert entry.rule and entry.where and entry.before and entry.after, str(entry)
+    assert {e.pass_name for e in journal} == set(pipeline.names) - {"merge"}  # what merge writes: test_merge.py
+
+
+def test_the_entry_of_a_group_shows_its_members_and_what_stands_for_them() -> None:
+    b: Any = Builder()
+    x = b.input("x", "f32", ("N", 4))
+    w = b.constant(np.ones((4, 4), np.float32))
+    journal = Journal()
+    with b.origin(layer="dense"):
+        y = b.relu(b.matmul(x, w))
+    default_pipeline(FakeTarget()).run(b.build({"y": y}), journal=journal)
+    (entry,) = [e for e in journal if e.pass_name == "fuse"]
+    assert entry.where == "dense"
+    assert [line.split(" = ")[1].split()[0] for line in entry.before] == ["matmul", "relu"]
+    assert len(entry.after) == 1 and " = fused %x, %constant" in entry.after[0]
+
+
+def test_passes_of_others_get_their_lines_for_nothing() -> None:
+    @graph_pass(numerics="reassoc")
+    def mine(graph: Graph, ctx: Any) -> None:
+        for node in graph.nodes:
+            if node.op.name == "tanh":
+                b = Builder(graph, node, node.origin)
+                b.exp(node.operands[0])  # a try that is taken back leaves no trace
+                graph.erase(b.exp(node.operands[0]).producer)
+                graph.replace(node.results[0], b.sigmoid(node.operands[0]))
+                graph.erase(node)
+                ctx.rewrote("tanh as sigmoid")
+            if node.op.name == "mul":
+                node.set_operand(1, graph.inputs[0])
+                ctx.rewrote()
+
+    journal = Journal()
+    out, _ = mine.apply(chain(1), journal=journal)
+    assert [str(e) for e in journal] == [
+        "mine #1: tanh as sigmoid at layer0\n"
+        "  - %tanh = tanh %x : f32[N, 4]\n"
+        "  + %exp = exp %x : f32[N, 4]\n"
+        "  + %sigmoid = sigmoid %x : f32[N, 4]",
+        "mine #2: mine at layer0\n"
+        "  - %mul = mul %sigmoid, %sigmoid : f32[N, 4]\n"
+        "  + %mul = mul %sigmoid, %x : f32[N, 4]",
+    ]
+    assert out.watcher is None
 
 
 @pytest.mark.parametrize("limit", range(4))

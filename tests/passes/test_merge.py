@@ -9,7 +9,7 @@ import pytest
 from targets import FakeTarget
 
 from fusewright.ir import Builder, Graph
-from fusewright.passes import default_pipeline
+from fusewright.passes import Journal, default_pipeline
 from fusewright.passes.target.merge import merge
 from fusewright.testing import assert_equivalent
 
@@ -64,6 +64,16 @@ def test_a_memory_that_others_attend_to() -> None:
     q, k, v = heads(b, project(b, x)), heads(b, project(b, memory)), heads(b, project(b, memory))
     got, merged = run(b.build(b.attention(q, k, v)))
     assert merged == 2 and count(got, "matmul") == 2
+
+
+def test_the_journal_shows_the_siblings_and_the_one_that_stands_for_them() -> None:
+    b: Any = Builder()
+    x = b.input("x", "f32", ("N", 5, 6))
+    journal = Journal()
+    merge.apply(b.build(b.attention(*(heads(b, project(b, x, bias=False)) for _ in range(3)))), TARGET, journal)
+    (entry,) = journal
+    assert sum(" = matmul" in line for line in entry.before) == 3
+    assert sum(" = matmul" in line for line in entry.after) == 1 and entry.where
 
 
 def test_what_would_have_to_be_written_out_stays() -> None:

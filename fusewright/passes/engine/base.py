@@ -15,8 +15,7 @@ from typing import Any
 from ...core.errors import RewriteError
 from ...ir.graph import Graph, Node, Value
 from ...ir.target import Target
-from ...ir.text import node_text
-from .journal import Entry, Journal
+from .journal import Entry, Journal, Recorder, watch
 
 LEVELS = ("exact", "ulp", "nsz", "reassoc", "approx")
 _ULP = re.compile(r"ulp\(([0-9]+(?:\.[0-9]+)?)\)")
@@ -80,18 +79,14 @@ class PassContext:
     journal: Journal | None = None
     limit: int | None = None
     made: int = 0
+    recorder: Recorder = field(default_factory=Recorder)
     _told: set[tuple[str, str]] = field(default_factory=set)
 
-    def text(self, *nodes: Node) -> tuple[str, ...]:
-        """Lines for the journal, taken before an edit; none when nobody keeps one."""
-        return tuple(map(node_text, nodes)) if self.journal is not None else ()
-
-    def rewrote(
-        self, what: str = "", count: int = 1, where: str = "", before: tuple[str, ...] = (), after: tuple[str, ...] = ()
-    ) -> None:
+    def rewrote(self, what: str = "", count: int = 1, where: str = "") -> None:
         """Note ``count`` matches that were rewritten, when the graph is whole again; ``what`` names the rule.
 
-        ``where``, ``before`` and ``after`` are for the journal. May end the pass here.
+        The journal has seen every edit since the last call; ``where`` says the place better than their origins do.
+        May end the pass here.
         """
         self.stats.matched += count
         self.stats.rewritten += count
@@ -99,7 +94,9 @@ class PassContext:
             self.stats.fired[what] = self.stats.fired.get(what, 0) + count
         self.made += 1
         if self.journal is not None:
-            self.journal.entries.append(Entry(self.stats.name, self.made, what, where, before, after))
+            found, before, after = self.recorder.take()
+            name = what or self.stats.name
+            self.journal.entries.append(Entry(self.stats.name, self.made, name, where or found, before, after))
         if self.limit is not None and self.made >= self.limit:
             raise Halt
 
@@ -148,15 +145,21 @@ class Pass(ABC):
         Whatever the pass's code raises gets a note that names the pass.
         """
         stats = PassStats(name or self.name, self.numerics)
+        ctx = PassContext(stats, target, journal, limit)
+        if journal is not None:
+            watch(graph, ctx.recorder)
         start = time.perf_counter()
         try:
             if limit != 0:
-                self.run(graph, PassContext(stats, target, journal, limit))
+                self.run(graph, ctx)
         except Halt:
             pass
         except Exception as error:
             error.add_note(f"in pass {stats.name!r}, after {stats.rewritten} rewrites")
             raise
+        finally:
+            if journal is not None:
+                watch(graph, None)
         stats.seconds = time.perf_counter() - start
         return stats
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from ...core.errors import RewriteError, TypeRefused, VerifyError
 from ...ir.graph import Graph, Node, Value
-from ...ir.text import node_text
 from .base import PassContext, erase_dead, subgraphs
-from .journal import replaced
 
 # A value with more users than this is not watched for losing one: rules that need a single use do not care.
 _FEW = 8
@@ -87,7 +85,6 @@ def _drive_one(
             budget -= 1
             if budget < 0:
                 _refuse(history)
-            entry = _entry(node, values, made) if ctx.journal is not None else {}
             for old, new in zip(node.results, values, strict=True):
                 g.replace(old, new)
             touched = erase_dead(node)
@@ -98,7 +95,7 @@ def _drive_one(
                 push([new.producer, *new.users])
             for v in touched:
                 push(_readers(v, reach))
-            ctx.rewrote(rule.name, **entry)
+            ctx.rewrote(rule.name)
 
 
 def _readers(v: Value, reach: int) -> Iterator[Node]:
@@ -123,15 +120,6 @@ def _attempt(rule: LocalRule, node: Node, ctx: PassContext) -> Sequence[Value] |
         raise
     finally:
         node.graph.insertion_point = None
-
-
-def _entry(node: Node, values: Sequence[Value], made: Sequence[Node]) -> dict[str, Any]:
-    """What the journal says of a rewrite: taken before the edit, while the old node still stands."""
-    return {
-        "where": str(node.origin),
-        "before": (node_text(node),),
-        "after": replaced(node.results, values, reversed(made)),
-    }
 
 
 def _refuse(history: Iterable[str]) -> None:

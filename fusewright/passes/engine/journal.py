@@ -1,23 +1,20 @@
 """The journal of a run: every rewrite, numbered, with what it replaced and what it made.
 
-Owns entries and their text. Must not know passes, nor change graphs.
+Owns entries, their text, and the recorder that watches a pass edit its graph. Must not know passes, nor change graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...ir.graph import Node, Value
+from ...ir.graph import Graph, Node, Origin, Value
 from ...ir.text import node_text
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One rewrite. ``number`` counts from 1 inside its pass; ``before`` and ``after`` are lines of text IR.
-
-    A pass that edits the graph by hand may say less: then ``where`` and the lines are empty.
-    """
+    """One rewrite. ``number`` counts from 1 inside its pass; ``before`` and ``after`` are lines of text IR."""
 
     pass_name: str
     number: int
@@ -56,15 +53,65 @@ class Journal:
         return self.entries[index]
 
 
-def replaced(old: Iterable[Value], new: Iterable[Value], made: Iterable[Node]) -> tuple[str, ...]:
-    """The lines of a replacement: the nodes made, then which value stands for which where none was made."""
-    nodes = list(made)
-    known = {id(n) for n in nodes}
-    lines = [node_text(n) for n in nodes]
-    for a, b in zip(old, new):
-        if id(b.producer) not in known:
-            lines.append(f"{_spelt(a)} is now {_spelt(b)}")
-    return tuple(lines)
+class Recorder:
+    """Notes what a pass does to a graph and its regions between one rewrite and the next.
+
+    What was made and is gone again leaves no trace. Lines of what goes are taken while its operands still stand.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Node, None] = {}
+        self._gone: dict[Node, str] = {}
+        self._altered: dict[Node, str] = {}
+        self._stands: dict[Value, Value] = {}
+
+    def inserted(self, node: Node) -> None:
+        self._made[node] = None
+        for region in node.regions:
+            watch(region, self)
+
+    def erasing(self, node: Node) -> None:
+        if node in self._made:
+            del self._made[node]
+        else:
+            self._gone[node] = self._altered.pop(node, "") or node_text(node)
+
+    def altering(self, node: Node) -> None:
+        if node not in self._made and node not in self._altered:
+            self._altered[node] = node_text(node)
+
+    def replacing(self, old: Value, new: Value) -> None:
+        if old.producer not in self._made:
+            self._stands[old] = new
+
+    def take(self) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """Place, lines before and lines after, of everything since the last call."""
+        # Readers go before what they read: turned round, the lines stand as they stood in the graph.
+        before = [*reversed(self._gone.values()), *self._altered.values()]
+        changed = [n for n in self._altered if n.graph is not None]
+        after = [node_text(n) for n in (*self._made, *changed)]
+        for old, new in self._stands.items():
+            if new.producer not in self._made and new.producer.graph is not None:
+                before = before or [node_text(old.producer)]
+                same = _spelt(old) == _spelt(new)  # unnamed values of one op: the line of the other says more
+                after.append(node_text(new.producer) if same else f"{_spelt(old)} is now {_spelt(new)}")
+        if self._gone and not after:
+            after = [f"{', '.join(_spelt(v) for n in reversed(self._gone) for v in n.results)}: gone"]
+        touched = [*reversed(self._gone), *self._altered, *(v.producer for v in self._stands)] or list(self._made)
+        where = str(Origin.merge([n.origin for n in touched])) if touched else ""
+        if touched and not where:  # nothing says where it came from: by its name, then
+            where = next((_spelt(v) for n in reversed(touched) for v in n.results), "")
+        for kept in (self._made, self._gone, self._altered, self._stands):
+            kept.clear()
+        return where, tuple(before), tuple(after)
+
+
+def watch(graph: Graph, watcher: Recorder | None) -> None:
+    """Let ``watcher`` see every edit of ``graph`` and its regions; None ends that."""
+    graph.watcher = watcher
+    for node in graph.walk():
+        for region in node.regions:
+            region.watcher = watcher
 
 
 def _spelt(v: Value) -> str:

@@ -64,9 +64,8 @@ def cse(graph: Graph, ctx: PassContext) -> None:
             first = _find_constant(node, constants) if node.op.name == "constant" else seen.setdefault(_key(node), node)
             if first is None or first is node:
                 continue
-            before, after = ctx.text(node), ctx.text(first)
             for old, new in zip(node.results, first.results):
                 g.replace(old, new)
             first.origin = Origin.merge([first.origin, node.origin])
             g.erase(node)
-            ctx.rewrote("merged " + node.op.name, where=str(node.origin), before=before, after=after)
+            ctx.rewrote("merged " + node.op.name)

@@ -20,6 +20,5 @@ def dce(graph: Graph, ctx: PassContext) -> None:
             effect = is_live(node, graph) if node.op.name == DEFINES else bool(node.op.effects)
             keep = node.op.name in ("input", "return") or effect
             if not keep and not any(v.uses for v in node.results):
-                before = ctx.text(node)
                 g.erase(node)
-                ctx.rewrote("dead " + node.op.name, where=str(node.origin), before=before)
+                ctx.rewrote("dead " + node.op.name)

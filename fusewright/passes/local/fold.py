@@ -154,8 +154,7 @@ def _fold_node(node: Node, ctx: PassContext) -> None:
         return ctx.decline(node, f"{type(error).__name__}: {error}")
     if const is None:
         return
-    before = ctx.text(node)
     folded = Builder(graph, node, node.origin).constant(const)
     graph.replace(node.results[0], folded)
     erase_dead(node)
-    ctx.rewrote(node.op.name, where=str(node.origin), before=before, after=ctx.text(folded.producer))
+    ctx.rewrote(node.op.name)

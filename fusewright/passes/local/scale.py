@@ -191,7 +191,7 @@ def _fold_behind(anchor: Node, ctx: PassContext) -> None:
         y = b.add(y, b.constant(new_t))
     graph.replace(last.results[0], y)
     erase_dead(last)
-    ctx.rewrote("into " + anchor.op.name, where=str(anchor.origin))
+    ctx.rewrote("into " + anchor.op.name)
 
 
 def _fold_before(node: Node, ctx: PassContext) -> Node | None:
@@ -237,7 +237,7 @@ def _fold_before(node: Node, ctx: PassContext) -> Node | None:
     y = b.apply(node.op, [inner, b.constant(new_w)], node.attrs)[0]
     node.graph.replace(node.results[0], y)
     erase_dead(node)
-    ctx.rewrote("before " + node.op.name, where=str(node.origin))
+    ctx.rewrote("before " + node.op.name)
     return y.producer
 
 
@@ -258,7 +258,7 @@ def _spell_out(node: Node, ctx: PassContext) -> None:
     vector: Any = lambda c: b.constant(Const(c.array.reshape(shape), c.dtype))
     node.graph.replace(node.results[0], b.add(b.mul(x, vector(scale)), vector(shift)))
     erase_dead(node)
-    ctx.rewrote("spelt out batch_norm", where=str(node.origin))
+    ctx.rewrote("spelt out batch_norm")
 
 
 @graph_pass(numerics="reassoc", name="scale")

@@ -77,13 +77,12 @@ def loops(graph: Graph, ctx: PassContext) -> None:
             except _No as why:
                 ctx.decline(node, str(why))
                 continue
-            before = ctx.text(node)
             made, results = _rebuilt(loop)
             for old, new in zip(node.results, results, strict=True):
                 if new is not None:
                     g.replace(old, new)
             erase_dead(node)
-            ctx.rewrote("counted", before=before)
+            ctx.rewrote("counted")
             if made is not None:
                 tidy_loop(made, ctx)
 

@@ -62,7 +62,6 @@ def _leave(node: Node, which: int, ctx: PassContext) -> None:
             need.add(n)
             stack += [v.producer for v in n.operands if v in stays]
     outside = {v: node.operands[first + i] for i, v in enumerate(region.inputs[first:])}
-    before = ctx.text(node)
     for n in leaving:
         if n in need:
             copy_out(n, outside, graph, node, "invariant")
@@ -70,7 +69,7 @@ def _leave(node: Node, which: int, ctx: PassContext) -> None:
         _enter(node, which, v, outside[v])
     for n in reversed(leaving):
         erase_dead(n)
-    ctx.rewrote("invariant", len(roots), before=before)
+    ctx.rewrote("invariant", len(roots))
 
 
 def copy_out(n: Node, outside: dict[Value, Value], graph: Graph, before: Node, why: str) -> None:
@@ -152,7 +151,6 @@ def _split_products(node: Node, ready: set[Value], ctx: PassContext) -> bool:
         if not all(isinstance(v.shape[-1], int) for v in joined.operands):
             continue
         b = Builder(body, inner, Origin.merge([inner.origin, joined.origin], "hoist"))
-        before = ctx.text(joined, inner)
         sums: list[Value] = []
         # Those that stay come last: they are the product of the step, to which the other is added.
         for which in (True, False):
@@ -169,7 +167,7 @@ def _split_products(node: Node, ready: set[Value], ctx: PassContext) -> bool:
         body.replace(inner.results[0], b.add(*sums))
         erase_dead(inner)
         found = True
-        ctx.rewrote("split product", before=before)
+        ctx.rewrote("split product")
     return found
 
 
@@ -190,7 +188,6 @@ def _hoist(node: Node, ctx: PassContext) -> None:
             _lift(inner, outside, ready, graph, node)
     done = [p for p in parents if p in chosen]
     border = [v for p in done for v in p.results if any(u not in chosen for u in v.users)]
-    before = ctx.text(node)
     xs, attrs = [outside[v] for v in border], dict(node.attrs)
     for i, (inner_value, whole) in enumerate(zip(border, xs, strict=True)):
         body.replace(inner_value, add_input(body, first + i, whole, inner_value.shape))
@@ -202,7 +199,7 @@ def _hoist(node: Node, ctx: PassContext) -> None:
     for old, new in zip(node.results, found, strict=True):
         graph.replace(old, new)
     graph.erase(node)
-    ctx.rewrote("hoisted", before=before)
+    ctx.rewrote("hoisted")
     tidy_loop(found[0].producer, ctx)
 
 

@@ -33,13 +33,12 @@ def tidy_loop(node: Node, ctx: PassContext) -> bool:
             ("dead", _dead), ("fixed", _fixed), ("doubled", _doubled), ("congruent", _congruent), ("last", _last),
             ("unread", _unread),
         ):  # fmt: skip
-            before = ctx.text(node)
             made = rule(node)
             # A rule may leave nothing of the loop.
             if made is not None or node.graph is None:
                 current = made
                 fired = True
-                ctx.rewrote(what, before=before)
+                ctx.rewrote(what)
                 break
     return fired
 

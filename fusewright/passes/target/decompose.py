@@ -74,7 +74,6 @@ def decompose(graph: Graph, ctx: PassContext) -> None:
             if depth > _DEEPEST:
                 raise RewriteError(f"the decomposition of {node.where} does not end")
             name = node.op.name
-            before, where = ctx.text(node), str(node.origin)
             made = expand(node)
             work += [(n, depth + 1) for n in made if n.op.decompose is not None]
-            ctx.rewrote(name, where=where, before=before, after=ctx.text(*(n for n in made if n.graph is not None)))
+            ctx.rewrote(name)

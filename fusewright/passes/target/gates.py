@@ -286,7 +286,6 @@ def _replace(group: _Group, outputs: list[Value], region: Graph, outer: list[Val
     graph = group.anchor.graph
     assert graph is not None
     members = sorted(group.members(), key=lambda n: group.at[n])
-    before = ctx.text(*members)
     place = group.first_user()
     assert place is not None  # what is replaced has readers
     origin = Origin.merge([n.origin for n in members], "gates")
@@ -296,4 +295,4 @@ def _replace(group: _Group, outputs: list[Value], region: Graph, outer: list[Val
         graph.replace(old, new)
     for n in reversed(members):
         erase_dead(n)
-    ctx.rewrote("gated", before=before)
+    ctx.rewrote("gated")
