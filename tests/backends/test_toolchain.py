@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from fusewright.backends.numba_cpu import toolchain
+from fusewright.backends import workers
 from fusewright.backends.numba_cpu.image import ALIGN, Code, assemble, flatten
 from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image, build_images
 from fusewright.backends.numba_cpu.variants import DEFAULT_VARIANTS, VARIANTS, expand_target
@@ -76,7 +76,7 @@ def test_equal_text_compiles_once() -> None:
 def test_the_same_bytes_from_different_processes(uncached: None) -> None:
     sources = [KernelSource(f"k{i}", SCALE.format(factor=i)) for i in range(4)]
     first = build_image(sources, HERE[0], jobs=1)
-    toolchain._workers.close()
+    workers.WORKERS.close()
     second = build_image(sources, HERE[0], jobs=2)
     assert first == second
 
@@ -140,12 +140,12 @@ def test_a_refusal_leaves_the_workers_usable(uncached: None) -> None:
 
 def test_a_dying_worker_is_a_typed_refusal(uncached: None) -> None:
     build_image([], HERE[0], jobs=1)
-    for worker in toolchain._workers._idle[HERE[0]]:
+    for worker in workers.WORKERS._idle[HERE[0]]:
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
     with pytest.raises(CompileRefused, match="died"):
         build_image([KernelSource("a", SCALE.format(factor=9))], HERE[0], jobs=1)
-    toolchain._workers.close()
+    workers.WORKERS.close()
     assert "a" in build_image([KernelSource("a", SCALE.format(factor=9))], HERE[0], jobs=1).symbols
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fusewright.backends.numba_cpu import toolchain
+from fusewright.backends import workers
 from fusewright.backends.numba_cpu.cache import Cache
 from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image
 
@@ -87,10 +87,10 @@ def test_a_second_build_starts_no_process(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("FUSEWRIGHT_CACHE", str(tmp_path / "cache"))
     first = build_image([KernelSource("a", TEXT)], VARIANT)
 
-    def refuse(variant: str) -> toolchain._Worker:
+    def refuse(variant: str) -> workers.Worker:
         raise AssertionError("a worker was wanted")
 
-    monkeypatch.setattr(toolchain._workers, "take", refuse)
+    monkeypatch.setattr(workers.WORKERS, "take", refuse)
     assert build_image([KernelSource("a", TEXT)], VARIANT) == first
     with pytest.raises(AssertionError, match="a worker was wanted"):
         build_image([KernelSource("a", TEXT)], "cpu-avx512")
