@@ -195,6 +195,7 @@ def check_graph(
 def _failure(
     subject: Subject, violation: Violation, graph: Graph, given: Sequence[Feeds], seed: int, i: int, reduce: bool
 ) -> PassFailure:
+    violation, graph = _plainly(subject, violation, graph, given, _draw(seed, i, 1))
     state: dict[str, Violation] = {}
 
     def fails(g: Graph, f: dict[str, np.ndarray]) -> bool:
@@ -225,6 +226,21 @@ def _failure(
         violation = _blame(subject, violation, small, fed, seed, i)
     text = repro(subject.tested, violation, small, fed, seed, i)
     return PassFailure(subject.name, violation, small, fed, text, seed, i + 1)
+
+
+def _plainly(
+    subject: Subject, violation: Violation, graph: Graph, given: Sequence[Feeds], draw: Draw
+) -> tuple[Violation, Graph]:
+    """What a variant of the graph has shown, as a failure on that variant: said at once, and quicker to reduce."""
+    if violation.variant is not None:
+        for name in ("terminates", "verifies", "semantics"):
+            try:
+                check_one(subject, violation.variant, given, draw, (name,))
+            except Violation as found:
+                return found, violation.variant
+            except FusewrightError:
+                break
+    return violation, graph
 
 
 def _blame(subject: Subject, violation: Violation, graph: Graph, fed: Feeds, seed: int, i: int) -> Violation:

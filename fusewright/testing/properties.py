@@ -48,10 +48,10 @@ _ROUNDS = 4
 
 
 class Violation(AssertionError):
-    """A property does not hold. ``property`` names it."""
+    """A property does not hold. ``property`` names it; ``variant`` is the graph on which it showed, if another one."""
 
-    def __init__(self, property: str, why: str) -> None:
-        self.property, self.why = property, why
+    def __init__(self, property: str, why: str, variant: Graph | None = None) -> None:
+        self.property, self.why, self.variant = property, why, variant
         super().__init__(f"{property}: {why}")
 
 
@@ -99,13 +99,13 @@ class Subject:
                 return Applied(out, one.rewritten, one.matched, len(one.declined))
         except _TooLong:
             raise Violation(
-                "terminates", f"it ran for {SECONDS:.0f} s on a graph of {len(graph.nodes)} nodes"
+                "terminates", f"it ran for {SECONDS:.0f} s on a graph of {len(graph.nodes)} nodes", graph
             ) from None
         except RewriteError as error:
-            raise Violation("terminates", str(error)) from error
+            raise Violation("terminates", str(error), graph) from error
         except (RecursionError, MemoryError, FusewrightError, AssertionError, LookupError, TypeError, ValueError,
                 AttributeError, ArithmeticError, NotImplementedError, StopIteration) as error:  # fmt: skip
-            raise Violation("terminates", f"it raised {type(error).__name__}: {error}") from error
+            raise Violation("terminates", f"it raised {type(error).__name__}: {error}", graph) from error
 
 
 class _TooLong(BaseException):
@@ -285,14 +285,17 @@ def metamorphic(s: Subject, g: Graph, feeds: Sequence[Feeds], after: Applied, dr
     variant = VARIANTS[kind](g, given, draw)
     if variant is None:
         return
-    out = s.apply(variant).graph
     try:
-        out.verify(2)
-    except FusewrightError as error:
-        raise Violation("metamorphic", f"{kind}: {error}") from error
-    if kind == "renaming" and out.fingerprint != after.graph.fingerprint:
-        raise Violation("metamorphic", "renaming values changed what it does")
-    equal(variant, out, given, s.numerics, "metamorphic")
+        out = s.apply(variant).graph
+        try:
+            out.verify(2)
+        except FusewrightError as error:
+            raise Violation("metamorphic", f"{kind}: {error}") from error
+        if kind == "renaming" and out.fingerprint != after.graph.fingerprint:
+            raise Violation("metamorphic", "renaming values changed what it does")
+        equal(variant, out, given, s.numerics, "metamorphic")
+    except Violation as found:
+        raise Violation(found.property, found.why, variant) from found
 
 
 # Graphs of the same meaning (in the outputs that they keep).

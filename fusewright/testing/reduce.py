@@ -18,6 +18,7 @@ from ..ir import Builder, Const, Graph, Node, Value
 from ..ir.interpreter import Interpreter
 from ..passes.local.fold import inline
 from ..passes.specialise import specialise
+from .reduce_loops import LOOP_MOVES, fresh_name
 
 Feeds = dict[str, np.ndarray]
 Fails = Callable[[Graph, Feeds], bool]
@@ -50,7 +51,9 @@ def reduce_graph(
                     if time.monotonic() > stop:
                         break
                     if _smaller(candidate, current) and _still(fails, candidate):
-                        current, progress, again = candidate, True, True
+                        # What has just lost its last reader may now be what fails.
+                        current = candidate if clean else (_marked(candidate[0]), candidate[1])
+                        progress = again = True
                         break
     return current
 
@@ -67,13 +70,14 @@ def _size(candidate: Candidate) -> tuple[int, ...]:
     graph, feeds = candidate
     nodes = [n for n in graph.walk() if n.op.name not in ("input", "return")]
     computing = sum(n.op.name != "constant" for n in nodes)
+    operands = sum(len(n.operands) for n in nodes)
     symbols = len(graph.symbols)
     elements = sum(a.size for a in feeds.values())
     elements += sum(n.attrs["value"].array.size for n in nodes if n.op.name == "constant")
     kinds = sum(len(np.unique(np.nan_to_num(a.astype(np.float64)))) for a in feeds.values())
     weight = sum(_weight(a) for a in feeds.values())
     weight += sum(_weight(_numbers(n.attrs["value"])) for n in nodes if n.op.name == "constant")
-    return computing, len(graph.outputs), len(nodes), len(graph.inputs), symbols, elements, weight, kinds
+    return computing, len(graph.outputs), len(nodes), len(graph.inputs), operands, symbols, elements, weight, kinds
 
 
 def _numbers(const: Const) -> np.ndarray:
@@ -123,8 +127,8 @@ def _marked(graph: Graph) -> Graph:
     out = graph.clone()
     for i, node in enumerate(out.nodes):
         if node.op.name != "input" and not any(v.uses for v in node.results):
-            for v in node.results:
-                v.name = f"{_UNREAD}{i}"
+            for k, v in enumerate(node.results):
+                v.name = f"{_UNREAD}{i}_{k}"
     return out
 
 
@@ -213,7 +217,7 @@ def cut(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
         for v in node.results:
             if v in values and v.uses and v.type.is_static:
                 out, mapping = graph.clone_with_map()
-                name = next(f"v{i}" for i in range(999) if all(x.name != f"v{i}" for x in out.inputs))
+                name = fresh_name(out)
                 first = next(iter(out.nodes))
                 fresh = Builder(out, first).input(name, v.dtype, v.shape)
                 target = mapping[v]
@@ -270,6 +274,26 @@ def shrink_regions(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candida
                         body.replace(v, list(body.nodes)[at].results[c[pick].index])
                     body.erase(twin)
                     yield clean(out, feeds)
+
+
+def hold(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
+    """Replace a small value that is computed by a constant of what it was."""
+    try:
+        values = _values(graph, feeds)
+    except FusewrightError:
+        return
+    for node in graph.nodes:
+        if node.op.name in ("input", "return", "constant"):
+            continue
+        for v in node.results:
+            if v in values and v.uses and v.type.is_static and values[v].size <= 8:
+                out, mapping = graph.clone_with_map()
+                array = values[v]
+                stored = encode(array.astype(np.float32), v.dtype) if v.dtype is BF16 else array.astype(v.dtype.np)
+                twin = mapping[v].producer
+                held = Builder(out, twin, twin.origin).constant(Const(np.array(stored, order="C"), v.dtype))
+                out.replace(mapping[v], held)
+                yield clean(out, feeds)
 
 
 def shrink_extents(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
@@ -368,8 +392,8 @@ def _plainer(a: np.ndarray) -> Iterator[np.ndarray]:
 
 
 MOVES: tuple[Callable[[Graph, Feeds, Clean], Iterator[Candidate]], ...] = (
-    drop_outputs, cut, return_inner, bypass, open_regions, shrink_regions, fix_symbols, shrink_extents,
-    plain_constants, plain_feeds,
+    drop_outputs, cut, return_inner, bypass, hold, *LOOP_MOVES, open_regions, shrink_regions,
+    fix_symbols, shrink_extents, plain_constants, plain_feeds,
 )  # fmt: skip
 
 
