@@ -22,6 +22,8 @@ from fusewright.testing import check_pass
 # The op: its type, and what it means in ops that exist. Interpreter, error bound, other targets and the test generator
 # all follow from these two.
 def infer(types: Sequence[fw.TensorType], attrs: dict[str, Any], regions: Sequence[fw.Graph]) -> list[fw.TensorType]:
+    if not types[0].dtype.is_float or types[0].rank == 0:
+        raise fw.TypeRefused(f"takes rows of real numbers, not {types[0]}")
     rows = fw.TensorType(types[0].dtype, types[0].shape[:-1])
     return [rows, rows]
 

@@ -27,6 +27,8 @@ _LAZY = {
     "OpDef": ("ir", "OpDef"),
     "TensorType": ("ir", "TensorType"),
     "define_op": ("ir", "define_op"),
+    "Cost": ("ir.opdef", "Cost"),
+    "REQUIRED": ("ir.opdef", "REQUIRED"),
     "op": ("passes", "op"),
     "about": ("passes", "about"),
     "one_of": ("passes", "one_of"),
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
     from .ir import TensorType as TensorType
     from .ir import define_op as define_op
     from .ir import parse_graph as parse_graph
+    from .ir.opdef import REQUIRED as REQUIRED
+    from .ir.opdef import Cost as Cost
     from .loader import load as load
     from .passes import Journal as Journal
     from .passes import Pipeline as Pipeline

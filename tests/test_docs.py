@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 import fusewright as fw
+from fusewright.backends.registry import unregister_kernel
 from fusewright.cli import main
+from fusewright.ir.opdef import OPS
 
 
 @pytest.mark.parametrize("generator", ["generate.py", "generate_tensorflow.py", "generate_reference.py"])
@@ -58,6 +61,27 @@ def test_the_first_five_minutes_run(repository: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "fails 'semantics'" in printed
     assert "the replacement" in printed
+
+
+@pytest.mark.parametrize("page", ["own-ops.md"])
+def test_the_code_of_a_page_runs(
+    repository: Path, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks of a page, one after the other, in an empty folder."""
+    blocks = re.findall(r"```python\n(.*?)```", (repository / "docs" / page).read_text(), re.S)
+    script = tmp_path / (page.replace("-", "_").removesuffix(".md") + ".py")
+    script.write_text("\n".join(blocks))
+    monkeypatch.chdir(tmp_path)
+    known = set(OPS)
+    try:
+        runpy.run_path(str(script), run_name="page")
+    finally:
+        for name in set(OPS) - known:
+            OPS.pop(name)
+            unregister_kernel(name)
+    said = re.findall(r"^ *print\(.*# shows: (.+)$", "\n".join(blocks), re.M)
+    printed = capsys.readouterr().out
+    assert blocks and not [text for text in said if text not in printed], printed
 
 
 @pytest.mark.parametrize("command", ["compile", "run", "inspect", "check", "bench"])

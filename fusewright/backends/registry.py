@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.errors import CompileRefused
+from ..ir.declare import fits
 from ..ir.opdef import OPS
 
 Generator = Callable[..., Any]
@@ -20,7 +21,8 @@ def register_kernel(op: str, target: str = "cpu") -> Callable[[Generator], Gener
 
     ``fn(node, variant)`` returns a kernel Template, or a list of them that run one after the other: see
     ``fusewright.backends.numba_cpu.templates.template``. A registered kernel goes before the built-in one.
-    Raises CompileRefused for an op that does not exist, and for a target without kernels of its own.
+    Raises CompileRefused for an op that does not exist, a target without kernels of its own, and a ``fn`` that takes
+    other arguments.
     """
     if target != "cpu":
         raise CompileRefused(f"kernels can be registered for 'cpu', not {target!r}")
@@ -28,6 +30,8 @@ def register_kernel(op: str, target: str = "cpu") -> Callable[[Generator], Gener
         raise CompileRefused(f"there is no op {op!r}: define it first, with fw.define_op")
 
     def add(fn: Generator) -> Generator:
+        if why := fits(fn, "node", "variant"):
+            raise CompileRefused(f"register_kernel: the kernel of {op!r} {why}")
         _KERNELS[op, target] = fn
         return fn
 

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.errors import FusewrightError, ImportRefused
+from ..ir.declare import fits
 
 Lowering = Callable[..., Any]
 FRAMEWORKS = ("tf", "onnx")
+_MOST = 32  # operands for which a lowering is asked whether it takes them
 _LAYERS: dict[str, Lowering] = {}
 _OPS: dict[tuple[str, str], Lowering] = {}
 
@@ -24,10 +26,12 @@ def register_layer(name: str, *, replace: bool = False) -> Callable[[Lowering], 
     ``layer.config`` the dict of the file, ``layer.weights`` the list of float32 arrays in Keras' order, ``layer.mask``)
     and Values for the inputs as the layer was called; it returns a Value or a tuple of them. A built-in class name that
     is registered replaces the built-in. Registration is code of the caller: nothing in a file can cause one.
-    Raises FusewrightError when the name is taken and ``replace`` is False.
+    Raises FusewrightError when the name is taken and ``replace`` is False, and for a function of other arguments.
     """
+    _check_name("register_layer", name)
 
     def add(fn: Lowering) -> Lowering:
+        _check_takes(fn, f"register_layer: the lowering of {name!r}", "layer")
         if name in _LAYERS and not replace and getattr(_LAYERS[name], "__wrapped__", None) is not fn:
             raise FusewrightError(
                 f"a lowering for layer {name!r} is registered already; pass replace=True to change it"
@@ -36,6 +40,18 @@ def register_layer(name: str, *, replace: bool = False) -> Callable[[Lowering], 
         return fn
 
     return add
+
+
+def _check_name(what: str, name: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise FusewrightError(f"{what} takes a name first and the function behind it: @fw.{what}(..., 'Name')")
+
+
+def _check_takes(fn: Any, what: str, first: str) -> None:
+    """Lowerings get the call and then the operands, of which there may be any number that the layer or op has."""
+    found = [fits(fn, first, *(f"operand {i}" for i in range(n))) for n in range(_MOST)]
+    if all(found):
+        raise FusewrightError(f"{what} {found[1]}")
 
 
 def _owned(fn: Lowering, what: str) -> Lowering:
@@ -72,12 +88,16 @@ def register_op(framework: str, name: str, *, replace: bool = False) -> Callable
     """Register how an op of another framework lowers, ``register_op("tf", "MyOp")`` (public as ``fw.register_op``).
 
     The function gets the node and its operand Values, as the frontend of that framework documents.
-    Raises FusewrightError when the name is taken and ``replace`` is False, and for another framework.
+    Raises FusewrightError when the name is taken and ``replace`` is False, for another framework, and for a function
+    of other arguments.
     """
     if framework not in FRAMEWORKS:
         raise FusewrightError(f"register_op: {framework!r} is none of {', '.join(map(repr, FRAMEWORKS))}")
 
+    _check_name("register_op", name)
+
     def add(fn: Lowering) -> Lowering:
+        _check_takes(fn, f"register_op: the lowering of {framework} op {name!r}", "node")
         key = (framework, name)
         if key in _OPS and not replace and getattr(_OPS[key], "__wrapped__", None) is not fn:
             raise FusewrightError(f"a lowering for {framework} op {name!r} is registered already; pass replace=True")

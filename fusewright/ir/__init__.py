@@ -2,10 +2,11 @@
 
 from . import ops
 from .builder import Builder, op
+from .declare import define_op
 from .graph import Const, Graph, Node, Origin, Value
 from .interpreter import BoundedInterpreter, Interpreter
 from .methods import attach
-from .opdef import OPS, OpDef, define_op, get_op
+from .opdef import OPS, OpDef, get_op
 from .parser import parse_graph
 from .text import print_graph
 from .types import TensorType

@@ -46,7 +46,8 @@ class BoundContext:
     """What an error bound may look at: attributes resolved, and the result's arithmetic.
 
     ``u`` is the unit roundoff, ``eta`` the least positive number, ``top`` the largest finite one; ``acc`` the roundoff
-    of sums (bf16 sums in float32 and rounds once). Integers and bools round nothing: 0, 0, inf, 0.
+    of sums (bf16 sums in float32 and rounds once). Integers and bools round nothing: 0, 0, inf, 0. ``overflows``: what
+    is beyond ``top`` for certain is the infinity that ``eval`` gives, not undecided.
     """
 
     attrs: Attrs
@@ -55,6 +56,7 @@ class BoundContext:
     eta: float = 2.0**-149
     top: float = 3.4028234663852886e38
     acc: float = 2.0**-24
+    overflows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ OPS: dict[str, OpDef] = {}
 
 
 def define_op(op: OpDef) -> OpDef:
-    """Add an op to the table (public as ``fw.define_op``). Raises TypeRefused if the name is taken."""
+    """Add an op to the table as it stands (declare.py looks at those of users). TypeRefused if the name is taken."""
     if op.name in OPS:
         raise TypeRefused(f"op {op.name!r} is defined already")
     OPS[op.name] = op

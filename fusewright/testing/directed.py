@@ -20,7 +20,7 @@ from ..passes.engine.base import Pass
 from ..passes.engine.pattern import Apply, OneOf, Pattern, Placeholder, Scalar, Var, trace
 from . import samples
 from .draw import Draw
-from .graphs import CONTROL_SAMPLERS, PREFERS, SAMPLERS, Maker, Options, chosen, domain, from_hint
+from .graphs import CONTROL_SAMPLERS, PREFERS, SAMPLERS, Maker, Options, chosen, domain, from_hint, plain
 from .likes import LIKES
 
 Sampler = Callable[[Maker], Any]
@@ -173,12 +173,10 @@ class _Growth:
         if p.op.kind == "elementwise":
             operands = self._elementwise(p, known)
             return operands, {k: self._attribute(operands[0], v) for k, v in p.op.attrs.items()}
-        if p.op.decompose is None or p.op.name in SAMPLERS or p.op.sample is not None:
-            sampler = SAMPLERS.get(p.op.name) or from_hint(p.op)
-            if sampler is None:
-                raise RewriteError(f"{p.op.name} has no sampler; give its OpDef a sample hint")
-            return self._sampled(p, known, sampler)
-        raise RewriteError(f"{p.op.name} has no sampler; give its OpDef a sample hint")
+        sampler = SAMPLERS.get(p.op.name) or from_hint(p.op) or plain(p.op)
+        if sampler is None:
+            raise RewriteError(f"{p.op.name} has no sampler; give its OpDef a sample hint")
+        return self._sampled(p, known, sampler)
 
     def _attribute(self, x: Value, default: Any) -> Any:
         """A value for an attribute that the pattern leaves open: types go back to where they came from, or on."""

@@ -14,9 +14,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..core.dims import Dim, Extent, evaluate, symbol, symbols
-from ..core.dtypes import BF16, BOOL, DTYPES, F16, F32, F64, I8, I32, I64, U8, DType, encode
+from ..core.dtypes import BF16, BOOL, DTYPES, F16, F32, F64, FLOATS, I8, I32, I64, U8, DType, encode
 from ..core.errors import FusewrightError, TypeRefused
 from ..ir import OPS, Builder, Graph, Node, OpDef, Origin, TensorType, Value
+from ..ir.opdef import REQUIRED
 from ..ir.scope import DEFINES, defined, is_live
 from .draw import Draw, HypothesisDraw, SeededDraw
 from .feeds import contents
@@ -397,6 +398,21 @@ def from_hint(op: OpDef) -> Callable[[Maker], Any] | None:
 
         return hinted
     return elementwise(op) if op.kind == "elementwise" and op.required == len(op.operands) else None
+
+
+def plain(op: OpDef) -> Callable[[Maker], Any] | None:
+    """A sampler for an op of which nothing is known but its types: operands alike, attributes at their defaults.
+
+    Only where a pattern names the op: infer may refuse most of what it is given.
+    """
+    if not op.required or any(default is REQUIRED for default in op.attrs.values()):
+        return None
+
+    def sample(m: Maker) -> Any:
+        first = m.value(dtypes=FLOATS if m.draw.chance(0.8) else None, ranks=(1, 4))
+        return m.emit(op.name, first, *(m.of_type(first.type) for _ in range(op.required - 1)))
+
+    return sample
 
 
 _DOMAINS: dict[str, tuple[DType, ...]] = {}

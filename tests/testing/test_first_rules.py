@@ -168,3 +168,27 @@ def test_a_users_op_appears_in_the_graphs_that_test_its_pass(weighted: str) -> N
     assert "weighted" in told.value.repro
     blind = fw.graph_pass(numerics="exact", name="blind")(lambda graph, ctx: None)
     assert check_pass(blind, 60, ops=["weighted", "add"]).examples == 60
+
+
+def test_patterns_of_an_op_of_which_only_types_are_known() -> None:
+    """It stands inside the pattern and has no hint: operands of a plain kind do."""
+
+    def infer(types: Any, attrs: Any, regions: Any) -> Any:
+        if not types[0].dtype.is_float or types[0].rank == 0:
+            raise fw.TypeRefused("takes rows of real numbers")
+        return [types[0]]
+
+    fw.define_op(
+        fw.OpDef(
+            "mean_free", ("x",), "reduce", infer,
+            decompose=lambda b, v, a: b.sub(v[0], b.reduce_mean(v[0], axes=-1, keepdims=True)), doc="Test op.",
+        )
+    )  # fmt: skip
+    try:
+        pattern = lambda x: fw.op.mean_free(fw.op.neg(x))
+        right = fw.rewrite(pattern, lambda x: fw.op.neg(fw.op.mean_free(x)), numerics="reassoc")
+        assert check_pass(right, max_examples=40).fired > 5
+        with pytest.raises(PassFailure, match="semantics"):
+            check_pass(fw.rewrite(pattern, lambda x: fw.op.mean_free(x), numerics="reassoc", name="lost sign"))
+    finally:
+        del OPS["mean_free"]
