@@ -197,10 +197,15 @@ class BoundedInterpreter(Interpreter):
 
     See Higham, Accuracy and Stability of Numerical Algorithms, ch. 3 (running error analysis). ``inf`` means undecided.
     A finite bound beside NaN or an infinity means that this class is certain; such a bound is always 0.
+
+    What is beyond a type's largest number is undecided, since another order of the same arithmetic may not get there.
+    With ``overflows`` the order of ``eval`` counts: where every rounding of every allowed operand overflows, the value
+    is that infinity.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, overflows: bool = False) -> None:
         super().__init__(graph, "f64")
+        self.overflows = overflows
         # Symbols that were bound to a number which rounding may have decided.
         self.undecided: set[str] = set()
 
@@ -255,9 +260,12 @@ class BoundedInterpreter(Interpreter):
         if node.op.bound is None or len(out) != 1:
             dirty = any(np.any(e) for e in errs)
             return [(o, np.full(o.shape, np.inf) if dirty else np.zeros(o.shape)) for o in out]
-        bound = node.op.bound(arrays, errs, out[0], BoundContext(attrs, ctx, *_unit(node.results[0].dtype)))
+        bound = node.op.bound(arrays, errs, out[0], self._arithmetic(node, attrs, ctx))
         err = np.broadcast_to(np.asarray(bound, np.float64), out[0].shape)
-        return [(out[0], self._overflow(node.results[0].dtype, out[0], err))]
+        return [self._overflow(node.results[0].dtype, out[0], err)]
+
+    def _arithmetic(self, node: Node, attrs: Mapping[str, Any], ctx: EvalContext) -> BoundContext:
+        return BoundContext(attrs, ctx, *_unit(node.results[0].dtype), overflows=self.overflows)
 
     def _loose(self, node: Node) -> bool:
         """Does an extent of the node hang on an undecided symbol?"""
@@ -308,17 +316,24 @@ class BoundedInterpreter(Interpreter):
         position = np.where(worst > 0, np.inf, 0.0)
         return [(o, np.broadcast_to(e, o.shape)) for o, e in zip(out, (worst, position), strict=True)]
 
-    @staticmethod
-    def _overflow(dt: DType, value: np.ndarray, err: np.ndarray) -> np.ndarray:
-        """A float64 value outside the narrow type's range is undecided there (it may be infinity or a number)."""
+    def _overflow(self, dt: DType, value: np.ndarray, err: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Value and bound where the narrow type ends: a float64 value out there may be infinite or a number.
+
+        All of an interval beyond the end is infinite: a finite result of the narrow type is at most the end, and so
+        not inside the interval that holds every finite result. Two units further out rounding cannot come back.
+        """
         if not dt.is_float:
-            return err
-        top = _unit(dt)[2]
-        err = np.where(np.isfinite(err) & ~np.isfinite(value), 0.0, err)
+            return value, err
+        unit, _, top, _ = _unit(dt)
+        known, inside = np.isfinite(err), np.isfinite(value)
+        err = np.where(known & ~inside, 0.0, err)
         with np.errstate(all="ignore"):
-            return np.where(
-                np.isfinite(value) & (np.abs(value) + np.where(np.isfinite(err), err, 0) >= top), np.inf, err
-            )
+            reach = np.where(known, err, 0.0)
+            beyond = inside & known & (np.abs(value) - reach > top * (1 + 2 * unit))
+            err = np.where(inside & (np.abs(value) + reach > top), np.inf, err)
+            if not self.overflows or not np.any(beyond):
+                return value, err
+            return np.where(beyond, np.copysign(np.inf, value), value).astype(value.dtype), np.where(beyond, 0.0, err)
 
 
 def _unit(dt: DType) -> tuple[float, float, float, float]:

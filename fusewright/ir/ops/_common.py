@@ -15,6 +15,7 @@ from ..opdef import BoundContext
 from ..types import Shape, TensorType
 
 Arrays = Sequence[np.ndarray]
+UNIT_F64, TOP_F32 = 2.0**-53, 3.4028234663852886e38
 
 
 def same(a: Extent, b: Extent, what: str) -> Extent:
@@ -85,17 +86,49 @@ def finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(wide), wide, 0.0)
 
 
-def summed(k: int, magnitude: np.ndarray, spread: np.ndarray, out: np.ndarray, bc: BoundContext) -> np.ndarray:
+def ends(x: np.ndarray, err: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far finite elements can be above 0 and below it; 0 for the others."""
+    wide = np.asarray(x, np.float64)
+    known = np.isfinite(wide)
+    return np.where(known, np.maximum(wide + err, 0), 0.0), np.where(known, np.maximum(err - wide, 0), 0.0)
+
+
+def summed(
+    k: int,
+    magnitude: np.ndarray,
+    spread: np.ndarray,
+    out: np.ndarray,
+    bc: BoundContext,
+    sides: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,
+    products: bool = True,
+) -> np.ndarray:
     """Bound of a sum of ``k`` roundings in any order: ``spread`` from the operands' errors, the rest from rounding.
 
     ``magnitude`` is the sum of absolute values, errors included. Where it passes the type's range the order decides
-    between a number, an infinity and NaN; where an operand is undecided, so is the sum.
+    between a number, an infinity and NaN; where an operand is undecided, so is the sum. ``sides`` gives the most that
+    the positive and the negative finite terms can each come to, which settles many of these. Terms that are no
+    ``products`` lose nothing to underflow: sums of denormal numbers are exact.
     """
     with np.errstate(all="ignore"):
-        total = spread + (gamma(k, bc.acc) * magnitude if bc.acc else 0.0)
+        growth = 1.0 + (gamma(k, bc.acc) if bc.acc else 0.0)
+        total = spread + (growth - 1.0) * magnitude if bc.acc else spread
         if bc.acc != bc.u:
             total = total * (1 + bc.u) + bc.u * finite(out)
-        return np.where(np.isnan(total) | ~(magnitude < bc.top), np.inf, total + k * bc.eta)
+        if products:
+            # Where every term is 0 the sum is; in float64 the magnitude itself may have underflowed.
+            total = np.where((magnitude == 0) & (bc.u > UNIT_F64), total, total + k * bc.eta)
+        room = magnitude * growth <= bc.top
+        if np.all(room) or bc.top > TOP_F32:
+            return np.where(np.isnan(total) | ~room, np.inf, total)
+        # NaN comes from operands here, as float64 holds all that a narrower type can add up; no order loses it.
+        settled = np.isnan(out) & np.isfinite(spread)
+        if sides is not None:
+            plus, minus = (side * growth <= bc.top for side in sides())
+            # A side that stays finite yields no infinity of its own, in no order; so that of the other side stands,
+            # be it an operand's or (a finite sum so large that some partial sum has to) overflow.
+            settled |= ((out == np.inf) & minus | (out == -np.inf) & plus) & np.isfinite(spread)
+            settled |= np.isfinite(out) & ((out - total > bc.top) & minus | (-out - total > bc.top) & plus)
+        return np.where(np.isnan(total) | ~room & ~settled, np.inf, np.where(np.isfinite(out), total, 0.0))
 
 
 def product_bound(
@@ -120,7 +153,9 @@ def product_bound(
         special = multiply(np.where(np.isfinite(x), 1.0, 0.0)) == 0
         dirty = multiply(np.where(err > 0, 0.0, 1.0)) == 0
         risky = product_risk(x, err, multiply, bc) & ~np.isnan(out) | special & dirty
-        return np.where(risky, np.inf, total)
+        # A factor that is exactly 0 leaves nothing to round.
+        zero = (multiply(np.where((size == 0) & (err == 0) & np.isfinite(x), 0.0, 1.0)) == 0) & (out == 0)
+        return np.where(risky, np.inf, np.where(zero & np.isfinite(total), 0.0, total))
 
 
 def product_risk(

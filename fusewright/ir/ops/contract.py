@@ -17,7 +17,7 @@ from ...core.errors import TypeRefused
 from ..graph import Graph, Node
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
-from ._common import Arrays, broadcast, finite, one_dtype, same, summed
+from ._common import Arrays, broadcast, ends, finite, one_dtype, same, summed
 
 Types = Sequence[TensorType]
 
@@ -34,13 +34,18 @@ def dot_bound(
         if np.any(ea) or np.any(eb):
             magnitude = dot(fina + ea, finb + eb)
             spread = np.maximum(magnitude - plain, 0)
-            # An inexact factor beside an infinity may be the 0 that makes it NaN.
+            # An inexact factor beside an infinity may be the 0 that makes it NaN, unless it is too far from 0.
             infa, infb = np.isinf(a) & np.ones(a.shape, bool), np.isinf(b) & np.ones(b.shape, bool)
             if np.any(infa) or np.any(infb):
-                meets = dot(infa.astype(np.float64), (eb > 0).astype(np.float64))
-                meets = meets + dot((ea > 0).astype(np.float64), infb.astype(np.float64))
+                meets = dot(infa.astype(np.float64), ((eb > 0) & ~(np.abs(b) > eb)).astype(np.float64))
+                meets = meets + dot(((ea > 0) & ~(np.abs(a) > ea)).astype(np.float64), infb.astype(np.float64))
                 spread = np.where(meets > 0, np.inf, spread)
-        return summed(k + 1, magnitude, spread, out, bc)
+
+        def sides() -> tuple[np.ndarray, np.ndarray]:
+            above, below = zip(ends(a, ea), ends(b, eb), strict=True)
+            return dot(*above) + dot(*below), dot(above[0], below[1]) + dot(below[0], above[1])
+
+        return summed(k + 1, magnitude, spread, out, bc, sides)
 
 
 def _swap(t: tuple[Extent, ...], flag: bool) -> tuple[Extent, ...]:

@@ -16,7 +16,7 @@ from ...core.errors import TypeRefused
 from ..graph import Graph, Node
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op, extents
 from ..types import TensorType
-from ._common import Arrays, axis_of, finite, one_dtype, product_bound, same, summed
+from ._common import Arrays, axis_of, ends, finite, one_dtype, product_bound, same, summed
 from .elementwise import NUMERIC
 from .shape import moved_cost
 
@@ -196,7 +196,7 @@ def _bound_scatter(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.
     n = a[2].size // max(int(np.prod(o.shape[a[1].shape[-1] :], dtype=int)), 1) + 1
     if mode == "add":
         magnitude = _eval_scatter([finite(a[0]) + errs[0], a[1], finite(a[2]) + errs[2]], bc.attrs, bc.ctx)
-        return summed(n, magnitude, _eval_scatter(errs, bc.attrs, bc.ctx), o, bc)
+        return summed(n, magnitude, _eval_scatter(errs, bc.attrs, bc.ctx), o, bc, products=False)
     # x and the updates as one array, so that both are factors of one product.
     joined = np.concatenate([a[0].ravel(), a[2].ravel()]).astype(np.float64)
     errors = np.concatenate([errs[0].ravel(), errs[2].ravel()])
@@ -303,7 +303,13 @@ def _bound_cumsum(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.n
     n = max(o.shape[bc.attrs["axis"]], 1)
     with np.errstate(all="ignore"):
         magnitude = _cumulative(np.add, finite(a[0]) + err, bc.attrs, 0)
-        return summed(n, magnitude, _cumulative(np.add, err, bc.attrs, 0), o, bc)
+        spread = _cumulative(np.add, err, bc.attrs, 0)
+
+        def sides() -> tuple[np.ndarray, np.ndarray]:
+            above, below = (_cumulative(np.add, side, bc.attrs, 0) for side in ends(a[0], err))
+            return above, below
+
+        return summed(n, magnitude, spread, o, bc, sides, products=False)
 
 
 def _bound_cumprod(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:

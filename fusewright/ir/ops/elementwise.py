@@ -137,13 +137,41 @@ def _finite(total: np.ndarray, errs: Arrays) -> np.ndarray:
     return np.where(np.isnan(total), np.where(dirty, np.inf, 0.0), total)
 
 
-def _rounded(spread: np.ndarray, out: np.ndarray, ulp: float, errs: Arrays, bc: BoundContext) -> np.ndarray:
+def _rounded(
+    spread: np.ndarray, args: Arrays, out: np.ndarray, ulp: float, errs: Arrays, bc: BoundContext
+) -> np.ndarray:
     """``spread`` from the operands' errors, and ``ulp`` units in the last place of whatever the result then is."""
     with np.errstate(all="ignore"):
         total = _finite(spread + ulp * 2 * bc.u * (finite(out) + spread) + bc.eta, errs)
-    # An undecided operand may be anything, NaN included, however flat the function is there.
-    undecided = sum((np.isinf(e) for e in errs), np.zeros(total.shape, bool))
-    return np.where(undecided, np.inf, total)
+    # What is 0 at 0 is so in every library (C standard, annex F): sin, tanh, sqrt, expm1, atan2, pow...
+    exact = (np.asarray(args[0]) == 0) & (out == 0)
+    undecided = np.zeros(total.shape, bool)
+    for e in errs:
+        exact = exact & (np.asarray(e) == 0)
+        # An undecided operand may be anything, NaN included, however flat the function is there.
+        undecided = undecided | np.isinf(e)
+    return np.where(undecided, np.inf, np.where(exact, 0.0, total))
+
+
+def _certain(a: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where an operand is certainly the number 0, certainly infinite, and certainly finite but not 0."""
+    size, known = np.abs(np.asarray(a, np.float64)), np.isfinite(e)
+    return (size == 0) & (np.asarray(e) == 0), np.isinf(size) & known, np.isfinite(size) & known & (size > e)
+
+
+def _strict(bound: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Of an op that gives NaN for NaN: one operand that is NaN for certain decides, whatever the others are."""
+
+    def strict(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
+        total = bound(args, errs, out, bc)
+        if out.dtype.kind != "f" or not np.any(np.isnan(out)):
+            return total
+        sure = np.zeros(out.shape, bool)
+        for a, e in zip(args, errs, strict=True):
+            sure |= np.isnan(a) & np.isfinite(e)
+        return np.where(sure, 0.0, total)
+
+    return strict
 
 
 def _corners(fn: Callable[..., np.ndarray], args: Arrays, errs: Arrays, out: np.ndarray) -> np.ndarray:
@@ -167,9 +195,16 @@ _WITHOUT_POLES = (np.exp, np.expm1, np.sinh)
 
 def _monotone(fn: Callable[[np.ndarray], np.ndarray], ulp: float) -> Callable[..., np.ndarray]:
     def bound(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
-        total = _rounded(_corners(fn, args, errs, out), out, ulp, errs, bc)
-        if fn in _WITHOUT_POLES:
-            total = np.where(np.isinf(out) & np.isfinite(args[0]), np.inf, total)
+        total = _rounded(_corners(fn, args, errs, out), args, out, ulp, errs, bc)
+        if fn in _WITHOUT_POLES and np.any(np.isinf(out)):
+            a, e = np.asarray(args[0], np.float64), np.asarray(errs[0])
+            over = np.isinf(out) & np.isfinite(a)
+            total = np.where(over, np.inf, total)
+            if bc.overflows:
+                # Monotone: the end of the interval next to 0 has the least of all results.
+                with np.errstate(all="ignore"):
+                    least = np.abs(fn(np.copysign(np.maximum(np.abs(a) - e, 0), a)))
+                total = np.where(over & (np.abs(a) > e) & (least > 2 * bc.top), 0.0, total)
         if not np.any(np.isnan(out)):
             return total
         # Outside the domain on one side with all of its error: NaN for certain.
@@ -183,7 +218,7 @@ def _monotone(fn: Callable[[np.ndarray], np.ndarray], ulp: float) -> Callable[..
 
 def _lipschitz(factor: float, ulp: float) -> Callable[..., np.ndarray]:
     def bound(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
-        return _rounded(factor * np.broadcast_to(errs[0], out.shape), out, ulp, errs, bc)
+        return _rounded(factor * np.broadcast_to(errs[0], out.shape), args, out, ulp, errs, bc)
 
     return bound
 
@@ -265,7 +300,12 @@ def _bound_mul(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) ->
     a, b = np.abs(args[0]), np.abs(args[1])
     with np.errstate(all="ignore"):
         spread = np.where(errs[1] == 0, 0, a * errs[1]) + np.where(errs[0] == 0, 0, b * errs[0]) + errs[0] * errs[1]
-        return _finite(spread + bc.u * (finite(out) + spread) + bc.eta, errs)
+        total = _finite(spread + bc.u * (finite(out) + spread) + bc.eta, errs)
+        (zero, inf, some), (zero_b, inf_b, some_b) = (_certain(x, e) for x, e in zip(args, errs, strict=True))
+        number, number_b = (np.isfinite(x) & np.isfinite(e) for x, e in zip((a, b), errs, strict=True))
+        # 0 times a number has nothing to round; an infinity stays one unless its factor may be 0 or NaN.
+        sure = zero & number_b | zero_b & number | inf & (some_b | inf_b) | inf_b & some
+        return np.where(sure, 0.0, total)
 
 
 def _bound_div(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
@@ -276,7 +316,11 @@ def _bound_div(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) ->
         # One more rounding is allowed for: x * (1/y) is a usual form.
         total = spread + 2 * bc.u * (finite(out) + spread) + bc.eta
         unknown = (b <= errs[1]) & (errs[1] > 0) | np.isinf(errs[0]) | np.isinf(errs[1])
-        return np.where(unknown, np.inf, _finite(total, errs))
+        total = np.where(unknown, np.inf, _finite(total, errs))
+        (zero, inf, some), (zero_b, inf_b, some_b) = (_certain(x, e) for x, e in zip(args, errs, strict=True))
+        # The same for quotients; what is not 0 over 0 is infinite, what is finite over an infinity is 0.
+        sure = zero & (some_b | inf_b) | some & (zero_b | inf_b) | inf & (zero_b | some_b)
+        return np.where(sure, 0.0, total)
 
 
 def _bound_max(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
@@ -289,7 +333,7 @@ def _bound_pow(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) ->
     # For positive bases a power is monotone in base and exponent; for negative ones in the base.
     unknown = (_bound_integer(args, errs, out, bc) > 0) & ~(args[0] - errs[0] > 0)
     unknown &= ~((np.asarray(errs[1]) == 0) & (np.abs(args[0]) > errs[0]))
-    return np.where(unknown, np.inf, _rounded(_corners(np.power, args, errs, out), out, POW_ULP, errs, bc))
+    return np.where(unknown, np.inf, _rounded(_corners(np.power, args, errs, out), args, out, POW_ULP, errs, bc))
 
 
 def _bound_atan2(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
@@ -301,7 +345,7 @@ def _bound_atan2(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) 
     # Across the negative x axis the angle jumps by a whole turn.
     jump = ~clean & (np.abs(y) <= errs[0]) & (x <= errs[1]) | ~clean & ~np.isfinite(x + y)
     spread = np.where(clean, 0.0, np.where(jump, np.inf, turn))
-    return _rounded(np.broadcast_to(spread, out.shape), out, LIBRARY_ULP, errs, bc)
+    return _rounded(np.broadcast_to(spread, out.shape), args, out, LIBRARY_ULP, errs, bc)
 
 
 def _bound_where(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
@@ -386,7 +430,7 @@ def _bound_even(slope: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.n
         a, e = np.abs(np.asarray(args[0], np.float64)), errs[0]
         with np.errstate(all="ignore"):
             spread = np.where(e == 0, 0.0, e * slope(a + e))
-        return _rounded(np.broadcast_to(spread, out.shape), out, LIBRARY_ULP, errs, bc)
+        return _rounded(np.broadcast_to(spread, out.shape), args, out, LIBRARY_ULP, errs, bc)
 
     return bound
 
@@ -406,18 +450,18 @@ _define("logical_not", 1, (BOOL,), _bound_integer)
 _define("bitwise_not", 1, (*INTS, BOOL), _bound_integer)
 _define("relu", 1, SIGNED, moved, scalar="maximum(a, 0)", doc="max(a, 0); NaN stays NaN.")
 
-_define("add", 2, NUMERIC, _bound_add, scalar="a + b", commutative=True)
-_define("sub", 2, NUMERIC, _bound_add, scalar="a - b")
-_define("mul", 2, NUMERIC, _bound_mul, scalar="a * b", commutative=True)
-_define("div", 2, FLOATS, _bound_div, scalar="a / b", doc="True division of floats.")
-_define("floordiv", 2, NUMERIC, _bound_floordiv, doc="NumPy floor division; integer x // 0 is 0.")
-_define("mod", 2, NUMERIC, _bound_exact, doc="NumPy modulo, sign of the divisor; integer x % 0 is 0.")
-_define("truncdiv", 2, NUMERIC, _bound_truncdiv, doc="Division rounded toward zero; integer x / 0 is 0.")
-_define("rem", 2, NUMERIC, _bound_exact, doc="C remainder, sign of the dividend; integer x rem 0 is 0.")
+_define("add", 2, NUMERIC, _strict(_bound_add), scalar="a + b", commutative=True)
+_define("sub", 2, NUMERIC, _strict(_bound_add), scalar="a - b")
+_define("mul", 2, NUMERIC, _strict(_bound_mul), scalar="a * b", commutative=True)
+_define("div", 2, FLOATS, _strict(_bound_div), scalar="a / b", doc="True division of floats.")
+_define("floordiv", 2, NUMERIC, _strict(_bound_floordiv), doc="NumPy floor division; integer x // 0 is 0.")
+_define("mod", 2, NUMERIC, _strict(_bound_exact), doc="NumPy modulo, sign of the divisor; integer x % 0 is 0.")
+_define("truncdiv", 2, NUMERIC, _strict(_bound_truncdiv), doc="Division rounded toward zero; integer x / 0 is 0.")
+_define("rem", 2, NUMERIC, _strict(_bound_exact), doc="C remainder, sign of the dividend; integer x rem 0 is 0.")
 _define("pow", 2, NUMERIC, _bound_pow, ulp=POW_ULP)
-_define("maximum", 2, NUMERIC, _bound_max, commutative=True, doc="NaN if either is NaN.")
-_define("minimum", 2, NUMERIC, _bound_max, commutative=True, doc="NaN if either is NaN.")
-_define("atan2", 2, FLOATS, _bound_atan2, ulp=LIBRARY_ULP)
+_define("maximum", 2, NUMERIC, _strict(_bound_max), commutative=True, doc="NaN if either is NaN.")
+_define("minimum", 2, NUMERIC, _strict(_bound_max), commutative=True, doc="NaN if either is NaN.")
+_define("atan2", 2, FLOATS, _strict(_bound_atan2), ulp=LIBRARY_ULP)
 for _name in ("eq", "ne"):
     _define(_name, 2, ANY, _bound_eq, result=BOOL, commutative=True)
 for _name, _fn in (("lt", np.less), ("le", np.less_equal), ("gt", np.greater), ("ge", np.greater_equal)):
@@ -446,7 +490,7 @@ define_op(
 )  # fmt: skip
 _define(
     "clip", 3, NUMERIC,
-    lambda a, e, o, bc: np.broadcast_to(np.maximum(np.maximum(e[0], e[1]), e[2]), o.shape),
+    _strict(lambda a, e, o, bc: np.broadcast_to(np.maximum(np.maximum(e[0], e[1]), e[2]), o.shape)),
     scalar="minimum(maximum(a, b), c)", doc="min(max(a, lo), hi); NaN stays NaN.",
 )  # fmt: skip
 
@@ -492,7 +536,10 @@ def _bound_cast(args: Arrays, errs: Arrays, out: np.ndarray, bc: BoundContext) -
         return np.where(stable | (np.asarray(errs[0]) == 0), 0.0, np.inf)
     with np.errstate(all="ignore"):
         # A hundredth more: to bf16 the value is rounded to float32 first.
-        return _finite(errs[0] + 1.01 * bc.u * (finite(out) + errs[0]) + bc.eta, errs)
+        total = _finite(errs[0] + 1.01 * bc.u * (finite(out) + errs[0]) + bc.eta, errs)
+        # A number that the type has is itself again.
+        kept = round_to(out.astype(np.float32 if to is BF16 else to.np), to) == out
+        return np.where(kept & (np.asarray(errs[0]) == 0), 0.0, total)
 
 
 define_op(

@@ -16,7 +16,7 @@ from ...core.errors import InputRefused, TypeRefused
 from ..graph import Graph, Node
 from ..opdef import Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
-from ._common import Arrays, axes_of, axis_of, finite, product_bound, summed
+from ._common import Arrays, axes_of, axis_of, ends, finite, product_bound, summed
 from .elementwise import NUMERIC
 
 Types = Sequence[TensorType]
@@ -79,7 +79,13 @@ def _bound_sum(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndar
     x, err = np.asarray(a[0], np.float64), np.broadcast_to(e[0], a[0].shape)
     n = int(np.prod([x.shape[i] for i in bc.attrs["axes"]], dtype=int))
     with np.errstate(all="ignore"):
-        return summed(n, _sum(finite(x) + err, bc), _sum(err, bc), o, bc)
+        magnitude, spread = _sum(finite(x) + err, bc), _sum(err, bc)
+
+        def sides() -> tuple[np.ndarray, np.ndarray]:
+            above, below = ends(x, err)
+            return _sum(above, bc), _sum(below, bc)
+
+        return summed(n, magnitude, spread, o, bc, sides, products=False)
 
 
 def _bound_mean(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
@@ -87,8 +93,10 @@ def _bound_mean(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.nda
     if n == 0:
         return np.zeros(o.shape)
     with np.errstate(all="ignore"):
-        total = _bound_sum(a, e, o * n, bc) / n
-        return total + 2 * bc.u * (finite(o) + np.where(np.isfinite(total), total, 0)) + bc.eta
+        # A sum that overflows for certain is still no mean: another order divides first.
+        total = np.where(finite(o * n) > bc.top, np.inf, _bound_sum(a, e, o * n, bc)) / n
+        err = total + 2 * bc.u * (finite(o) + np.where(np.isfinite(total), total, 0)) + bc.eta
+        return np.where((o == 0) & (total == 0), 0.0, err)
 
 
 def _bound_max(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:

@@ -17,7 +17,7 @@ from ...core.errors import TypeRefused
 from ..graph import Graph, Node
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op, extents
 from ..types import TensorType
-from ._common import Arrays, finite, one_dtype, same, summed
+from ._common import Arrays, ends, finite, one_dtype, same, summed
 from .contract import dot_bound
 from .elementwise import NUMERIC
 
@@ -305,9 +305,17 @@ def _bound_avg_pool(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np
     with np.errstate(all="ignore"):
         counts = _counts(a[0].shape, bc.attrs)
         magnitude = _pooled(finite(x) + err, bc.attrs, 0, np.add)
-        total = summed(n + 1, magnitude, _pooled(err, bc.attrs, 0, np.add), o * counts, bc)
-        mean = total / np.maximum(counts, 1)
-        return np.where(counts > 0, mean + bc.u * (finite(o) + np.where(np.isfinite(mean), mean, 0)) + bc.eta, 0.0)
+
+        def sides() -> tuple[np.ndarray, np.ndarray]:
+            above, below = (_pooled(side, bc.attrs, 0, np.add) for side in ends(x, err))
+            return above, below
+
+        spread = _pooled(err, bc.attrs, 0, np.add)
+        total = summed(n + 1, magnitude, spread, o * counts, bc, sides, products=False)
+        # As for a mean over axes, an overflow on the way is undecided.
+        mean = np.where(finite(o * counts) > bc.top, np.inf, total) / np.maximum(counts, 1)
+        whole = mean + bc.u * (finite(o) + np.where(np.isfinite(mean), mean, 0)) + bc.eta
+        return np.where((counts > 0) & ~((o == 0) & (mean == 0)), whole, 0.0)
 
 
 def _cost_pool(node: Node) -> Cost:
