@@ -295,6 +295,10 @@ def _compile(args: argparse.Namespace) -> int:
     folder = Path(args.output).resolve().parent
     if not folder.is_dir():  # said now, not after the compile
         raise SaveRefused(f"{args.output}: there is no folder {folder}")
+    if Path(args.output).is_dir():
+        raise SaveRefused(
+            f"{args.output}: is a folder; name the .fwb file to write, for example {args.output}/model.fwb"
+        )
     start = time.perf_counter()
     with on_terminal(args.json) as progress:
         bundle = fw.compile(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .core.dtypes import DTYPES
+from .core.dtypes import DTYPES, decode
 from .core.errors import BundleRefused, InputRefused
 from .core.layout import Layout
 from .core.manifest import Signature
@@ -22,7 +22,9 @@ from .ir.interpreter import Interpreter
 from .ir.parser import parse_graph
 from .ir.text import print_graph
 from .ir.types import TensorType
+from .runtime.call import Array, Matcher, Spec, bfloat16_of, convert, listed, ordered, outward, usable_output
 from .runtime.format import Container
+from .runtime.trimmed import Trimmed
 
 SMALL = 64  # bytes; smaller constants and splats stay in the text
 
@@ -97,30 +99,45 @@ class PortableBundle:
         container.check_small()
         container.check_weights(1)
         self.graph = read_portable(container.read("graph.txt").decode(), container.weights())
+        self._inputs = [Spec(p) for p in self.signature.inputs]
+        self._outputs = [Spec(p) for p in self.signature.outputs]
+        self._matcher = Matcher(self._inputs, self.manifest.symbols)
+        self._most = Trimmed(self._outputs, self.manifest.run_symbols).most
+        self._interpreter = Interpreter(self.graph)
 
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
         """Arrays by position or name; one output -> array, several -> tuple. Raises InputRefused."""
-        names = [p.name for p in self.signature.inputs]
-        if len(args) > len(names):
-            raise InputRefused(f"the model takes {len(names)} inputs, got {len(args)}")
-        feeds = dict(zip(names, args, strict=False))
-        twice = [n for n in named if n in feeds]
-        if twice:
-            raise InputRefused(f"input {twice[0]!r} is given twice")
-        results = list(self.run({**feeds, **named}).values())
-        if out is not None:
-            outs: Sequence[np.ndarray] = [out] if isinstance(out, np.ndarray) else list(out)
-            if self.manifest.run_symbols:
-                # As the native bundle: the leading block of an array that may be larger.
-                outs = [o[tuple(map(slice, r.shape))] if r.ndim else o for o, r in zip(outs, results, strict=True)]
-            for target, result in zip(outs, results, strict=True):
-                target[...] = result
-            results = list(outs)
+        values = ordered(self._inputs, args, named)
+        outs = None if out is None else listed(self._outputs, out)
+        results = self._call(values, outs)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """{input name: array} in, {output name: array} out."""
-        return Interpreter(self.graph).run(inputs)
+        if not isinstance(inputs, Mapping):
+            raise InputRefused(f"run() takes a dict of inputs, not a {type(inputs).__name__}")
+        values = ordered(self._inputs, (), inputs)
+        return dict(zip([s.name for s in self._outputs], self._call(values, None), strict=True))
+
+    def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Array]:
+        """Under the rules for arguments that the native bundle has, with the same refusals."""
+        arrays = [convert(s, v) for s, v in zip(self._inputs, values, strict=True)]
+        env = self._matcher.solve([a.shape for a in arrays])
+        like = bfloat16_of((*values, *(outs or ())))
+        types = [outward(s.dtype, like) for s in self._outputs]
+        if outs is not None:
+            shapes = [tuple(f(env) for f in axes) for axes in self._most]
+            outs = [usable_output(*row) for row in zip(self._outputs, outs, shapes, types, strict=True)]
+        feeds = {s.name: decode(a, s.dtype) for s, a in zip(self._inputs, arrays, strict=True)}
+        found = self._interpreter.run(feeds)
+        results = [np.asarray(y, to) for y, to in zip(found.values(), types, strict=True)]
+        if outs is None:
+            return results
+        # Of an array made for the greatest extents, the leading block.
+        blocks = [o[tuple(map(slice, y.shape))] if y.ndim else o for o, y in zip(outs, results, strict=True)]
+        for block, y in zip(blocks, results, strict=True):
+            block[...] = y
+        return blocks
 
 
 def load(source: str | os.PathLike[str] | bytes, max_bytes: int | None = None) -> PortableBundle:

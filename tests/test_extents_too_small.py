@@ -15,6 +15,16 @@ def bundle(make: Any, shape: tuple[Any, ...] = ("N", "T", 3)) -> Any:
     return fw.compile(b.build({"y": make(b, b.input("x", "f32", shape))}))
 
 
+def refusals(found: Any, x: np.ndarray) -> list[str]:
+    """What the native code and the interpreter say, without the place: a fused kernel is at several."""
+    told = []
+    for one in (found, fw.load(found._container.data, native=False)):
+        with pytest.raises(fw.InputRefused) as refusal:
+            one(x)
+        told.append(str(refusal.value).partition(" (")[0])
+    return told
+
+
 def step(b: Any, x: Any, start: int, stop: int) -> Any:
     return b.slice(x, starts=(0, start, 0), stops=(x.shape[0], stop, 3))
 
@@ -52,8 +62,8 @@ def test_windows_beyond_the_end(make: Any, enough: int | None, short: int | None
         np.testing.assert_allclose(found(x), want, rtol=1e-5, atol=1e-6)
     if short is not None:
         x = np.ones((2, short, 3), np.float32)
-        with pytest.raises(fw.InputRefused):
-            found(x)
+        told = refusals(found, x)
+        assert told[0] == told[1]
         with pytest.raises(fw.InputRefused):
             out = np.zeros(0, np.float32)
             found.bind({"x": x}, {"y": out})()
@@ -62,8 +72,8 @@ def test_windows_beyond_the_end(make: Any, enough: int | None, short: int | None
 def test_a_branch_that_is_not_taken_is_not_asked() -> None:
     found = bundle(in_a_branch)
     assert found(np.ones((2, 3, 3), np.float32)).shape == (2, 3)
-    with pytest.raises(fw.InputRefused):
-        found(np.full((2, 3, 3), 50, np.float32))
+    told = refusals(found, np.full((2, 3, 3), 50, np.float32))
+    assert told[0] == told[1]
     assert found(np.full((2, 6, 3), 50, np.float32)).shape == (2, 3)
 
 
@@ -74,5 +84,4 @@ def test_two_negative_extents_are_no_positive_size() -> None:
     )  # fmt: skip
     assert found(np.ones((2, 5, 6, 3), np.float32)).shape == (2, 2)
     for size in ((3, 3), (3, 8), (8, 3), (0, 0)):
-        with pytest.raises(fw.InputRefused):
-            found(np.ones((2, *size, 3), np.float32))
+        refusals(found, np.ones((2, *size, 3), np.float32))

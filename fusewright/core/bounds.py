@@ -75,4 +75,9 @@ def out_of_range(name: str, value: int, low: int, high: int | None) -> str:
     return f"the extent {name} came out as {value}; it must be {most}"
 
 
-__all__ = ["Bounds", "extent_range", "is_dynamic", "out_of_range", "upper"]
+def misfit(need: int, have: int) -> str:
+    """The words of a refusal: inputs, or numbers found during the run, give an extent that the model cannot have."""
+    return f"these inputs do not fit the model: an extent is {have} where {need} is needed"
+
+
+__all__ = ["Bounds", "extent_range", "is_dynamic", "misfit", "out_of_range", "upper"]

@@ -6,12 +6,14 @@ Owns sniffing and the refusals for formats without a frontend. Must not know how
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from .. import lazy
-from ..core.errors import ImportRefused
+from ..core.errors import ImportRefused, Problem
 from ..ir.graph import Graph
 from .formats.hdf5 import MAGIC as HDF5_MAGIC
 from .formats.limits import DEFAULT, ImportLimits
@@ -20,6 +22,7 @@ from .tensorflow import import_tensorflow, is_tensorflow_object, keras_function
 
 Kind = Literal["keras", "saved_model", "graph_def", "checkpoint", "onnx", "tf_object", "tflite", "bundle"]
 _HEAD = 4096
+_SUFFIXES = (".keras", ".h5", ".hdf5", ".onnx", ".pb", ".pbtxt", ".json")
 
 
 def sniff(source: Any) -> Kind:
@@ -34,19 +37,26 @@ def sniff(source: Any) -> Kind:
         return "tf_object"
     raise ImportRefused(
         "unknown-format", type(source).__name__, "the source is neither a path nor a model object",
-        "pass a path, a keras.Model, a tf.function or tf.Module, or an onnx.ModelProto",
+        "pass a path as str, a keras.Model, a tf.function or tf.Module, or an onnx.ModelProto",
     )  # fmt: skip
 
 
 def _sniff_path(path: Path) -> Kind:
     name = path.name
     try:
+        os.fsencode(path)
+        os.lstat(path)  # says what is wrong with a path that exists() finds false
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as e:
+        raise ImportRefused("unreadable", name, f"this is no path of a file: {_reason(e)}") from None
+    try:
         if path.is_dir():
             return _sniff_folder(path)
         if not path.exists():
             if path.with_name(name + ".index").exists() or path.with_name(name + ".meta").exists():
                 return "checkpoint"
-            raise ImportRefused("not-found", name, "there is no such file or folder")
+            raise ImportRefused("not-found", name, "there is no such file or folder", _nearest(path))
         if not path.is_file():
             raise ImportRefused("not-a-file", name, "the source is not a regular file")
         with path.open("rb") as f:
@@ -56,8 +66,18 @@ def _sniff_path(path: Path) -> Kind:
             f.seek(tail_at)
             tail = f.read(1 << 16)
     except (OSError, ValueError) as e:
-        raise ImportRefused("unreadable", name, f"cannot be read: {e}") from None
+        raise ImportRefused("unreadable", name, f"cannot be read: {_reason(e)}") from None
     return _sniff_bytes(head, tail, name)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _nearest(path: Path) -> str:
+    """The part of a missing path that is there."""
+    there = next((p for p in path.absolute().parents if p.is_dir()), None)
+    return "" if there is None or there == path.absolute().parent else f"there is no folder {path.parent}"
 
 
 def _sniff_folder(path: Path) -> Kind:
@@ -69,7 +89,9 @@ def _sniff_folder(path: Path) -> Kind:
         raise ImportRefused(
             "unsupported-format", path.name, "an unzipped .keras folder is not supported", "save it as one file"
         )
-    raise ImportRefused("unknown-format", path.name, "the folder holds neither a SavedModel nor a checkpoint")
+    inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)[:4]
+    hint = f"pass the file itself: it holds {', '.join(inside)}" if inside else "pass the folder of saved_model.pb"
+    raise ImportRefused("unknown-format", path.name, "the folder holds neither a SavedModel nor a checkpoint", hint)
 
 
 def _sniff_bytes(head: bytes, tail: bytes, name: str) -> Kind:
@@ -149,6 +171,46 @@ def import_model(
     ``shapes`` {input: (ints, symbol names or None)} states or fixes shapes; ``base_dir`` is the folder of the external
     data of an ONNX model in memory; ``limits`` bounds every size in the file. Raises ImportRefused and nothing else.
     """
+    if isinstance(source, (str, os.PathLike)) and not os.fspath(source):
+        raise ImportRefused("not-found", "''", "the path is empty", "pass the path of a model file or folder")
+    try:
+        return _import(source, inputs, outputs, signature, feeds, weights, shapes, base_dir, limits)
+    except ImportRefused as refusal:
+        files = [f for f in (source, weights) if isinstance(f, (str, os.PathLike))]
+        if not files:
+            raise
+        raise ImportRefused.of([_with_folder(p, files) for p in refusal.problems]) from refusal.__cause__
+
+
+def _with_folder(problem: Problem, files: Sequence[str | os.PathLike[str]]) -> Problem:
+    """The readers know a file by its name; whoever passed the path wants to see all of it."""
+    head = re.split(r"[:!]", problem.where, maxsplit=1)[0]
+    for file in map(Path, files):
+        shown = _printable(str(file))
+        if head == file.name and head:
+            return replace(problem, where=shown + problem.where[len(head) :])
+        if head.startswith("saved_model.pb"):
+            return replace(problem, where=f"{shown}/{problem.where}")
+    return replace(problem, where=_printable(problem.where))
+
+
+def _printable(text: str) -> str:
+    """Without characters that a terminal would obey or cannot encode, and not endless."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= 300 else f"{text[:140]}...{text[-140:]}"
+
+
+def _import(
+    source: Any,
+    inputs: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    signature: str | None,
+    feeds: Mapping[str, Any] | None,
+    weights: str | os.PathLike[str] | None,
+    shapes: Mapping[str, Any] | None,
+    base_dir: str | os.PathLike[str] | None,
+    limits: ImportLimits,
+) -> Graph:
     kind = sniff(source)
     where = Path(source).name if isinstance(source, (str, os.PathLike)) else type(source).__name__
     if kind == "keras" and signature == "call" and is_live_model(source):

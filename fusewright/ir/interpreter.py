@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dims import Dim, evaluate, symbols
+from ..core.bounds import misfit
+from ..core.dims import Dim, evaluate, maximum, symbols
 from ..core.dtypes import BF16, DType, decode
 from ..core.errors import InputRefused, VerifyError
 from .builder import Builder
+from .fits import Pair, equal_extents, ordered_extents
 from .graph import Graph, Node, Value
 from .opdef import BoundContext, EvalContext, bind_attr
 from .ops.control import CONTROL, count_trip, eval_control
@@ -77,6 +79,7 @@ class Interpreter:
         self.wide = precision == "f64"
         self.watch = watch
         self._decompositions: dict[Node, Graph] = {}
+        self._conditions: dict[Node, list[Pair]] = {}
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Outputs by name for arrays by name. bf16 crosses as float32. Raises InputRefused."""
@@ -148,10 +151,8 @@ class Interpreter:
         """Results of one node for concrete operands."""
         if node.op.name == "constant":
             return [self.constant(node)]
+        self._fit(node, ctx)
         attrs = {k: bind_attr(v, ctx.env) for k, v in node.attrs.items()}
-        for v in node.results:
-            if not v.type.is_static and min(v.type.concrete(ctx.env)) < 0:
-                raise InputRefused(f"{node.where}: too small inputs, {v.type} would be {v.type.concrete(ctx.env)}")
         if node.op.name in CONTROL:
             out = eval_control(node, operands, attrs, ctx)
         elif node.op.eval is not None:
@@ -163,6 +164,17 @@ class Interpreter:
         if self.watch is not None:
             self.watch(node, out)
         return out
+
+    def _fit(self, node: Node, ctx: EvalContext) -> None:
+        """Raises InputRefused where the extents of this run are none that the node can have."""
+        if node not in self._conditions:
+            pairs = [(maximum(low, high), high) for low, high in ordered_extents(node)]
+            self._conditions[node] = [p for p in (*equal_extents(node), *pairs) if isinstance(p[0] - p[1], Dim)]
+        for need, have in self._conditions[node]:
+            if not ctx.env.keys() >= {*symbols(need), *symbols(have)}:
+                continue  # bound by this very node or in its regions
+            if (least := evaluate(need, ctx.env)) != (size := evaluate(have, ctx.env)):
+                raise InputRefused(misfit(least, size) + (f" ({node.origin})" if str(node.origin) else ""))
 
     def decomposition(self, node: Node) -> Graph:
         """The closed graph that a composite node means."""

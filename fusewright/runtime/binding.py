@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core import dims
-from ..core.bounds import out_of_range
+from ..core.bounds import misfit, out_of_range
 from ..core.errors import InputRefused, VerifyError
 from ..core.plan import Arg, Bind, Call, Check, If, Loop, Plan, Step
 from ..core.planner import Lifetimes, lower_bound, plan_offsets
@@ -427,7 +427,7 @@ class Template:
             return None
         place = f" ({step.origin})" if step.origin else ""
         if isinstance(step, Check):
-            return InputRefused(f"two extents that must be equal are {words[1 - code]} and {words[2 - code]}{place}")
+            return InputRefused(misfit(words[1 - code], words[2 - code]) + place)
         symbol = self.plan.bound[step.symbol]
         value = words[self.symbol_at[symbol.name]]
         return InputRefused(out_of_range(symbol.name, value, words[3 - code], words[4 - code]) + place)

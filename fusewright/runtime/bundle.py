@@ -24,7 +24,7 @@ from ..core.poolwords import MAX_THREADS
 from ..core.report import Report, read_fields
 from . import cpu
 from .binding import Binding, Context, Template
-from .call import READY, Array, Matcher, Spec, convert, decoded, ordered, outward, usable_output
+from .call import READY, Array, Matcher, Spec, bfloat16_of, convert, decoded, listed, ordered, outward, usable_output
 from .format import Buffer, Container, save_atomic
 from .image import NativeImage
 from .memory import Arena, available_bytes
@@ -150,7 +150,7 @@ class Bundle:
                     if done is not None:
                         return done
         values = ordered(self._inputs, args, named)
-        outs = None if out is None else self._listed(out)
+        outs = None if out is None else listed(self._outputs, out)
         results = self._call(values, outs)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -234,12 +234,6 @@ class Bundle:
         p = self._prepare(tuple(np.shape(inputs[s.name]) for s in self._inputs), self._limit())
         return {s.name: _new(s, shape) for s, shape in zip(self._outputs, p.out_shapes)}
 
-    def _listed(self, out: Any) -> list[Any]:
-        outs = list(out) if isinstance(out, (tuple, list)) else [out]
-        if isinstance(out, Mapping) or len(outs) != len(self._outputs):
-            raise InputRefused(f"out: got {len(outs)} arrays, wanted {len(self._outputs)} in a tuple")
-        return outs
-
     def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Array]:
         if self._bad is not None:
             raise self._bad
@@ -247,7 +241,7 @@ class Bundle:
         shapes = tuple(a.shape for a in arrays)
         key = shapes[0] if len(shapes) == 1 else shapes
         p = self._young.get(key) or self._remember(key, shapes)
-        like = self._bfloat16(values, outs)
+        like = None if self._plain else bfloat16_of((*values, *(outs or ())))
         types = [outward(s.dtype, like) for s in self._outputs]
         stored: list[Array] = []
         for i, (s, shape, to) in enumerate(zip(self._outputs, p.out_shapes, types)):
@@ -275,16 +269,6 @@ class Bundle:
             if given is not y and not (given.size and np.may_share_memory(given, y)):
                 given[...] = y
         return list(outs)
-
-    def _bfloat16(self, values: Sequence[Any], outs: Sequence[Any] | None) -> np.dtype[Any] | None:
-        """The caller's bfloat16 type, when one of its arrays has it."""
-        if self._plain:
-            return None
-        for v in (*values, *(outs or ())):
-            have = getattr(v, "dtype", None)
-            if isinstance(have, np.dtype) and have.name == "bfloat16":
-                return have
-        return None
 
     # -- execution ------------------------------------------------------------------------------------------------
     def _execute(self, p: Prepared, arrays: list[Array], results: list[Array], checked: bool = False) -> dict[str, int]:

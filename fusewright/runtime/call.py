@@ -237,6 +237,23 @@ def ordered(specs: Sequence[Spec], args: Sequence[Any], named: Mapping[str, Any]
     return [given[n] for n in names]
 
 
+def listed(specs: Sequence[Spec], out: Any) -> list[Any]:
+    """``out`` as one array per output. Raises InputRefused."""
+    outs = list(out) if isinstance(out, (tuple, list)) else [out]
+    if isinstance(out, Mapping) or len(outs) != len(specs):
+        raise InputRefused(f"out: got {len(outs)} arrays, wanted {len(specs)} in a tuple")
+    return outs
+
+
+def bfloat16_of(values: Sequence[Any]) -> np.dtype[Any] | None:
+    """The caller's bfloat16 type, when one of these arrays has it."""
+    for v in values:
+        have = getattr(v, "dtype", None)
+        if isinstance(have, np.dtype) and have.name == "bfloat16":
+            return have
+    return None
+
+
 def outward(dtype: DType, like: np.dtype[Any] | None) -> np.dtype[Any]:
     """The NumPy type in which an output crosses the API; ``like`` is bfloat16's type when the caller uses it."""
     return (like or np.dtype(np.float32)) if dtype is BF16 else dtype.np

@@ -168,15 +168,23 @@ def save_atomic(data: Buffer, path: str | os.PathLike[str]) -> None:
 
     Raises SaveRefused, after which the old file is as it was.
     """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise SaveRefused(f"{type(path).__name__} is no path: pass the name of the .fwb file to write")
     try:
         _save(data, path)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise SaveRefused(f"{os.fspath(path)}: cannot be written: {why}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte, or one that cannot be encoded
+        why = getattr(error, "strerror", None) or str(error)
+        raise SaveRefused(f"{_shown(path)}: cannot be written: {why}") from error
+
+
+def _shown(path: str | bytes | os.PathLike[str]) -> str:
+    """A path as text that can be printed: quoted where it holds what cannot."""
+    text = os.fsdecode(path)
+    return text if text.isprintable() and text else ascii(text)
 
 
 def _save(data: Buffer, path: str | os.PathLike[str]) -> None:
-    target = os.path.realpath(os.fspath(path))
+    target = os.path.realpath(os.fsdecode(path))
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:100]}.{os.getpid()}-{threading.get_ident():x}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -226,8 +234,11 @@ class Container:
         """A path, or the bytes of a bundle. Raises BundleRefused for every fault, BundleNotFound for a missing file."""
         if isinstance(source, (bytes, bytearray, memoryview, mmap.mmap)):
             return cls(_aligned(memoryview(source).cast("B")), "bundle in memory")
-        path = os.fspath(source)
-        return cls(_map(path), path)
+        if not isinstance(source, (str, os.PathLike)):
+            raise BundleRefused(
+                f"{type(source).__name__} is neither a path nor the bytes of a bundle: pass the name of a .fwb file"
+            )
+        return cls(_map(os.fspath(source)), _shown(source))
 
     def refused(self, why: str) -> BundleRefused:
         """A refusal that names the file."""
@@ -338,25 +349,27 @@ def _aligned(data: memoryview) -> memoryview:
 
 
 def _map(path: str) -> memoryview:
+    where = _shown(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # NONBLOCK: opening a pipe must not hang
     except FileNotFoundError:
-        raise BundleNotFound(f"{path}: there is no such file") from None
+        raise BundleNotFound(f"{where}: there is no such file") from None
     except (OSError, ValueError) as error:
-        raise BundleRefused(f"{path!r}: cannot be opened: {error}") from None
+        why = getattr(error, "strerror", None) or str(error)
+        raise BundleRefused(f"{where}: cannot be opened: {why}") from None
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
-            raise BundleRefused(f"{path}: not a regular file")
+            raise BundleRefused(f"{where}: not a regular file")
         if info.st_size < _TAIL:
-            raise BundleRefused(f"{path}: not a Fusewright bundle, or cut short")
+            raise BundleRefused(f"{where}: not a Fusewright bundle, or cut short")
         if info.st_size > _SMALL:
             return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
         block, done = _page_aligned(info.st_size), 0
         while done < info.st_size:
             got = os.preadv(fd, [block[done:]], done)
             if got == 0:
-                raise BundleRefused(f"{path}: cut short while it was read")
+                raise BundleRefused(f"{where}: cut short while it was read")
             done += got
         return block.toreadonly()
     finally:

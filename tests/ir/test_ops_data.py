@@ -143,7 +143,7 @@ def test_iota_and_an_empty_argmax() -> None:
     graph = b.build(b.iota(shape=("N", 2), axis=0, dtype="i32"), b.argmax(n, axis=0))
     out = graph.run({"x": np.zeros((3, 3), "f4")})
     assert out["output_0"].tolist() == [[0, 0], [1, 1], [2, 2]]
-    with pytest.raises(InputRefused, match="empty axis"):
+    with pytest.raises(InputRefused, match="an extent is 0 where 1 is needed"):
         graph.run({"x": np.zeros((0, 3), "f4")})
 
 
