@@ -6,7 +6,6 @@ Owns the search and the report of a failure. Must not know how any property is j
 from __future__ import annotations
 
 import dataclasses
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +20,14 @@ from ..ir.interpreter import Interpreter
 from ..ir.ops.control import at_most
 from ..ir.target import Target
 from ..passes import Pipeline
-from ..passes.engine.base import GraphPass, Pass
+from ..passes.engine.base import Pass
 from ..passes.engine.pattern import Pattern, trace
 from .arena import PlainTarget
 from .directed import Recipe, recipe
 from .draw import Draw, SeededDraw
 from .feeds import SPECIAL, bindings, feeds
 from .graphs import Maker
+from .paste import repro
 from .properties import PROPERTIES, TRIPS, Applied, Feeds, Subject, Violation, check_one
 from .reduce import ops_of, reduce_graph
 
@@ -187,7 +187,7 @@ def check_graph(
             _count(report, check_one(subject, graph, given, draw, names), names)
         except Violation as violation:
             raise PassFailure(
-                subject.name, violation, graph, given[0], repro(p, violation, graph, given[0]), seed, 0
+                subject.name, violation, graph, given[0], _paste(subject, violation, graph, given[0]), seed, 0
             ) from violation
     return report
 
@@ -224,8 +224,15 @@ def _failure(
             violation = state["last"]
     if isinstance(subject.tested, Pipeline):
         violation = _blame(subject, violation, small, fed, seed, i)
-    text = repro(subject.tested, violation, small, fed, seed, i)
+    text = _paste(subject, violation, small, fed)
     return PassFailure(subject.name, violation, small, fed, text, seed, i + 1)
+
+
+def _paste(subject: Subject, violation: Violation, graph: Graph, fed: Feeds) -> str:
+    p = subject.tested
+    own = p.target if isinstance(p, Pipeline) else None
+    plain = subject.target is own or subject.target == PlainTarget()
+    return repro(p, violation, graph, fed, subject.claims, "" if plain else repr(subject.target))
 
 
 def _plainly(
@@ -257,61 +264,6 @@ def _blame(subject: Subject, violation: Violation, graph: Graph, fed: Feeds, see
             if found.property == violation.property:
                 return Violation(violation.property, f"first seen after pass {name!r}: {found.why}")
     return violation
-
-
-def repro(p: Pass | Pipeline, violation: Violation, graph: Graph, fed: Feeds, seed: int = 0, i: int = 0) -> str:
-    """A test to paste: the graph's text, what is fed, and the check that fails."""
-    where, name = _find(p)
-    lines = [f"from {where} import {name}"] if where else [f"# {name}: {p!r}"]
-    fed_text = ",\n        ".join(f"{k!r}: {_array_text(np.asarray(v))}" for k, v in fed.items())
-    body = str(graph).rstrip("\n").replace("\\", "\\\\")
-    return "\n".join(
-        [
-            "import numpy as np",
-            "",
-            "import fusewright as fw",
-            "from fusewright.testing import check_graph",
-            *lines,
-            "",
-            'GRAPH = """',
-            body,
-            '"""',
-            "",
-            "",
-            f"def test_{violation.property}():",
-            "    feeds = {",
-            f"        {fed_text}" if fed_text else "        # no inputs",
-            "    }",
-            f"    check_graph({name}, fw.parse_graph(GRAPH), feeds)",
-            "",
-        ]
-    )
-
-
-def _array_text(a: np.ndarray) -> str:
-    def number(x: Any) -> str:
-        text = repr(x.item())
-        return f"float({text!r})" if text in ("nan", "inf", "-inf") else text
-
-    if a.size > 64:
-        return f"np.frombuffer(bytes.fromhex({a.tobytes().hex()!r}), {a.dtype.name!r}).reshape({a.shape})"
-    inside = ", ".join(number(x) for x in a.ravel())
-    return f"np.array([{inside}], {a.dtype.name!r}).reshape({a.shape})"
-
-
-def _find(p: Pass | Pipeline) -> tuple[str, str]:
-    """(module, name) under which ``p`` can be imported, or ("", name) when no module has it."""
-    if isinstance(p, GraphPass):
-        module, name = p.function.__module__, p.function.__name__
-        if getattr(sys.modules.get(module), name, None) is p:
-            return module, name
-    for module, found in list(sys.modules.items()):
-        if module == "__main__" or found is None:
-            continue
-        for name, value in list(getattr(found, "__dict__", {}).items()):
-            if value is p and name.isidentifier():
-                return module, name
-    return "", "the_pass"
 
 
 __all__ = ["CheckReport", "FusewrightError", "PassFailure", "Pattern", "check_graph", "check_pass", "ops_of", "repro"]
