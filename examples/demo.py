@@ -79,7 +79,7 @@ def main() -> None:
         print(f"             {kernel['name']} <- {layers}")
     print(
         f"memory     arena {report['arena_bytes'] / 1e3:.0f} kB for one picture "
-        f"(lower bound {report['lower_bound_bytes'] / 1e3:.0f} kB), {reused} values computed in place"
+        f"(one op at a time: {report['lower_bound_bytes'] / 1e3:.0f} kB), {reused} values computed in place"
     )
 
     x = preprocess(draw_face())

@@ -37,7 +37,7 @@ def main() -> None:
             report = bundle.report(dims={name: extent for name in symbols}).to_dict()
             print(
                 f"\nwith {', '.join(symbols)} = {extent}: arena {report['arena_bytes']} bytes, "
-                f"lower bound {report['lower_bound_bytes']}, numerics {report['numerics']}"
+                f"one op at a time {report['lower_bound_bytes']}, numerics {report['numerics']}"
             )
             for kernel in report["kernels"]:
                 cost = f"{kernel['flops']:>12} flops {kernel['bytes']:>10} bytes"

@@ -24,8 +24,10 @@ import fusewright as fw
 from .core.dims import evaluate, extent, symbols
 from .core.dtypes import dtype
 from .core.errors import CompileRefused, FusewrightError, InputRefused, SaveRefused
+from .core.manifest import RunSymbol, Symbol
 from .core.plan import Plan
 from .core.report import Report, read_fields
+from .ir.scope import definitions
 from .progress import on_terminal
 from .runtime.format import MANIFEST, Container
 from .show import (
@@ -38,8 +40,10 @@ from .show import (
     print_refusal,
     print_report,
     print_signature,
+    print_symbols,
     print_table,
     signature_rows,
+    symbol_rows,
 )
 
 BUG = 3
@@ -314,6 +318,7 @@ def _compile(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     size = Path(args.output).stat().st_size
     report = bundle.report().to_dict()
+    extents = symbol_rows(bundle.manifest.symbols, bundle.manifest.run_symbols)
     if args.json:
         return print_json(
             {
@@ -321,11 +326,13 @@ def _compile(args: argparse.Namespace) -> int:
                 "bytes": size,
                 "seconds": round(seconds, 3),
                 "signature": signature_rows(bundle.signature),
+                **extents,
                 "report": report,
             }
         )
     print(f"{args.output}: {bytes_text(size)} in {seconds:.1f} s")
     print_signature(signature_rows(bundle.signature))
+    print_symbols(extents, bundle.manifest.batch)
     print_report(report)
     return DONE
 
@@ -406,12 +413,17 @@ def _inspect(args: argparse.Namespace) -> int:
         "inputs": [port_row(value.name, value) for value in graph.inputs],
         "outputs": [port_row(name, value) for name, value in zip(graph.output_names, graph.outputs)],
     }
+    extents = symbol_rows(
+        [Symbol(s, *graph.bounds.get(s, (0, None))) for s in graph.symbols],
+        [RunSymbol(n.attrs["symbol"], n.attrs["low"], _text(n.attrs["high"])) for n in definitions(graph)],
+    )
     constants = sum(v.const.array.nbytes for node in graph.nodes for v in node.results if v.const is not None)
     if args.json:
         return print_json(
             {
                 "kind": "graph",
                 "signature": signature,
+                **extents,
                 "nodes": len(graph.nodes),
                 "ops": dict(ops.most_common()),
                 "constant_bytes": constants,
@@ -424,8 +436,13 @@ def _inspect(args: argparse.Namespace) -> int:
         return DONE
     print(f"{args.source}: {len(graph.nodes)} nodes, {bytes_text(constants)} of constants")
     print_signature(signature)
+    print_symbols(extents)
     print_table([{"op": op, "count": count} for op, count in ops.most_common()])
     return DONE
+
+
+def _text(high: Any) -> Any:
+    return high if high is None or isinstance(high, int) else str(high)
 
 
 def _after_passes(graph: fw.Graph, args: argparse.Namespace) -> tuple[fw.Graph, str]:
@@ -464,10 +481,11 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
         ).to_dict()
     sizes = {name: member["size"] for name, member in manifest.members.items()}
     signature = signature_rows(manifest.signature)
+    extents = symbol_rows(manifest.symbols, manifest.run_symbols)
     if args.json:
         return print_json({
             "kind": "bundle", "producer": manifest.producer, "signature": signature,
-            "symbols": {s.name: [s.low, s.high] for s in manifest.symbols}, "batch": manifest.batch,
+            **extents, "batch": manifest.batch,
             "targets": {t.name: list(t.features) for t in manifest.targets}, "numerics": manifest.numerics,
             "tuned": manifest.tuned, "threads": manifest.threads, "passes": list(manifest.passes),
             "source_hash": manifest.source_hash, "members": sizes, "reports": reports,
@@ -477,11 +495,7 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
         return DONE
     print(f"{args.source}: {bytes_text(os.path.getsize(args.source))}, made by {manifest.producer}")
     print_signature(signature)
-    for symbol in manifest.symbols:
-        high = "any" if symbol.high is None else symbol.high
-        print(
-            f"  symbol   {symbol.name} from {symbol.low} to {high}{' (batch)' if symbol.name == manifest.batch else ''}"
-        )
+    print_symbols(extents, manifest.batch)
     for target in manifest.targets:
         print(f"target {target.name} (needs {', '.join(target.features) or 'nothing special'})")
         print_report(reports[target.name])

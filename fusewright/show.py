@@ -35,6 +35,20 @@ def print_signature(signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> Non
             print(f"  {side[:-1]:<8} {row['name']}  {row['dtype']}[{', '.join(map(str, row['shape']))}]")
 
 
+def symbol_rows(symbols: Sequence[Any], run_symbols: Sequence[Any] = ()) -> dict[str, dict[str, list[Any]]]:
+    """``{name: [least, greatest]}``, null for no bound: those that inputs bind, and those found out during the call."""
+    return {"symbols": {s.name: [s.low, s.high] for s in symbols},
+            "run_symbols": {s.name: [s.low, s.high] for s in run_symbols}}  # fmt: skip
+
+
+def print_symbols(rows: Mapping[str, Mapping[str, Sequence[Any]]], batch: str | None = None) -> None:
+    """A line for each symbol: what it may be, and who says what it is."""
+    for kind, found in (("symbols", ""), ("run_symbols", ", found out during the call")):
+        for name, (low, high) in rows[kind].items():
+            limits = f"is {low}" if low == high else f"from {low} to {'any' if high is None else high}"
+            print(f"  symbol   {name} {limits}{' (batch)' if name == batch else ''}{found}")
+
+
 def print_report(report: Mapping[str, Any]) -> None:
     kernels = report["kernels"]
     fused = sum(1 for kernel in kernels if "<fuse>" in kernel["origin"])  # the origin names the passes that made it
@@ -42,10 +56,12 @@ def print_report(report: Mapping[str, Any]) -> None:
     reused = sum(1 for row in report["in_place"] if row.get("how", "in place" if row["reused"] else "") == "in place")
     at = ", ".join(f"{name}={value}" for name, value in (report.get("dims") or {}).items())
     print(f"  kernels  {len(kernels)} ({fused} fused)")
-    print(
-        f"  arena    {bytes_text(report['arena_bytes'])}{f' at {at}' if at else ''}"
-        f" (lower bound {bytes_text(report['lower_bound_bytes'])}), {reused} values in place"
-    )
+    alone = f"one op at a time would need {bytes_text(report['lower_bound_bytes'])} at least"
+    if report["arena_bytes"]:
+        need = f"{bytes_text(report['arena_bytes'])}{f' at {at}' if at else ''}, {reused} values in place"
+    else:
+        need = f"none: nothing is kept between kernels{f' at {at}' if at else ''}"
+    print(f"  arena    {need} ({alone})" if report["lower_bound_bytes"] else f"  arena    {need}")
     for role, counts in (report.get("in_place_share") or {}).items():
         if total := sum(counts.values()):
             placed = ", ".join(f"{count} {how}" for how, count in counts.items() if count)

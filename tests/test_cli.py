@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 import fusewright as fw
@@ -201,3 +203,36 @@ def test_inspect_prints_the_graph_after_a_pass(model: Path, capsys: pytest.Captu
     assert "fused" in capsys.readouterr().out
     assert main(["inspect", str(model), "--after", "nopass"]) == 1
     assert "no pass 'nopass'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def found_during_the_call(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file whose result has as many columns as x has elements other than zero."""
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT64, [2, None])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("NonZero", ["x"], ["y"])], "found", [x], [y])
+    path = tmp_path_factory.mktemp("cli") / "found.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_every_symbol_has_a_line_with_its_bounds(
+    found_during_the_call: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, compiled = str(found_during_the_call), str(tmp_path / "found.fwb")
+    line = re.compile(r"  symbol   \w+ from 0 to 3\*N, found out during the call")
+    for command in (["inspect", source], ["compile", source, "-o", compiled], ["inspect", compiled]):
+        assert main(command) == 0
+        printed = capsys.readouterr().out
+        assert len(line.findall(printed)) == 1 and "  symbol   N from" in printed, printed
+        assert main([*command, "--json"]) == 0
+        data = json.loads(capsys.readouterr().out)
+        assert list(data["run_symbols"].values()) == [[0, "3*N"]] and list(data["symbols"]) == ["N"]
+    assert main(["compile", source, "-o", compiled, "--dim", "N=4"]) == 0
+    assert "found out during the call" in capsys.readouterr().out
+
+
+def test_an_arena_that_is_empty_is_said_to_be(bundle: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert "arena    none: nothing is kept between kernels at N=1" in printed and "lower bound" not in printed

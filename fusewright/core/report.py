@@ -20,9 +20,10 @@ HOW = ("in place", "in concat", "view", "output", "own")
 class Report:
     """``kernels`` [{name, kind, origin, flops, bytes}] in order of execution (loops multiply flops and bytes by their
     trip count, other control flow counts once), ``dims`` {symbol: value}, ``arena_bytes``: intermediates and the
-    scratch of all threads (``scratch_bytes`` of it), without the caller's arrays, ``lower_bound_bytes``: the need of
-    the neediest op of the imported graph (see ``ir.footprint``), which fusion may beat, ``in_place``
-    [{value, role, how, reused, why}], ``in_place_share`` {role: {how: count}}, ``numerics``, ``threads``, ``target``.
+    scratch of all threads (``scratch_bytes`` of it), without the caller's arrays: 0 where nothing is kept between
+    kernels; ``lower_bound_bytes``: what running one op at a time needs at least, the need of the neediest op of the
+    imported graph (see ``ir.footprint``), which fusion may beat; ``in_place`` [{value, role, how, reused, why}],
+    ``in_place_share`` {role: {how: count}}, ``numerics``, ``threads``, ``target``.
     """
 
     __slots__ = (
@@ -62,7 +63,7 @@ class Report:
         placed = sum(row.get("how") == "in place" for row in self.in_place)
         return (
             f"Report({len(self.kernels)} kernels, {self.flops} flops, arena {self.arena_bytes} bytes "
-            f"(lower bound {self.lower_bound_bytes}), {placed} in place, {dims})"
+            f"(one op at a time: {self.lower_bound_bytes}), {placed} in place, {dims})"
         )
 
     @classmethod
