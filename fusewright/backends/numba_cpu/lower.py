@@ -7,8 +7,10 @@ a kernel does: that is the templates' and ``select``'s business.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...core.bounds import upper
 from ...core.dims import Extent
@@ -19,6 +21,7 @@ from ...core.plan import Bind, Bump, Call, Carry, Check, If, Loop, Plan, RunSymb
 from ...ir import program as p
 from ...ir.graph import Const, Node, Value
 from ...ir.scope import definitions, symbol_bounds
+from ...ir.types import TensorType
 from ..writer import Weights
 from .select import Chosen, choose, copy_kernel
 from .toolchain import KernelSource
@@ -30,7 +33,7 @@ class Lowered:
     """What one variant needs: the plan (kernel offsets still to be filled in) and the sources of its kernels."""
 
     plan: Plan
-    sources: list[KernelSource]
+    sources: list[Any]
 
 
 class ConstantStore:
@@ -46,7 +49,8 @@ class ConstantStore:
     def place(self, const: Const, layout: Layout | None) -> tuple[int, int, Layout]:
         """(offset, bytes, layout as stored) of ``const``."""
         if const not in self.stored:
-            layout = layout or Layout(const.array.shape)
+            if layout is None or layout.derived:  # what is stored has an exact inverse
+                layout = Layout(const.array.shape)
             self.stored[const] = (layout, *self.weights.add(layout.pack(const.array)))
         layout, offset, size = self.stored[const]
         return offset, size, layout
@@ -62,14 +66,16 @@ class _Open:
 
 def lower(program: p.Program, variant: Variant, store: ConstantStore) -> Lowered:
     """Bind every step of ``program`` to kernels of ``variant``. Raises CompileRefused."""
-    return _Lowering(program, variant, store).run()
+    return CpuLowering(program, variant, store).run()
 
 
-class _Lowering:
-    def __init__(self, program: p.Program, variant: Variant, store: ConstantStore) -> None:
-        self.program, self.variant, self.store = program, variant, store
+class Lowering(ABC):
+    """Binds the steps of a program to the kernels that a subclass chooses and records."""
+
+    def __init__(self, program: p.Program, store: ConstantStore) -> None:
+        self.program, self.store = program, store
         self.plan = Plan(program.graph.symbols, len(program.graph.inputs))
-        self.sources: dict[str, KernelSource] = {}
+        self.sources: dict[str, Any] = {}  # by symbol, whatever the toolchain of the target takes
         self.kernels: dict[tuple[object, ...], int] = {}
         self.constants: dict[tuple[Const, Layout], int] = {}
         self.number = 0  # of plan steps
@@ -141,7 +147,7 @@ class _Lowering:
         out: list[Step] = []
         contents = [self.temp_content + i for i in range(len(step.temps))]
         self.temp_content += len(step.temps)
-        for chosen in choose(node, self.variant, fixed):
+        for chosen in self.choose(node, fixed):
             out.append(self._call(chosen, node, step.temps, contents, str(node.origin)))
         return out
 
@@ -191,7 +197,7 @@ class _Lowering:
         return call
 
     def _copy(self, step: p.Copy) -> Call:
-        chosen = copy_kernel(step.type, self.variant)
+        chosen = self.copy(step.type)
         args: list[PlanArg] = []
         access, values, spans = "", [], []
         for arg in chosen.args:
@@ -234,20 +240,49 @@ class _Lowering:
                 self.constants[key] = self.plan.add_constant(offset, size, const.dtype.name, stored, layout)
         return self.plan.address("c", self.constants[key])
 
-    def _kernel(self, chosen: Chosen, node: Node | None) -> int:
-        digest = hashlib.sha256(repr((chosen.text, chosen.fastmath)).encode()).hexdigest()[:16]
-        symbol = f"{chosen.name}_{digest}"
-        self.sources.setdefault(symbol, KernelSource(symbol, chosen.text, chosen.fastmath))
-        flops, moved, scratch = (self._most(e) for e in (chosen.flops, chosen.bytes, chosen.scratch))
-        kind = "copy" if node is None else str(node.attrs["kind"] if node.op.name == "fused" else node.op.kind)
-        key = (symbol, kind, str(flops), str(moved), scratch)
-        if key not in self.kernels:
-            self.kernels[key] = self.plan.add_kernel(chosen.name, symbol, kind, flops, moved, scratch)
-        return self.kernels[key]
+    @abstractmethod
+    def choose(self, node: Node, fixed: Mapping[int, Const]) -> Sequence[Chosen]:
+        """The kernel calls that compute ``node``."""
 
-    def _most(self, e: Extent) -> Extent:
+    @abstractmethod
+    def copy(self, t: TensorType) -> Chosen:
+        """The kernel that moves a value of type ``t``."""
+
+    @abstractmethod
+    def add(self, chosen: Chosen, kind: str) -> int:
+        """The plan's kernel for ``chosen``, whose source is noted in ``sources``."""
+
+    def _kernel(self, chosen: Chosen, node: Node | None) -> int:
+        kind = "copy" if node is None else str(node.attrs["kind"] if node.op.name == "fused" else node.op.kind)
+        return self.add(chosen, kind)
+
+    def most(self, e: Extent) -> Extent:
         """A figure for storage and reports: extents bound during the run count as their greatest values."""
         try:
             return upper(e, self.bounds) if self.bounds else e
         except TypeRefused as error:
             raise CompileRefused(str(error)) from None
+
+
+class CpuLowering(Lowering):
+    """Kernels of one instruction-set variant."""
+
+    def __init__(self, program: p.Program, variant: Variant, store: ConstantStore) -> None:
+        super().__init__(program, store)
+        self.variant = variant
+
+    def choose(self, node: Node, fixed: Mapping[int, Const]) -> Sequence[Chosen]:
+        return choose(node, self.variant, fixed)
+
+    def copy(self, t: TensorType) -> Chosen:
+        return copy_kernel(t, self.variant)
+
+    def add(self, chosen: Chosen, kind: str) -> int:
+        digest = hashlib.sha256(repr((chosen.text, chosen.fastmath)).encode()).hexdigest()[:16]
+        symbol = f"{chosen.name}_{digest}"
+        self.sources.setdefault(symbol, KernelSource(symbol, chosen.text, chosen.fastmath))
+        flops, moved, scratch = (self.most(e) for e in (chosen.flops, chosen.bytes, chosen.scratch))
+        key = (symbol, kind, str(flops), str(moved), scratch)
+        if key not in self.kernels:
+            self.kernels[key] = self.plan.add_kernel(chosen.name, symbol, kind, flops, moved, scratch)
+        return self.kernels[key]

@@ -12,6 +12,7 @@ import re
 import struct
 import sys
 import types as pytypes
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import llvmlite.binding as llvm
@@ -42,6 +43,8 @@ _DEFINE = re.compile(r"^(define [^\n]*?)((?: comdat(?:\([^\n]*?\))?)?(?: align \
 class Codegen:
     """Compiles Python functions for one variant."""
 
+    names: Mapping[str, Any] = JITTED  # what kernel text may use
+
     def __init__(self, variant: Variant) -> None:
         load_all()
         llvm.initialize_native_target()
@@ -65,7 +68,7 @@ class Codegen:
 
         The text's other functions become jitted helpers.
         """
-        space = dict(JITTED)
+        space = dict(self.names)
         exec(compile(text, "<kernel>", "exec"), space)
         own = {n: f for n, f in space.items() if isinstance(f, pytypes.FunctionType) and f.__globals__ is space}
         kernels = [n for n, f in own.items() if f.__code__.co_varnames[: f.__code__.co_argcount] == PARAMETERS]
@@ -134,17 +137,15 @@ def _read(stream: BinaryIO, size: int) -> bytes | None:
     return data if data is not None and len(data) == size else None
 
 
-def serve(variant: Variant, source: BinaryIO, sink: BinaryIO) -> None:
+def serve(compile_one: Callable[[dict[str, Any]], Code], source: BinaryIO, sink: BinaryIO) -> None:
     """Answer requests until the other side closes its end."""
-    codegen = Codegen(variant)
     while (head := _read(source, 4)) is not None:
         body = _read(source, struct.unpack(">I", head)[0])
         if body is None:
             return
-        ask = json.loads(body)
         data = b""
         try:
-            code = codegen.request(ask["kind"], ask["text"], ask["fastmath"])
+            code = compile_one(json.loads(body))
             answer: dict[str, Any] = {"ok": True, "entry": code.entry}
             data = code.data
         except Exception as error:  # whatever Numba or LLVM raise becomes the parent's typed refusal
@@ -156,10 +157,16 @@ def serve(variant: Variant, source: BinaryIO, sink: BinaryIO) -> None:
         sink.flush()
 
 
-def main() -> None:
+def serve_pipes(compile_one: Callable[[dict[str, Any]], Code]) -> None:
+    """``serve`` over standard input and output."""
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a stray print must not land in the protocol
-    serve(VARIANTS[sys.argv[1]], sys.stdin.buffer, sink)
+    serve(compile_one, sys.stdin.buffer, sink)
+
+
+def main() -> None:
+    codegen = Codegen(VARIANTS[sys.argv[1]])
+    serve_pipes(lambda ask: codegen.request(ask["kind"], ask["text"], ask["fastmath"]))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from ....core.dims import Extent, ceildiv, compare_eq, product
 from ....ir.types import TensorType
 from ..lines import tile_side
 from ..templates.template import Template, TextBuilder
-from .nest import CHUNK, LINE, address, digits, flat_loop, grain, guess, scaled, split_rows, total
+from ..templates.units import units as cut
+from .nest import CHUNK, address, digits, flat_loop, grain, guess, scaled, split_rows, total
 from .scalar import BITS
 
 TILE_RUN = 64  # destination elements of one line of a transposed tile
@@ -56,7 +57,7 @@ def strided(t: TextBuilder, m: Move) -> Template:
     if m.guard:
         t.add(0, "if x == out:\n    return")
     lead = next((i for i, a in enumerate(axes[:-1]) if a[1] == 1), None)
-    if lead is not None and axes[-1][1] not in (0, 1) and axes[-1][2] == 1:
+    if cut().tiles and lead is not None and axes[-1][1] not in (0, 1) and axes[-1][2] == 1:
         return _transposed(t, m, axes, lead)
     kind = BITS[m.size]
     inner, s, d = axes[-1]
@@ -64,7 +65,7 @@ def strided(t: TextBuilder, m: Move) -> Template:
         t.add(0, f"q = {kind}({address('x', m.src_base, m.size)})\nr = {kind}({address('out', m.dst_base, m.size)})")
         units = flat_loop(t, inner)
         t.add(1, f"put(r, {scaled(t, 'j', d)}, get(q, {scaled(t, 'j', s)}))")
-        return Template(t.source(), t.entry, tuple(t.args), units, max(1, CHUNK // 2 // LINE))
+        return Template(t.source(), t.entry, tuple(t.args), units, max(1, CHUNK // 2 // cut().line))
     t.add(0, "for u in range(start, stop):")
     parts, first, past = split_rows(t, 1, "r_", inner)
     names = [f"i{a}" for a in range(len(axes) - 1)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from ....core.dims import product
 from ....ir.graph import Node
 from ..templates.template import Template, TextBuilder
-from .nest import CHUNK, LINE, digits, flat_loop, grain, guess, scaled, split_rows
+from ..templates.units import units as cut
+from .nest import CHUNK, digits, flat_loop, grain, guess, scaled, split_rows
 from .refusal import NoKernel
 from .region import Elements, as_graph, first_operands
 from .scalar import pointer
@@ -48,7 +49,7 @@ def elementwise(node: Node) -> list[Template]:
         size = product(a.extent for a in axes)
         units = flat_loop(t, size)
         body(1)
-        chunk = max(1, int(CHUNK / work / LINE))
+        chunk = max(1, int(CHUNK / work / cut().line))
     else:
         inner = axes[-1].extent
         t.add(0, "for u in range(start, stop):")

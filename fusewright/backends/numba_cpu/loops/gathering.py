@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ....core.dims import Extent, product
+from ....core.dims import Extent, ceildiv, product
 from ....ir.graph import Node, Value
 from ..templates.template import Template, TextBuilder
 from .copying import copy_of
-from .nest import flat_loop, grain, guess, scaled, split_rows, strides, total
+from .nest import columns_of, flat_loop, grain, guess, scaled, split_rows, strides, total
 from .refusal import NoKernel
 from .scalar import BIT_ZERO, BITS, Reg, Scalars, load, pointer
 
@@ -128,7 +128,8 @@ def scatter_nd(node: Node) -> list[Template]:
     for name, role, index in (("ind", "operand", 1), ("updates", "operand", 2), ("out", "output", 0)):
         t.pointer(name, role, index)  # type: ignore[arg-type]
     t.add(0, f"r = {kind}(out)\nq = {kind}(updates)\np = {pointer(ind.dtype)}(ind)")
-    t.add(0, f"c0 = start * {COLUMNS}\nc1 = min(stop * {COLUMNS}, {t.dim(inner)})")
+    wide = columns_of(COLUMNS)
+    t.add(0, f"c0 = start * {wide}\nc1 = min(stop * {wide}, {t.dim(inner)})")
     t.add(0, f"for row in range({t.dim(rows)}):")
     terms, inside = [], []
     for k in range(depth):
@@ -150,7 +151,7 @@ def scatter_nd(node: Node) -> list[Template]:
         for line in lines:
             t.add(indent + 1, line)
         t.add(indent + 1, f"r[at + j] = {out.stored}")
-    units = -(-inner // COLUMNS) if isinstance(inner, int) else (inner + COLUMNS - 1) // COLUMNS
+    units = ceildiv(inner, wide)
     update = Template(t.source(), t.entry, tuple(t.args), units, 1)
     return [copy_of(x.type, guard=True), replace(update, overwrites=frozenset({0}))]
 

@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 
 from ....core.dims import Extent
 from ..templates.template import TextBuilder
+from ..templates.units import units
 
 
 def lane_count(n: Extent) -> int:
     """Accumulators for rows of ``n``: 0 means one scalar."""
+    if not units().lanes:
+        return 0
     if not isinstance(n, int):
         return 64
     return 128 if n >= 1024 else 64 if n >= 256 else 16 if n >= 32 else 0
@@ -29,7 +32,7 @@ class Lanes:
 
     @property
     def scratch_bytes(self) -> int:
-        return self.offset + 8 * self.count
+        return self.offset + 8 * self.count if units().lanes else 0
 
     def open(self, t: TextBuilder, indent: int) -> None:
         """Set every accumulator to the neutral value."""

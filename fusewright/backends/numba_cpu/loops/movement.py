@@ -12,6 +12,7 @@ from ....core.dims import Extent, product
 from ....core.dtypes import I64
 from ....ir.graph import Node, Value
 from ..templates.template import Template, TextBuilder
+from ..templates.units import units as cut
 from .copying import Move, copy_of, strided
 from .nest import address, digits, flat_loop, grain, guess, scaled, split_rows, strides, total
 from .scalar import BIT_ZERO, BITS, Reg, Scalars, pointer
@@ -171,7 +172,12 @@ def pad(node: Node) -> list[Template]:
     *outer, (n, low, high) = axes
     names = [f"i{a}" for a in range(len(outer))]
     t.add(0, "for u in range(start, stop):")
-    digits(t, 1, "u", [(name, a + m + b) for name, (m, a, b) in zip(names, outer, strict=True)], set(names))
+    parts: Extent = 1
+    unit, first, past = "u", "0", ""
+    if not cut().tiles:
+        parts, first, past = split_rows(t, 1, "w", n + low + high)
+        unit = "w"
+    digits(t, 1, unit, [(name, a + m + b) for name, (m, a, b) in zip(names, outer, strict=True)], set(names))
     inside, terms = [], []
     stride = n
     for name, (m, a, b) in reversed(list(zip(names, outer, strict=True))):
@@ -186,13 +192,24 @@ def pad(node: Node) -> list[Template]:
         terms.append(scaled(t, at, stride))
         stride = stride * m
     row, width = t.dim(n + low + high), t.dim(n)
-    t.add(1, f"r = {kind}(out + u * {row} * {size})")
+    t.add(1, f"r = {kind}(out + {unit} * {row} * {size})")
     at = t.dim(low)
     depth = 1
     if inside:
         t.add(1, f"if {' and '.join(inside)}:")
         depth = 2
     t.add(depth, f"q = {kind}({address('x', total(terms), size)})")
+    if past:
+        t.add(depth, f"for j in range({first}, {past}):\n    k = j - {at}")
+        if constant:
+            t.add(depth + 1, f"if k >= 0 and k < {width}:\n    put(r, j, get(q, k))\nelse:\n    put(r, j, fill)")
+        else:
+            _fold(t, depth + 1, "k", width, mode)
+            t.add(depth + 1, "put(r, j, get(q, k))")
+        if inside:
+            t.add(1, f"else:\n    for j in range({first}, {past}):\n        put(r, j, fill)")
+        units = product(m + a + b for m, a, b in outer) * parts
+        return [Template(t.source(), t.entry, tuple(t.args), units, 1)]
     edges = ((f"range(0, {at})", low), (f"range({at} + {width}, {row})", high))
     for text, extent in edges:
         if extent == 0:

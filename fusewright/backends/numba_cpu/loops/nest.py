@@ -11,10 +11,9 @@ from typing import Any
 
 from ....core.dims import Extent, ceildiv, product
 from ..templates.template import TextBuilder
+from ..templates.units import units
 
-SPLIT = 16384  # elements of a long row that make one unit
 CHUNK = 16384  # simple operations that make a chunk worth handing to another thread
-LINE = 64  # elements of one unit of a flat loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +86,17 @@ def address(base: str, offset: str, size: int) -> str:
 
 def flat_loop(t: TextBuilder, size: Extent) -> Extent:
     """Open ``for j`` over this chunk's part of ``size`` elements in one long loop; returns the extent in units."""
-    t.add(0, f"lo = start * {LINE}\nhi = min(stop * {LINE}, {t.dim(size)})")
+    line = units().line
+    t.add(0, f"lo = start * {line}\nhi = min(stop * {line}, {t.dim(size)})")
     t.add(0, "for j in range(lo, hi):")
-    return ceildiv(size, LINE)
+    return ceildiv(size, line)
 
 
 def split_rows(
     t: TextBuilder, indent: int, row: str, inner: Extent, inside: int | None = None
 ) -> tuple[Extent, str, str]:
     """Decode unit ``u`` as ``row`` and part of a row of ``inner`` elements: (units per row, first, past the last)."""
-    most = inside or SPLIT
+    most = min(inside or units().split, units().split)
     if isinstance(inner, int) and inner <= most:
         t.add(indent, f"{row} = u")
         return 1, "0", str(inner)
@@ -105,6 +105,23 @@ def split_rows(
         indent, f"{row} = u // {t.dim(parts)}\nj0 = u % {t.dim(parts)} * {most}\nj1 = min(j0 + {most}, {t.dim(inner)})"
     )
     return parts, "j0", "j1"
+
+
+def columns_of(most: int) -> int:
+    """Neighbouring columns, at most ``most``, whose accumulators one unit holds."""
+    return min(most, units().columns)
+
+
+def accumulators(kind: str, offset: int = 0) -> str:
+    """Text of a pointer to one accumulator per column of a unit, of type ``kind``, ``offset`` bytes into scratch."""
+    if units().columns == 1:
+        return f"slot_{kind}()"
+    return f"p{kind}(scratch + {offset})" if offset else f"p{kind}(scratch)"
+
+
+def column_bytes(count: int, most: Extent) -> Extent:
+    """Scratch for ``count`` accumulators (8 bytes at most) of each column."""
+    return 0 if units().columns == 1 else 8 * count * most
 
 
 def strides(shape: Sequence[Extent]) -> list[Extent]:

@@ -10,7 +10,7 @@ from ....core.dtypes import F32, F64, DType
 from ....ir.graph import Node, Value
 from ..templates.template import Template, TextBuilder
 from .lanes import Lanes
-from .nest import digits, grain, guess, split_rows
+from .nest import accumulators, column_bytes, digits, grain, guess, split_rows
 from .refusal import NoKernel
 from .region import Elements, first_operands
 from .scalar import literal, load, lowest, pointer, register, store
@@ -171,7 +171,7 @@ def _softmax_columns(node: Node, before: Extent, n: Extent, after: Extent) -> Te
     t = TextBuilder(node.op.name + "_columns")
     t.pointer("x", "operand", 0)
     t.pointer("out", "output")
-    t.add(0, f"tops = p{reg}(scratch)\nsums = p{reg}(scratch + {8 * COLUMNS})\nfor u in range(start, stop):")
+    t.add(0, f"tops = {accumulators(reg)}\nsums = {accumulators(reg, 8 * COLUMNS)}\nfor u in range(start, stop):")
     parts, first, past = split_rows(t, 1, "row", after, COLUMNS)
     columns = f"for j in range({first}, {past}):"
     k = f"j - {first}"
@@ -187,7 +187,7 @@ def _softmax_columns(node: Node, before: Extent, n: Extent, after: Extent) -> Te
     value = f"(v - tops[{k}]) - sums[{k}]" if log else f"exp(v - tops[{k}]) * sums[{k}]"
     t.add(3, f"v = {load(dt, 'get(q, j)')}\nput(r, j, {store(dt, value)})")
     elements = guess(n, 64) * min(guess(after), COLUMNS)
-    return _template(t, node, before * parts, grain(elements, 20), 16 * COLUMNS)
+    return _template(t, node, before * parts, grain(elements, 20), column_bytes(2, COLUMNS))
 
 
 def _template(t: TextBuilder, node: Node, units: Extent, chunk: int, scratch: int) -> Template:

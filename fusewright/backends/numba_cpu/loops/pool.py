@@ -13,7 +13,8 @@ from ....core.dims import Extent, ceildiv, product
 from ....core.dtypes import BOOL, F64
 from ....ir.graph import Node
 from ..templates.template import Template, TextBuilder
-from .nest import digits, grain, guess, strides
+from ..templates.units import units as cut
+from .nest import accumulators, column_bytes, digits, grain, guess, strides
 from .scalar import BIT_ZERO, BITS, extreme, load, lowest, pointer, register, store
 
 UNROLLED = 32  # taps of a window that are written out
@@ -52,13 +53,18 @@ def pool(node: Node) -> list[Template]:
     steps = [s * channels for s in strides(sizes)]
     t.add(0, "for u in range(start, stop):")
     names = ["b", *(f"o{a}" for a in range(rank - 1))]
-    digits(t, 1, "u", list(zip(names, [lead, *outs[:-1]], strict=True)), set(names))
+    line, points, every, at = "u", f"range({t.dim(outs[-1])})", f"range({c})", "j"
+    alone = not cut().tiles  # a unit is one element of the result
+    if alone:
+        t.add(1, f"ch = u % {c}\nleft = u // {c}\nfirst = left % {t.dim(outs[-1])}\nline = left // {t.dim(outs[-1])}")
+        line, points, every, at = "line", "range(first, first + 1)", "range(ch, ch + 1)", "j - ch"
+    digits(t, 1, line, list(zip(names, [lead, *outs[:-1]], strict=True)), set(names))
     for a in range(rank - 1):
         _span(t, 1, a, window[a], attrs["strides"][a], dilations[a], sizes[a], attrs["pads"][a][0])
-    t.add(1, f"for o{rank - 1} in range({t.dim(outs[-1])}):")
+    t.add(1, f"for o{rank - 1} in {points}:")
     last = rank - 1
     _span(t, 2, last, window[last], attrs["strides"][last], dilations[last], sizes[last], attrs["pads"][last][0])
-    t.add(2, f"r = {ptr}(out + (u * {t.dim(outs[-1])} + o{last}) * {c} * {size})")
+    t.add(2, f"r = {ptr}(out + ({line} * {t.dim(outs[-1])} + o{last}) * {c} * {size})")
     origin = " + ".join([f"b * {t.dim(product(sizes))} * {c}", *(f"h{a} * {t.dim(steps[a])}" for a in range(rank))])
     general = 2
     padded = any(p != 0 for pair in attrs["pads"] for p in pair)
@@ -75,7 +81,7 @@ def pool(node: Node) -> list[Template]:
             for a in range(rank):
                 place = place + tap[a] * dilations[a] * steps[a]
             offsets.append(t.dim(place))
-        t.add(depth, f"for j in range({c}):\n    acc = {take('get(q, j)')}")
+        t.add(depth, f"for j in {every}:\n    acc = {take('get(q, j)')}")
         for place_text in offsets[1:]:
             t.add(depth + 1, f"acc = {combine('acc', take(f'get(q, {place_text} + j)'))}")
         t.add(depth + 1, f"put(r, j, {give('acc', str(taps))})")
@@ -83,15 +89,15 @@ def pool(node: Node) -> list[Template]:
             t.add(2, "else:")
             general = 3
     if taps > UNROLLED or padded:
-        _general(t, general, rank, dilations, steps, c, f"{ptr}(x + ({origin}", size, acc, init, take, combine)
+        _general(t, general, rank, dilations, steps, every, at, f"{ptr}(x + ({origin}", size, acc, init, take, combine)
         count = str(taps)
         if mean and not attrs["count_include_pad"]:
             count = " * ".join(f"(e{a} - f{a})" for a in range(rank))
-        t.add(general, f"for j in range({c}):\n    put(r, j, {give('sums[j]', count)})")
-    units = lead * product(outs[:-1])
+        t.add(general, f"for j in {every}:\n    put(r, j, {give(f'sums[{at}]', count)})")
+    units = lead * product(outs[:-1]) * (outs[-1] * channels if alone else 1)
     flops = node.op.cost(node).flops if node.op.cost is not None else 0
     work = guess(outs[-1], 16) * guess(channels, 16)
-    return [Template(t.source(), t.entry, tuple(t.args), units, grain(work, taps), 8 * channels, flops)]
+    return [Template(t.source(), t.entry, tuple(t.args), units, grain(work, taps), column_bytes(1, channels), flops)]
 
 
 def _span(t: TextBuilder, indent: int, a: int, k: int, stride: int, dilation: int, n: Extent, low: Extent) -> None:
@@ -103,16 +109,16 @@ def _span(t: TextBuilder, indent: int, a: int, k: int, stride: int, dilation: in
     t.add(indent, f"e{a} = max(min({k}, ({t.dim(n)} - h{a}{up}){over}), f{a})")
 
 
-def _general(t, indent, rank, dilations, steps, c, base, size, acc, init, take, combine) -> None:  # type: ignore[no-untyped-def]
+def _general(t, indent, rank, dilations, steps, every, at, base, size, acc, init, take, combine) -> None:  # type: ignore[no-untyped-def]
     """Taps one after the other into accumulators of all channels."""
-    t.add(indent, f"sums = p{acc}(scratch)\nfor j in range({c}):\n    put(sums, j, {init})")
+    t.add(indent, f"sums = {accumulators(acc)}\nfor j in {every}:\n    put(sums, {at}, {init})")
     shifts = []
     for a in range(rank):
         t.add(indent, f"for t{a} in range(f{a}, e{a}):")
         indent += 1
         shifts.append(f"t{a} * {t.dim(dilations[a] * steps[a])}")
     t.add(indent, f"q = {base} + {' + '.join(shifts)}) * {size})")
-    t.add(indent, f"for j in range({c}):\n    put(sums, j, {combine('sums[j]', take('get(q, j)'))})")
+    t.add(indent, f"for j in {every}:\n    put(sums, {at}, {combine(f'sums[{at}]', take('get(q, j)'))})")
 
 
 def to_blocked(node: Node) -> list[Template]:

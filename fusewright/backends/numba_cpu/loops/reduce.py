@@ -13,7 +13,7 @@ from ....core.dtypes import BOOL, F64, DType
 from ....ir.graph import Graph, Node, Value
 from ..templates.template import Template, TextBuilder
 from .lanes import Lanes
-from .nest import Axis, digits, grain, guess, scaled, split_rows
+from .nest import Axis, accumulators, column_bytes, digits, grain, guess, scaled, split_rows
 from .refusal import NoKernel
 from .region import Elements, as_graph, first_operands
 from .scalar import extreme, literal, load, lowest, pointer, register, store
@@ -127,7 +127,7 @@ def reduce(node: Node) -> list[Template]:
         ]  # fmt: skip
     parts, first, past = split_rows(t, 1, "row", inner, COLUMNS)
     digits(t, 1, "row", kept, needed)
-    t.add(1, f"acc = p{kind.acc}(scratch)")
+    t.add(1, f"acc = {accumulators(kind.acc)}")
     at = "j" if first == "0" else f"j - {first}"
     t.add(1, f"for j in range({first}, {past}):\n    put(acc, {at}, {kind.init})")
     indent = rows(1)
@@ -143,7 +143,7 @@ def reduce(node: Node) -> list[Template]:
     units = product(e for _, e in kept) * parts
     elements = guess(count, 64) * min(guess(inner), COLUMNS)
     flops = last.op.cost(last).flops if last.op.cost else 0
-    return [Template(t.source(), t.entry, tuple(t.args), units, grain(elements, work), 8 * COLUMNS, flops)]
+    return [Template(t.source(), t.entry, tuple(t.args), units, grain(elements, work), column_bytes(1, COLUMNS), flops)]
 
 
 def _joined(word: str, dt: DType) -> Callable[[str, str], str]:
@@ -188,7 +188,9 @@ def extreme_position(node: Node) -> list[Template]:
     parts, first, past = split_rows(t, 1, "row", after, COLUMNS)
     width = t.dim(after)
     zero = literal(dt, 0) if dt is not BOOL else "u8(0)"
-    t.add(1, f"bests = p{kind}(scratch)\nplaces = pi64(scratch + {8 * COLUMNS})\nbase = row * {count} * {width}")
+    t.add(
+        1, f"bests = {accumulators(kind)}\nplaces = {accumulators('i64', 8 * COLUMNS)}\nbase = row * {count} * {width}"
+    )
     t.add(1, f"q = {ptr}(x + base * {dt.size})\nfor j in range({first}, {past}):")
     t.add(2, f"places[j - {first}] = 0\nbests[j - {first}] = {take.format('q[j]')} if {count} > 0 else {zero}")
     t.add(1, f"for i in range(1, {count}):\n    q = {ptr}(x + (base + i * {width}) * {dt.size})")
@@ -197,4 +199,4 @@ def extreme_position(node: Node) -> list[Template]:
     t.add(3, f"places[j - {first}] = select(wins, i, places[j - {first}])\nbests[j - {first}] = select(wins, v, best)")
     t.add(1, f"for j in range({first}, {past}):\n    r[row * {width} + j] = places[j - {first}]")
     elements = guess(n, 64) * min(guess(after), COLUMNS)
-    return [Template(t.source(), t.entry, tuple(t.args), before * parts, grain(elements, 4), 16 * COLUMNS)]
+    return [Template(t.source(), t.entry, tuple(t.args), before * parts, grain(elements, 4), column_bytes(2, COLUMNS))]

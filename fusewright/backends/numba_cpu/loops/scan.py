@@ -9,7 +9,7 @@ from ....core.dims import product
 from ....core.dtypes import BF16, F16, F32
 from ....ir.graph import Node
 from ..templates.template import Template, TextBuilder
-from .nest import grain, guess, split_rows
+from .nest import accumulators, column_bytes, grain, guess, split_rows
 from .scalar import Reg, Scalars, literal, load, pointer, register, store
 
 COLUMNS = 256
@@ -53,7 +53,8 @@ def cumulative(node: Node) -> list[Template]:
     parts, first, past = split_rows(t, 1, "row", after, COLUMNS)
     t.add(
         1,
-        f"acc = p{register(dt)}(scratch)\nfor j in range({first}, {past}):\n    acc[j - {first}] = {literal(dt, unit)}",
+        f"acc = {accumulators(register(dt))}\nfor j in range({first}, {past}):\n"
+        f"    acc[j - {first}] = {literal(dt, unit)}",
     )
     t.add(1, f"for s in range({count}):\n    i = {step}\n    base = (row * {count} + i) * {width}")
     t.add(2, f"q = {ptr}(x + base * {size})\nr = {ptr}(out + base * {size})\nfor j in range({first}, {past}):")
@@ -67,7 +68,7 @@ def cumulative(node: Node) -> list[Template]:
     elements = guess(n, 64) * min(guess(after), COLUMNS)
     return [
         Template(
-            t.source(), t.entry, tuple(t.args), before * parts, grain(elements, 3), 8 * COLUMNS,
+            t.source(), t.entry, tuple(t.args), before * parts, grain(elements, 3), column_bytes(1, COLUMNS),
             node.op.cost(node).flops if node.op.cost else 0, frozenset(), frozenset({0}),
         )
     ]  # fmt: skip

@@ -1,0 +1,127 @@
+"""From a node to its GPU kernels: the one place that maps ops to templates.
+
+Owns the choice among families. Must not know where values lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...core.dims import Extent
+from ...core.dtypes import F32, F64
+from ...core.errors import CompileRefused
+from ...ir.graph import Const, Graph, Node
+from ...ir.opdef import Cost
+from ...ir.types import TensorType
+from ..numba_cpu import loops
+from ..numba_cpu.select.contract import contracts
+from ..numba_cpu.select.epilogue import Contraction, read, read_region
+from ..numba_cpu.select.kernels import cost_of
+from ..numba_cpu.select.words import Word
+from ..numba_cpu.templates.template import Arg, Template
+from ..numba_cpu.templates.units import THREADS, cut_for
+from . import general
+from .words import BLOCK, Placed
+
+_FUSED = (F32, F64)
+SCRATCH_BLOCK, SCRATCH_BLOCKS = 64, 256  # of kernels whose threads need memory of their own
+
+
+def choose(node: Node, fixed: Mapping[int, Const]) -> list[Placed]:
+    """The kernel calls that compute ``node``; ``fixed`` holds its constant operands. Raises CompileRefused."""
+    cost = cost_of(node)
+    if contracts(node):
+        found = read(node)
+        if found is None or not supports(node):
+            raise CompileRefused(f"there is no CUDA kernel for {node.where}")
+        return [placed(_name(found), _contraction(found), _contraction_words(found), cost.flops, cost.bytes)]
+    with cut_for(THREADS):
+        if not loops.supports(node):
+            raise CompileRefused(f"there is no CUDA kernel for {node.where}")
+        templates = loops.generate(node)
+    out = []
+    for template in templates:
+        out.append(placed(template.entry, template, _word, cost.flops, cost.bytes))
+        cost = Cost(0, 0)  # counted once per node
+    return out
+
+
+def copy_kernel(t: TensorType) -> Placed:
+    """The kernel that moves a value of type ``t``."""
+    with cut_for(THREADS):
+        return placed("copy", loops.copy_template(t), _word, 0, 2 * t.nbytes)
+
+
+def placed(name: str, template: Template, word, flops: Extent = 0, bytes: Extent = 0) -> Placed:  # type: ignore[no-untyped-def]
+    """A template that each thread runs for one unit."""
+    words = [Word("dim", value=a.value) if a.kind == "dim" else word(a) for a in template.args]
+    room = template.scratch_bytes
+    common = (name, template.text)
+    if room == 0:
+        return Placed(*common, tuple(words), template.extent, 1, 0, flops, bytes)
+    room = (room + 15) // 16 * 16
+    words.append(Word("dim", value=room))
+    return Placed(
+        *common, tuple(words), template.extent, 1, 0, flops, bytes, (), "thread", SCRATCH_BLOCK, SCRATCH_BLOCK, 0,
+        SCRATCH_BLOCKS, room,
+    )  # fmt: skip
+
+
+def supports(node: Node) -> bool:
+    """There is a kernel for ``node`` as it stands."""
+    if contracts(node):
+        found = read(node)
+        if found is None or found.anchor.op.name == "conv_blocked":
+            return False
+        return found.anchor is node or can_fuse(node.regions[0])
+    if node.op.name == "fused" and node.attrs["kind"] in ("gated", "attention"):
+        return False
+    with cut_for(THREADS):
+        return loops.supports(node)
+
+
+def can_fuse(region: Graph) -> bool:
+    """One kernel computes a contraction with this tail."""
+    found = read_region(region)
+    return found is not None and found.anchor.results[0].dtype in _FUSED and found.anchor.op.name != "conv_blocked"
+
+
+def may_overwrite(node: Node, operand: int) -> bool:
+    """The kernel reads each element of ``operand`` before its only write to that place."""
+    if node.op.kind != "elementwise" and node.operands.count(node.operands[operand]) > 1:
+        return False  # as its other operand it is read in another order
+    if contracts(node):
+        found = read(node)
+        if found is None or operand not in found.extras or operand in found.operands:
+            return False
+        return found.extras.count(operand) == 1 and found.epilogue.extras[found.extras.index(operand)] == "same"
+    if not supports(node):
+        return False
+    with cut_for(THREADS):
+        return all(operand in template.overwrites for template in loops.generate(node))
+
+
+def _contraction(found: Contraction) -> Template:
+    return general.matmul(found) if found.anchor.op.name == "matmul" else general.conv(found)
+
+
+def _contraction_words(found: Contraction):  # type: ignore[no-untyped-def]
+    def word(arg: Arg) -> Word:
+        if arg.kind == "output":
+            return Word("result", arg.index)
+        return Word("operand", (found.extras if arg.kind == "extra" else found.operands)[arg.index])
+
+    return word
+
+
+def _name(found: Contraction) -> str:
+    return "_".join([found.anchor.op.name, *(s.kind for s in found.epilogue.stages)])
+
+
+def _word(arg: Arg) -> Word:
+    if arg.kind not in ("operand", "output"):
+        raise CompileRefused(f"a loop kernel cannot take the argument {arg.name} ({arg.kind})")
+    return Word("operand" if arg.kind == "operand" else "result", arg.index)
+
+
+__all__ = ["BLOCK", "can_fuse", "choose", "copy_kernel", "may_overwrite", "supports"]

@@ -1,0 +1,75 @@
+"""The names of kernel text where a GPU needs another form than a CPU: pointers to device memory, registers as memory.
+
+Owns these overrides and what only GPU kernels may say. The rest is the CPU's vocabulary, compiled for another machine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..numba_cpu import prelude, registry
+
+GLOBAL, SHARED = 1, 3
+WORD, HALF = ir.IntType(64), ir.IntType(32)
+
+
+def pointer_maker(element: types.Type, space: int = GLOBAL) -> Any:
+    """An intrinsic that makes a typed pointer from the int64 address of device (or shared) memory.
+
+    The address space is stated and then cast away: LLVM finds it again for every access, so that Numba need not know.
+    """
+
+    @intrinsic
+    def make(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            whole = context.get_value_type(signature.return_type)
+            at = args[0] if space == GLOBAL else builder.trunc(args[0], HALF)
+            return builder.addrspacecast(builder.inttoptr(at, whole.pointee.as_pointer(space)), whole)
+
+        return types.CPointer(element)(types.int64), codegen
+
+    return make
+
+
+def slot_maker(element: types.Type) -> Any:
+    """An intrinsic that gives a place for one number, which LLVM keeps in a register."""
+
+    @intrinsic
+    def make(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return cgutils.alloca_once(builder, context.get_value_type(element))
+
+        return types.CPointer(element)(), codegen
+
+    return make
+
+
+def special(register: str) -> Any:
+    """An intrinsic that reads one of the GPU's special registers as int64."""
+
+    @intrinsic
+    def read(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.FunctionType(HALF, [])
+            name = f"llvm.nvvm.read.ptx.sreg.{register}"
+            return builder.zext(builder.call(cgutils.get_or_insert_function(builder.module, kind, name), []), WORD)
+
+        return types.int64(), codegen
+
+    return read
+
+
+def names() -> dict[str, Any]:
+    """Every name that kernel text may use on a GPU."""
+    registry.load_all()
+    out = dict(registry.JITTED)
+    for name, full in prelude._POINTERS.items():
+        out[name] = pointer_maker(getattr(types, full))
+        out[f"slot_{name[1:]}"] = slot_maker(getattr(types, full))
+    out["thread"] = special("tid.x")
+    return out
