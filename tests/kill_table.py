@@ -20,13 +20,17 @@ def _figures() -> tuple[str, bool]:
     """What the whole table says, and whether that is as good as it has to be."""
     graphs = [k["graphs"] for k in KILLS if k["graphs"] is not None]
     found = [k for k in KILLS if k["ops"] is not None]
-    small = sum(k["ops"] <= 5 and k["seconds"] <= 60 for k in found) / max(len(found), 1)
+    quick = [k for k in found if k["seconds"] <= 60]
+    small = sum(k["ops"] <= 5 for k in quick) / max(len(found), 1)
+    # A rule whose pattern has eight ops shows its fault in no fewer.
+    least = sum(k["ops"] <= max(5, k["least"]) for k in quick) / max(len(found), 1)
     median = statistics.median(graphs) if graphs else 0
     text = (
         f"{len(graphs)} of {len(KILLS)} mutants killed, median {median:.0f} graphs; {small:.1%} of {len(found)} "
-        f"findings reduced to 5 ops or fewer within 60 s; {sum(k['seconds'] for k in KILLS):.0f} s in all"
+        f"findings reduced to 5 ops or fewer within 60 s, {least:.1%} to that or to as few as the rule's pattern has; "
+        f"{sum(k['seconds'] for k in KILLS):.0f} s in all"
     )
-    return text, median <= MEDIAN and small >= SMALL
+    return text, median <= MEDIAN and least >= SMALL
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.dims import Dim
-from ..core.dtypes import BF16, decode, encode
+from ..core.dtypes import BF16, DTYPES, F32, I64, DType, decode, encode
 from ..core.errors import FusewrightError
 from ..ir import Builder, Const, Graph, Node, Value
 from ..ir.interpreter import Interpreter
@@ -296,6 +296,20 @@ def hold(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
                 yield clean(out, feeds)
 
 
+def bypass_alike(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
+    """Everywhere at once, read an operand instead of an op's result: what must stay alike is made smaller alike."""
+    for name in sorted({n.op.name for n in graph.walk()} - {"input", "constant", "return"}):
+        for which in (0, 1):
+            out = graph.clone()
+            for node in [n for n in out.walk() if n.op.name == name]:
+                if which < len(node.operands) and len(node.results) == 1 and node.graph is not None:
+                    operand, made = node.operands[which], node.results[0]
+                    if operand.type is made.type:
+                        node.graph.replace(made, operand)
+                        node.graph.erase(node)
+            yield clean(out, feeds)
+
+
 def shrink_extents(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
     """Make one extent smaller wherever it occurs: in inputs, constants and attributes."""
     types = [v for n in graph.nodes if n.op.name in ("input", "constant") for v in n.results]
@@ -347,6 +361,41 @@ def _resized(graph: Graph, feeds: Feeds, old: int, new: int) -> Candidate:
 _SIZES = frozenset({"shape", "stops", "sizes", "length", "channels"})
 
 
+def plain_types(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
+    """Integers of one type, floats of one type: what casts between them goes."""
+    for kind, to in (("i", I64), ("f", F32)):
+        try:
+            out = _retyped(graph, {d: to for d in DTYPES.values() if d.kind == kind})
+        except FusewrightError:
+            continue
+        yield clean(out, {v.name: np.asarray(feeds[v.name], v.dtype.compute) for v in out.inputs})
+
+
+def _retyped(graph: Graph, types: Mapping[DType, DType]) -> Graph:
+    b = Builder()
+    mapping: dict[Value, Value] = {}
+    for node in graph.nodes:
+        b._origin = node.origin
+        if node is graph.return_node:
+            continue
+        made = node.results[0]
+        to = types.get(made.dtype, made.dtype)
+        if node.op.name == "input":
+            mapping[made] = b.input(made.name, to, made.shape)
+        elif node.op.name == "constant":
+            mapping[made] = b.constant(_numbers(node.attrs["value"]), to)
+        elif node.op.name == "cast" and mapping[node.operands[0]].dtype is to:
+            mapping[made] = mapping[node.operands[0]]
+        else:
+            attrs = {k: types.get(v, v) if isinstance(v, DType) else v for k, v in node.attrs.items()}
+            regions = [_retyped(r, types) for r in node.regions]
+            results = b.apply(node.op, [mapping[v] for v in node.operands], attrs, regions)
+            mapping.update(zip(node.results, results, strict=True))
+    out = b.build(*(mapping[v] for v in graph.outputs), names=graph.output_names)
+    out.bounds = dict(graph.bounds)
+    return out
+
+
 def plain_constants(graph: Graph, feeds: Feeds, clean: Clean) -> Iterator[Candidate]:
     """Contents become 0, 1, 2, or one element repeated."""
     for i, node in enumerate(graph.nodes):
@@ -392,8 +441,8 @@ def _plainer(a: np.ndarray) -> Iterator[np.ndarray]:
 
 
 MOVES: tuple[Callable[[Graph, Feeds, Clean], Iterator[Candidate]], ...] = (
-    drop_outputs, cut, return_inner, bypass, hold, *LOOP_MOVES, open_regions, shrink_regions,
-    fix_symbols, shrink_extents, plain_constants, plain_feeds,
+    drop_outputs, cut, return_inner, bypass, hold, *LOOP_MOVES, open_regions, bypass_alike, shrink_regions,
+    fix_symbols, plain_types, shrink_extents, plain_constants, plain_feeds,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from fusewright.passes.engine.base import GraphPass
+from fusewright.passes.engine.pattern import Apply, Pattern, Placeholder, alternatives, below, describe
 from fusewright.passes.engine.rewrite import Rewrite, RuleSet
 from fusewright.passes.local.canonicalise import Function
 
@@ -41,7 +42,8 @@ class Control:
 class Mutant:
     """``hunt(budget)`` looks for it. ``kind``: a class (type, shape, logic, numeric, in-place...) or a catalogue id.
 
-    ``control`` is None where nothing sound is behind the fault, as in a rule that is wrong from the start.
+    ``control`` is None where nothing sound is behind the fault, as in a rule that is wrong from the start. ``least``
+    is how many ops the fault cannot show without: those of the pattern that it takes.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Mutant:
     hunt: Hunt = field(repr=False)
     budget: int = 250
     control: Control | None = field(default=None, repr=False)
+    least: int = 0
 
 
 def _module_lists(module: ModuleType) -> Iterator[list[Any]]:
@@ -57,6 +60,15 @@ def _module_lists(module: ModuleType) -> Iterator[list[Any]]:
             yield value
         elif isinstance(value, RuleSet):
             yield value.all
+
+
+def fewest_ops(p: Pattern) -> int:
+    """How many ops the smallest graph has that the pattern matches; a value read twice is computed once."""
+
+    def within(q: Placeholder) -> set[str]:
+        return ({describe(q)} if isinstance(q, Apply) else set()).union(*map(within, below(q)))
+
+    return min(len(within(q)) for q in alternatives(p.root))
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from types import ModuleType
 from typing import Any
 
 import spelt
-from mutant import Kill, Mutant, changed
+from mutant import Kill, Mutant, changed, fewest_ops
 from mutant_rules import hunted, sound
 
 import fusewright as fw
 from fusewright.passes.engine import pattern
+from fusewright.passes.engine.pattern import trace
 from fusewright.passes.raising import RULES as BUILT_IN
 from fusewright.passes.raising import activations, atrous, attention, norms
 
@@ -29,13 +30,14 @@ def fault(kind: str, name: str, rule: str, module: ModuleType, function: str, ol
         with changed(module, function, old, new):
             return hunted(lambda: BY_NAME[rule], extra=extra)(budget)
 
-    MUTANTS.append(Mutant(f"{rule}: {name}", kind, hunt, control=sound(BY_NAME[rule], extra=extra)))
+    least = fewest_ops(BY_NAME[rule].pattern)
+    MUTANTS.append(Mutant(f"{rule}: {name}", kind, hunt, control=sound(BY_NAME[rule], extra=extra), least=least))
 
 
 def form(kind: str, name: str, matched: Any, replacement: Any, numerics: str = "reassoc") -> None:
     """A form that is not what it is taken for."""
     make = lambda: fw.rewrite(matched, replacement, numerics=numerics, name="mutant", closed=True)
-    MUTANTS.append(Mutant(f"raise: {name}", kind, hunted(make)))
+    MUTANTS.append(Mutant(f"raise: {name}", kind, hunted(make), least=fewest_ops(trace(matched))))
 
 
 # Norms.

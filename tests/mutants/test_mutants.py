@@ -36,7 +36,9 @@ def test_a_mutant_is_killed(family: str, mutant: Mutant, record_property: Callab
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kill = mutant.hunt(mutant.budget)
-    record_property("kill", {"family": family, "name": mutant.name, "kind": mutant.kind, **vars(kill)})
+    record_property(
+        "kill", {"family": family, "name": mutant.name, "kind": mutant.kind, "least": mutant.least, **vars(kill)}
+    )
     assert kill.graphs is not None, f"survived {mutant.budget} graphs"
 
 
