@@ -90,6 +90,17 @@ class BundleNotFound(BundleRefused, FileNotFoundError):
     """There is no such bundle file. Also a FileNotFoundError, which is what programs that open files catch."""
 
 
+class DeviceFailed(FusewrightError):
+    """The GPU's driver refused a call or its work failed; ``code`` is the driver's number (0: ours)."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        self.code = code
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (DeviceFailed, (str(self), self.code))
+
+
 class SaveRefused(FusewrightError, OSError):
     """A bundle cannot be written where asked. Also an OSError, which is what programs that write files catch."""
 

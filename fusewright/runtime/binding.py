@@ -16,10 +16,10 @@ from ..core import dims
 from ..core.bounds import misfit, out_of_range
 from ..core.errors import InputRefused, VerifyError
 from ..core.plan import Arg, Bind, Call, Check, If, Loop, Plan, Step
-from ..core.planner import Lifetimes, lower_bound, plan_offsets
 from ..core.poolwords import BIND, BRANCH, CALL, CHECK, ENDLOOP, HALT, JUMP, LOOP
 from .dynamic import Registers, tables
 from .memory import Arena
+from .room import Room
 
 _TAIL = 1 << 40  # positions from here on count from the end of the program words
 _LIMIT = float(1 << 62)
@@ -328,27 +328,21 @@ class _Assembler:
             self.words[key] = row + 1
 
 
-class Template:
+class Template(Room):
     """The step table of a plan with everything filled in that does not depend on shapes or arena."""
 
     __slots__ = (
-        "plan", "exprs", "lives", "monotone", "_words", "_expr_at", "_expr", "_sign", "_ends", "buf_at", "_buf",
-        "self_at", "port_at", "_sizes", "_scratch", "plans", "_extents", "_grains", "symbol_at", "refusals",
+        "_words", "_expr_at", "_expr", "_sign", "_ends", "buf_at", "_buf", "self_at", "port_at", "_extents", "_grains",
+        "symbol_at", "refusals",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, code: int, constants: Sequence[int]) -> None:
         """``code`` is the address of code.bin in memory, ``constants`` those of the plan's constants."""
-        self.plan = plan
         most = {b.name: plan.exprs[b.most] for b in plan.bound}
-        self.exprs = Expressions(plan.exprs, plan.symbols, most)
+        super().__init__(plan, Expressions(plan.exprs, plan.symbols, most))
         calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
         self._extents = np.array([c.extent for c in calls], np.intp)
         self._grains = np.array([c.grain for c in calls], np.int64)
-        self.lives = Lifetimes([b.first for b in plan.buffers], [b.last for b in plan.buffers])
-        self._sizes = np.array([b.bytes for b in plan.buffers], np.intp)
-        self._scratch = sorted({k.scratch for k in plan.kernels})
-        self.monotone: bool | None = None
-        self.plans: list[tuple[dict[str, int], list[int], int]] = []
         asm = _Assembler(plan, code, constants, self.exprs.constants)
         asm.steps(plan.steps)
         asm.emit(HALT)
@@ -389,37 +383,6 @@ class Template:
             words[self.buf_at] += np.array(offsets, np.int64)[self._buf]
         return words
 
-    def sizes(self, values: Words) -> list[int]:
-        """Bytes of each buffer. Raises InputRefused for a negative one."""
-        sizes: list[int] = values[self._sizes].tolist()
-        if sizes and min(sizes) < 0:
-            raise InputRefused(
-                "these shapes are too small for the model: a tensor inside it would have a negative size"
-            )
-        return sizes
-
-    def scratch(self, values: Words) -> int:
-        """Bytes per thread, a multiple of 64."""
-        most = max((int(values[e]) for e in self._scratch), default=0)
-        return (most + 63) & -64
-
-    def place(self, env: dict[str, int], values: Words, limit: int) -> tuple[list[int], int]:
-        """Buffer offsets and arena bytes; a plan made for larger shapes is taken where it is not wasteful."""
-        sizes = self.sizes(values)
-        if self.plans:
-            if self.monotone is None:
-                self.monotone = all(self.exprs.monotone(b.bytes) for b in self.plan.buffers)
-            if self.monotone:
-                bound = lower_bound(sizes, self.lives)
-                for other, offsets, total in self.plans:
-                    if total <= min(limit, 2 * bound + 65536) and all(v <= other[k] for k, v in env.items()):
-                        return offsets, total
-        offsets, total = plan_offsets(sizes, self.lives, quick=bool(self.plans))
-        if total > limit:
-            offsets, total = plan_offsets(sizes, self.lives)
-        self.plans = [(dict(env), offsets, total), *self.plans[:7]]
-        return offsets, total
-
     def refusal(self, code: int, words: Mapping[int, int] | memoryview) -> InputRefused | None:
         """Why a run ended with ``code``, from the words of its table; None when it is no refusal."""
         step = self.refusals.get(-code)
@@ -435,10 +398,6 @@ class Template:
     def parallel(self, values: Words) -> bool:
         """Is there a step that more than one thread can share?"""
         return bool((values[self._extents] > self._grains).any())
-
-    def arena_bytes(self, values: Words, threads: int) -> int:
-        """Bytes of arena that a call with these expression values needs, scratch included."""
-        return plan_offsets(self.sizes(values), self.lives, quick=True)[1] + self.scratch(values) * threads
 
 
 class Binding:

@@ -15,7 +15,9 @@ import numpy as np
 
 from ..core.errors import VerifyError
 from ..core.plan import Call
-from .bundle import Bundle, Prepared
+from .base import Prepared
+from .binding import Binding
+from .bundle import Bundle
 from .call import Array, convert, ordered
 from .memory import Arena
 
@@ -46,7 +48,7 @@ def sanitised_run(bundle: Bundle, inputs: Mapping[str, Any]) -> dict[str, Array]
     return {s.name: y for s, y in zip(bundle._outputs, alone)}
 
 
-def _spread(bundle: Bundle, p: Prepared) -> Prepared:
+def _spread(bundle: Bundle, p: Prepared[Binding]) -> Prepared[Binding]:
     """``p`` with each buffer in a place of its own, guards between them, and guarded scratch."""
     template, binding = bundle._template, copy.copy(p.binding)
     offsets, at = [], GUARD
@@ -62,7 +64,7 @@ def _spread(bundle: Bundle, p: Prepared) -> Prepared:
 class _Run:
     """One run with guarded copies of the inputs and guarded outputs in a poisoned arena."""
 
-    def __init__(self, bundle: Bundle, p: Prepared, arrays: Sequence[Array], poison: int, guard: int) -> None:
+    def __init__(self, bundle: Bundle, p: Prepared[Binding], arrays: Sequence[Array], poison: int, guard: int) -> None:
         self.bundle, self.p, self.poison, self.guard = bundle, p, poison, guard
         self.arena = Arena(max(p.total + 2 * GUARD, 64))
         ctypes.memset(self.arena.address, poison, self.arena.size)

@@ -1,0 +1,426 @@
+"""A loaded bundle that runs on a GPU.
+
+Owns weights and arenas in device memory, the way of arguments there and back, and calls in flight.
+Must not import `ir` or any compiler part; launches, code and drivers live in their own modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.dtypes import BF16
+from ...core.errors import FusewrightError, InputRefused, VerifyError
+from ...core.plan import Plan
+from ..base import Loaded, Prepared, check_plan, new_array, refuse_overlap
+from ..binding import Expressions, Words, evaluator
+from ..bundle import constants
+from ..call import READY, Array, Spec, bfloat16_of, convert, decoded, listed, ordered, outward, usable_output
+from ..format import Container
+from ..room import Room
+from .arrays import DeviceArray, Given, given, on_device
+from .code import Code
+from .device import ALIGN, Device, Event, Memory, Stream, aligned, device
+from .graph import Ready
+from .nodes import Part, unroll
+
+FOLDER = "native/cuda"
+_CONTEXTS = 32  # sets of shapes whose graphs an arena keeps
+_PENDING = 64  # calls under way in one stream; the next one waits for the oldest
+
+
+class Binding:
+    """A plan under symbol values: places in the arena and launches, shared by all calls of these shapes."""
+
+    threads = 1
+
+    def __init__(self, room: Room, env: dict[str, int], limit: int, ports: int) -> None:
+        """``ports``: bytes of copies of inputs and outputs; they count, since host arrays need them."""
+        self.env = env
+        self.values: Words = room.exprs.evaluate(env)
+        scratch = room.scratch(self.values)
+        self.offsets, arena = room.place(env, self.values, limit - scratch - ports)
+        self.scratch, self.arena, self.total = arena, arena + scratch, arena + scratch + ports
+        self._plan = room.plan
+        self._parts: list[Part] | None = None
+
+    def parts(self) -> list[Part]:
+        """The launches, worked out at the first call."""
+        if self._parts is None:
+            self._parts = unroll(self._plan, self.values.tolist(), self.offsets, self.scratch)
+        return self._parts
+
+
+class Workspace:
+    """An arena, room for copies of host arrays, a stream, and the graphs that were made for them."""
+
+    def __init__(self, gpu: Device) -> None:
+        self.device, self.stream = gpu, Stream(gpu)
+        self.arena: Memory | None = None
+        self.ports: Memory | None = None
+        self.contexts: dict[Prepared[Binding], Ready] = {}
+        self.pending: list[tuple[Event, list[Any]]] = []  # what work under way still reads, until the event
+
+    def grow(self, arena: int, ports: int) -> None:
+        """At least so many bytes each. The device is current."""
+        if self.arena is None or self.arena.size < arena:
+            self.settle()
+            self.contexts.clear()
+            if self.arena is not None:
+                self.arena.free()
+                self.arena = None
+            self.arena = Memory(self.device, max(arena, ALIGN), "an arena")
+        if self.ports is None or self.ports.size < ports:
+            self.settle()
+            if self.ports is not None:
+                self.ports.free()
+                self.ports = None
+            self.ports = Memory(self.device, max(ports, ALIGN), "inputs and outputs")
+
+    def settle(self) -> None:
+        """Wait for work under way."""
+        self.device.driver.wait(self.stream.handle)
+        self.pending.clear()
+
+    def keep(self, owners: list[Any]) -> None:
+        """Hold ``owners`` until the work queued by now is done; let go of those whose work is."""
+        driver = self.device.driver
+        while self.pending and (driver.happened(self.pending[0][0].handle) or len(self.pending) >= _PENDING):
+            driver.wait_event(self.pending[0][0].handle)
+            del self.pending[0]
+        event = Event(self.device)
+        driver.record(event.handle, self.stream.handle)
+        self.pending.append((event, owners))
+
+
+class CudaBundle(Loaded[Binding]):
+    """A compiled model on a GPU. Call it with NumPy arrays, or with arrays in GPU memory of any library.
+
+    With an array in GPU memory among the inputs (or in ``out``) the results are there too, and the call does not wait
+    for them: their protocols tell consumers what to wait for. Safe to call from many threads at once.
+    """
+
+    target = "cuda"
+
+    def __init__(
+        self,
+        container: Container,
+        threads: int | None = None,
+        verify: str = "full",
+        max_bytes: int | None = None,
+        ordinal: int = 0,
+    ) -> None:
+        super().__init__(container, threads, verify, max_bytes)
+        self.device = device(ordinal)
+        try:
+            plan = Plan.from_bytes(container.read(f"{FOLDER}/plan.json"))
+            check_plan(plan, self.manifest, len(container.raw("weights.bin")))
+            if plan.bound:
+                names = ", ".join(b.name for b in plan.bound)
+                raise container.refused(f"extents that are found out during the run ({names}) do not run on a GPU yet")
+            container.check_small()
+            self._report_fields = container.read("report.json")
+            if verify == "full":
+                container.check_weights(self.threads)
+            self._describe()
+            room = Room(plan, Expressions(plan.exprs, plan.symbols), ALIGN)
+        except (VerifyError, OverflowError) as e:
+            raise container.refused(str(e)) from None
+        self._plan, self._room = plan, room
+        with self.device:
+            self._code = Code(self.device, container, FOLDER, plan)
+            self._weights, self._constants = self._upload(constants(plan, container.weights()))
+        self._copied = [i for i, o in enumerate(plan.outputs) if o[:2] != ("o", i)]
+        self._extents = [[evaluator(e) for e in s.exprs] for s in self._inputs]
+        self._idle: list[Workspace] = []
+        if self._lazy:
+            self._verify_behind()
+
+    def _upload(self, arrays: Sequence[Array]) -> tuple[Memory, list[int]]:
+        """All constants in one allocation, each aligned; ranges that several constants share go once."""
+        places: dict[tuple[int, int], int] = {}
+        size = 0
+        for a in arrays:
+            key = (a.__array_interface__["data"][0], a.nbytes)
+            if key not in places:
+                places[key] = size
+                size += aligned(a.nbytes)
+        memory = Memory(self.device, size, "weights")
+        for (source, count), at in places.items():
+            self.device.driver.upload(memory.address + at, source, count)
+        addresses = [memory.address + places[a.__array_interface__["data"][0], a.nbytes] for a in arrays]
+        return memory, addresses
+
+    # -- preparing ------------------------------------------------------------------------------------------------
+    def _limit(self) -> int:
+        if self.max_bytes is not None:
+            return self.max_bytes
+        idle = sum(m.size for w in self._idle for m in (w.arena, w.ports) if m is not None)
+        with self.device as gpu:
+            return (gpu.driver.free_bytes() + idle) // 2
+
+    def _port_bytes(self, env: Mapping[str, int]) -> int:
+        shapes = [[f(env) for f in axes] for axes in (*self._extents, *self._shapes_of)]
+        specs = (*self._inputs, *self._outputs)
+        return sum(aligned(max(0, math.prod(shape)) * s.stored.itemsize) for s, shape in zip(specs, shapes))
+
+    def _bound(self, env: dict[str, int], limit: int) -> Binding:
+        return Binding(self._room, env, limit, self._port_bytes(env))
+
+    def _need(self, env: Mapping[str, int]) -> int:
+        return self._room.arena_bytes(self._room.exprs.evaluate(env), 1) + self._port_bytes(env)
+
+    # -- calling --------------------------------------------------------------------------------------------------
+    def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
+        """One output: an array; several: a tuple. ``out`` is an array, or a tuple of arrays, to store the results in.
+
+        Raises InputRefused naming the input, what came and what was wanted.
+        """
+        values = ordered(self._inputs, args, named)
+        results = self._call(values, None if out is None else listed(self._outputs, out))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """{input name: array} in, {output name: array} out."""
+        if not isinstance(inputs, Mapping):
+            raise InputRefused(f"run() takes a dict of inputs, not a {type(inputs).__name__}")
+        values = ordered(self._inputs, (), inputs)
+        return dict(zip([s.name for s in self._outputs], self._call(values, None)))
+
+    def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Any]:
+        if self._bad is not None:
+            raise self._bad
+        there = any(map(on_device, (*values, *(outs or ()))))
+        with self.device:
+            space = self._idle.pop() if self._idle else Workspace(self.device)
+            try:
+                return self._there(space, values, outs) if there else self._here(space, values, outs)
+            finally:
+                self._idle.append(space)
+
+    def _shaped(self, shapes: tuple[tuple[int, ...], ...]) -> Prepared[Binding]:
+        return self._young.get(shapes) or self._remember(shapes, shapes)
+
+    def _here(self, space: Workspace, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Array]:
+        """Arrays of the host in, arrays of the host out."""
+        arrays = [convert(s, v) for s, v in zip(self._inputs, values)]
+        p = self._shaped(tuple(a.shape for a in arrays))
+        types = [outward(s.dtype, bfloat16_of((*values, *(outs or ())))) for s in self._outputs]
+        rows = list(zip(self._outputs, p.out_shapes, types))
+        theirs = None if outs is None else [usable_output(s, o, shape, to) for (s, shape, to), o in zip(rows, outs)]
+        if theirs is not None:
+            refuse_overlap(theirs, ())
+        stored = [new_array(s, shape) for s, shape, _ in rows]
+        for part, first, last in self._slices(p):
+            self._once(
+                space,
+                part,
+                [a[first:last] if p.rows else a for a in arrays],
+                [r[first:last] if p.rows else r for r in stored],
+            )
+        space.settle()
+        results = [decoded(y, to) if s.dtype is BF16 else y for (s, _, to), y in zip(rows, stored)]
+        if theirs is None:
+            return results
+        for given_, y in zip(theirs, results):
+            given_[...] = y
+        return list(outs or ())
+
+    def _there(self, space: Workspace, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Any]:
+        """Arrays of the device, with host arrays among them: results stay on the device."""
+        stream = space.stream.handle
+        inputs = [
+            given(s, v, self.device, stream) if on_device(v) else convert(s, v) for s, v in zip(self._inputs, values)
+        ]
+        p = self._shaped(tuple(tuple(a.shape) for a in inputs))
+        made: list[Any] = []
+        targets: list[Given] = []
+        for i, (spec, shape) in enumerate(zip(self._outputs, p.out_shapes)):
+            if outs is None:
+                memory = Memory(self.device, math.prod(shape) * spec.stored.itemsize, f"output {spec.name!r}")
+                made.append(DeviceArray(memory, shape, spec.dtype, space.stream))
+                targets.append(Given(memory.address, shape, spec.stored.itemsize, made[-1], 0, True))
+            else:
+                targets.append(self._target(spec, outs[i], shape, stream))
+        _refuse_device_overlap(targets, inputs)
+        host = False
+        for part, first, last in self._slices(p):
+            ins = [_rows(a, first, last) if p.rows else a for a in inputs]
+            host |= any(isinstance(a, np.ndarray) for a in ins)
+            self._once(space, part, ins, [t.rows(first, last) if p.rows else t for t in targets])
+        self._after(space, [*inputs, *targets], host)
+        return list(outs) if outs is not None else made
+
+    def _target(self, spec: Spec, value: Any, shape: tuple[int, ...], stream: int) -> Given:
+        if not on_device(value):
+            raise InputRefused(f"out for {spec.name!r}: an input is in GPU memory, so out has to be there too")
+        found = given(spec, value, self.device, stream, "out for")
+        if found.shape != shape or not found.writable:
+            state = "" if found.writable else " that is read-only"
+            raise InputRefused(
+                f"out for {spec.name!r}: got shape {found.shape}{state}, wanted {shape} for {spec.wanted()}"
+            )
+        return found
+
+    def _after(self, space: Workspace, arrays: Sequence[Any], host: bool) -> None:
+        """Producers wait for us before they use their memory again; ours that nobody waits for is kept."""
+        stream, driver = space.stream.handle, self.device.driver
+        for other in {a.stream for a in arrays if isinstance(a, Given)} - {0, stream}:
+            driver.after(other, stream)
+        if host:  # the host's arrays may change as soon as we return
+            space.settle()
+        else:
+            space.keep([a.owner for a in arrays if isinstance(a, Given)])
+
+    def _slices(self, p: Prepared[Binding]) -> list[tuple[Prepared[Binding], int, int]]:
+        """(prepared, first row, last row) of each slice of the batch."""
+        if not p.rows:
+            return [(p, 0, 0)]
+        count = p.env[str(self.manifest.batch)]
+        out = []
+        for start in range(0, count, p.rows):
+            stop = min(start + p.rows, count)
+            out.append((p if stop - start == p.rows else self._part(p, stop - start), start, stop))
+        return out
+
+    # -- execution ------------------------------------------------------------------------------------------------
+    def _once(self, space: Workspace, p: Prepared[Binding], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Queue one run in the workspace's stream: copies in, kernels, copies out."""
+        ready, binding = self._ready(space, p), p.binding
+        assert space.ports is not None and space.arena is not None
+        driver, stream, at = self.device.driver, space.stream.handle, space.ports.address
+        addresses: list[int] = []
+        back: list[tuple[int, Any]] = []
+        for n, a in enumerate((*inputs, *outputs)):
+            mine, at = at, at + aligned(a.nbytes)
+            direct = isinstance(a, Given) and a.address % ALIGN == 0
+            addresses.append(a.address if direct else mine)
+            if direct:
+                continue
+            if n >= len(inputs):
+                back.append((mine, a))
+            elif isinstance(a, Given):
+                driver.copy(mine, a.address, a.nbytes, stream)
+            else:
+                driver.send(mine, a.__array_interface__["data"][0], a.nbytes, stream)
+        ports = addresses[: len(inputs)], addresses[len(inputs) :]
+        ready.run(ports, stream)
+        for i in self._copied:
+            size = outputs[i].nbytes
+            kind, index, offset = self._plan.outputs[i]
+            value = offset if kind == "c" else int(binding.values[offset])
+            word = ("b", index, binding.offsets[index] + value) if kind == "b" else (kind, index, value)
+            driver.copy(ports[1][i], ready.word(word, ports), size, stream)
+        for mine, a in back:
+            if isinstance(a, Given):
+                driver.copy(a.address, mine, a.nbytes, stream)
+            else:
+                driver.fetch(a.__array_interface__["data"][0], mine, a.nbytes, stream)
+
+    def _ready(self, space: Workspace, p: Prepared[Binding]) -> Ready:
+        space.grow(p.binding.arena, p.total - p.binding.arena)
+        found = space.contexts.get(p)
+        if found is None:
+            if len(space.contexts) >= _CONTEXTS:
+                space.settle()
+                space.contexts.clear()
+            assert space.arena is not None
+            functions, parts = self._code.functions, p.binding.parts()
+            found = Ready(self.device, self._plan, functions, parts, space.arena.address, self._constants)
+            space.contexts[p] = found
+        return found
+
+    # -- bound calls ----------------------------------------------------------------------------------------------
+    def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Callable[..., None]:
+        """A function that reads ``inputs`` and fills ``outputs``: no checks, no allocation.
+
+        Arrays of the host (C-contiguous, aligned, of the stored type) or of the device. It owns its arena: one thread
+        at a time. ``f()`` waits until the results are there; ``f(stream)`` with device arrays alone queues the work in
+        the stream of that handle (1: the default stream) and does not wait.
+        """
+        for what, got, specs in (("input", inputs, self._inputs), ("output", outputs, self._outputs)):
+            if set(got) != {s.name for s in specs}:
+                wanted = ", ".join(repr(s.name) for s in specs)
+                raise InputRefused(f"bind takes the {what}s {wanted}; got {', '.join(map(repr, got)) or 'none'}")
+        with self.device:
+            space = Workspace(self.device)
+            stream = space.stream.handle
+            ins = [self._bindable(s, inputs[s.name], stream, "input") for s in self._inputs]
+            outs = [self._bindable(s, outputs[s.name], stream, "output") for s in self._outputs]
+            p = self._prepare(tuple(tuple(a.shape) for a in ins), self._limit())
+            if p.rows:
+                raise InputRefused(f"bind needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
+            for s, r, shape in zip(self._outputs, outs, p.out_shapes):
+                writable = r.writable if isinstance(r, Given) else r.flags.writeable
+                if tuple(r.shape) != shape or not writable:
+                    raise InputRefused(
+                        f"output {s.name!r}: got shape {r.shape}, wanted a writable array of shape {shape}"
+                    )
+            _refuse_device_overlap([r for r in outs if isinstance(r, Given)], ins)
+            refuse_overlap([r for r in outs if not isinstance(r, Given)], [a for a in ins if not isinstance(a, Given)])
+            space.settle()
+            self._ready(space, p)
+        own, device_only = space.stream, all(isinstance(a, Given) for a in (*ins, *outs))
+
+        def bound(stream: int | None = None) -> None:
+            if self._bad is not None:
+                raise self._bad
+            if stream is not None and not device_only:
+                raise InputRefused("a bound call of arrays of the host has its own stream")
+            with self.device as gpu:
+                if stream is None:
+                    self._once(space, p, ins, outs)
+                    gpu.driver.wait(own.handle)
+                    return
+                gpu.driver.after(own.handle, stream)
+                self._once(space, p, ins, outs)
+                gpu.driver.after(stream, own.handle)
+
+        return bound
+
+    def _bindable(self, spec: Spec, value: Any, stream: int, what: str) -> Any:
+        if on_device(value):
+            return given(spec, value, self.device, stream, what)
+        if not isinstance(value, np.ndarray):
+            raise InputRefused(f"{what} {spec.name!r}: got a {type(value).__name__}, wanted an array")
+        stored = value.view(np.uint16) if spec.dtype is BF16 and value.dtype.name == "bfloat16" else value
+        if stored.dtype != spec.stored:
+            raise InputRefused(
+                f"{what} {spec.name!r}: got {value.dtype}, wanted {spec.stored} as stored ({spec.wanted()})"
+            )
+        if stored.flags.num & READY != READY:
+            raise InputRefused(f"{what} {spec.name!r}: a bound array must be C-contiguous and aligned")
+        return stored
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.signature} for {self.target} on {self.device.name}>"
+
+
+def _rows(array: Any, first: int, last: int) -> Any:
+    return array.rows(first, last) if isinstance(array, Given) else array[first:last]
+
+
+def _refuse_device_overlap(outs: Sequence[Given], inputs: Sequence[Any]) -> None:
+    """Raises InputRefused for outputs that share memory with each other or with an input."""
+    taken = [(a.address, a.address + a.nbytes, "an input") for a in inputs if isinstance(a, Given)]
+    for i, a in enumerate(outs):
+        low, high = a.address, a.address + a.nbytes
+        for other_low, other_high, what in taken:
+            if low < other_high and other_low < high:
+                raise InputRefused(f"output array {i} overlaps {what} in memory")
+        taken.append((low, high, "another output"))
+
+
+def usable() -> bool:
+    """Is there a GPU with a driver that works?"""
+    try:
+        device()
+    except FusewrightError:
+        return False
+    return True
+
+
+__all__ = ["CudaBundle", "usable"]
