@@ -186,3 +186,36 @@ def test_which_branch_ran_and_what_a_branch_would_give() -> None:
             got = imported.run({"x": X, "p": np.bool_(p)})
             assert got[f"{merge}:1"] == session.run(f"{merge}:1", {"x:0": X, "p:0": p})
             np.testing.assert_array_equal(got[inner.name], X + 1)
+
+
+def test_vectorized_map_over_a_free_extent() -> None:
+    """The number of rounds is the largest of a list of extents that are known only by name."""
+    w = tf.constant(ROWS)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 5])])
+    def by_element(rows: Any) -> Any:
+        return tf.vectorized_map(lambda row: tf.tanh(tf.matmul(row, w)), rows)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 5])])
+    def by_index(rows: Any) -> Any:
+        return tf.vectorized_map(lambda i: tf.tanh(tf.matmul(rows[i], w)), tf.range(tf.shape(rows)[0]))
+
+    for f in (by_element, by_index):
+        graph = fw.import_model(f)
+        for n, t in ((3, 4), (1, 2)):
+            given = np.random.default_rng(n).standard_normal((n, t, 5)).astype(np.float32)
+            (got,) = graph.run({graph.inputs[0].name: given}).values()
+            np.testing.assert_allclose(got, f(given), rtol=1e-5, atol=1e-6)
+
+
+def test_extremes_of_free_extents() -> None:
+    @tf.function(input_signature=[tf.TensorSpec([None, None])])
+    def f(x: Any) -> Any:
+        n = tf.shape(x)
+        return tf.zeros([tf.reduce_max(n), tf.reduce_min(n), tf.reduce_max(tf.stack([n, n + 1]))]) + tf.reduce_sum(x)
+
+    graph = fw.import_model(f)
+    for shape in ((2, 5), (4, 1)):
+        given = np.ones(shape, np.float32)
+        (got,) = graph.run({graph.inputs[0].name: given}).values()
+        np.testing.assert_array_equal(got, f(given))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dims import Extent, product
+from ....core.dims import Extent, maximum, minimum, product
 from ....core.dtypes import BOOL, I64, U8
 from ....ir.graph import Value
 from ... import dependent as common
@@ -52,15 +52,20 @@ def _norm(c: Ctx, item: Item, axes: Item) -> Any:
     return c.bld.sqrt(total)
 
 
+# Over object arrays of integers and symbolic extents, which have no order that numpy could ask for.
+_EXTENTS = {
+    "Sum": np.add, "Prod": np.multiply, "Max": np.frompyfunc(maximum, 2, 1), "Min": np.frompyfunc(minimum, 2, 1),
+}  # fmt: skip
+
+
 @fold("Sum", "Prod", "Max", "Min")
 def _fold_reduce(c: Ctx, x: np.ndarray, axes: np.ndarray) -> Any:
-    if c.node.op in ("Max", "Min") and any(not isinstance(e, int) for e in x.ravel()):
-        return None
     if any(not isinstance(a, int) for a in axes.ravel()) or not x.size:
         return None
     along = tuple(int(a) for a in axes.ravel())
-    f: Any = {"Sum": np.sum, "Prod": np.prod, "Max": np.max, "Min": np.min}[c.node.op]
-    return f(x, axis=along, keepdims=c.b("keep_dims", False)), c.type("T")
+    for axis in {a % x.ndim for a in along}:
+        x = _EXTENTS[c.node.op].reduce(x, axis=axis, keepdims=True)
+    return x if c.b("keep_dims", False) else np.squeeze(x, tuple(along)), c.type("T")
 
 
 @fold("All", "Any")
