@@ -337,6 +337,8 @@ class BoundedInterpreter(Interpreter):
         if not dt.is_float:
             return value, err
         unit, _, top, _ = _unit(dt)
+        if np.max(np.abs(value) + err, initial=0.0) <= top:
+            return value, err
         known, inside = np.isfinite(err), np.isfinite(value)
         err = np.where(known & ~inside, 0.0, err)
         with np.errstate(all="ignore"):

@@ -364,7 +364,7 @@ def _roots(p: Any) -> Iterable[str]:
     if isinstance(p, RuleSet):
         for rule in p.all:
             if not isinstance(rule, Rewrite):
-                yield from rule.roots
+                yield from sorted(rule.roots)  # a set: its own order is another one in each process
     elif isinstance(p, Pipeline):
         for name in p.names:
             yield from _roots(p[name])

@@ -93,14 +93,20 @@ def _sharp(graph: Graph, given: Feeds) -> Bounded:
 
 def _agrees(graph: Graph, after: Graph, given: Feeds, before: Bounded, got: Feeds) -> Verdict:
     """``got``, which computes ``after``, is inside the bounds of both graphs."""
-    behind = before if after is graph else _sharp(after, given)
     try:
-        return check_outputs(graph, given, got, before if after is graph else widened(graph, before, behind))
+        return check_outputs(graph, given, got, before)
     except Mismatch:
-        # Nothing is promised behind an overflow of finite numbers, where another order may have none. The pipeline may
-        # also change signs of zeros, and a maximum of zeros has either; a division shows that, rarely.
-        before, behind = (UnsignedZeros(g).run_bounded(given) for g in (graph, after))
-        return check_outputs(graph, given, got, before if after is graph else widened(graph, before, behind))
+        pass
+    if after is not graph:
+        try:
+            return check_outputs(graph, given, got, widened(graph, before, _sharp(after, given)))
+        except Mismatch:
+            pass
+    # Nothing is promised behind an overflow of finite numbers, where another order may have none. The pipeline may also
+    # change signs of zeros, and a maximum of zeros has either; a division shows that, rarely.
+    before = UnsignedZeros(graph).run_bounded(given)
+    behind = before if after is graph else UnsignedZeros(after).run_bounded(given)
+    return check_outputs(graph, given, got, before if after is graph else widened(graph, before, behind))
 
 
 def _unjitted(seed: int, seen: Verdict) -> None:

@@ -172,3 +172,12 @@ def test_an_inexact_factor_beside_an_infinity_decides_only_away_from_zero() -> N
     assert not err.any() and np.array_equal(value, got)
     _, err, _ = run(lambda b, p, q: b.matmul(p, b.sub(inexact(b, q), q)), x, np.array([[0.3], [0.7]], "f4"))
     assert np.isinf(err).all()
+
+
+def test_a_number_that_may_have_underflowed_to_zero_beside_an_infinity() -> None:
+    """Also where other elements of the same product overflow and are settled by their signs."""
+    x = np.array([[1e-40, INF], [1.0, 1.0], [NAN, 1.0]], "f4")
+    w = np.array([[INF, BIG], [1.0, BIG]], "f4")
+    value, err, got = run(lambda b, p, q: b.matmul(b.square(p), q), x, w)
+    assert np.isnan(got[0, 0]) and np.isinf(value[0, 0]) and np.isinf(err[0, 0])
+    assert np.isinf(err[1, 1]) and not err[2].any() and agrees(value, err, got)

@@ -128,7 +128,8 @@ def summed(
             # be it an operand's or (a finite sum so large that some partial sum has to) overflow.
             settled |= ((out == np.inf) & minus | (out == -np.inf) & plus) & np.isfinite(spread)
             settled |= np.isfinite(out) & ((out - total > bc.top) & minus | (-out - total > bc.top) & plus)
-        return np.where(np.isnan(total) | ~room & ~settled, np.inf, np.where(np.isfinite(out), total, 0.0))
+        total = np.where(settled & ~np.isfinite(out), 0.0, total)
+        return np.where(np.isnan(total) | ~room & ~settled, np.inf, total)
 
 
 def product_bound(
