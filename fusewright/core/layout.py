@@ -1,26 +1,29 @@
-"""Layouts of stored constants with exact inverses.
+"""Layouts of constants: as they are stored, with exact inverses, and as kernels want them.
 
-Owns the three moves (reshape, pad with zeros, transpose), their inverse and their JSON form. Must not know why a
-kernel wants a layout.
+Owns the moves (reshape, pad with zeros, transpose; Winograd's transform, which has no inverse), the inverse and the
+JSON form. Must not know why a kernel wants a layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import BundleRefused
+from .winograd import TAPS, TILES, transform_kernel
 
 Array = np.ndarray[Any, Any]
 Move = tuple[str, tuple[int, ...]]
+New = Callable[[tuple[int, ...], Any], Array]
 
 
 class Layout:
     """Moves applied in order to an array of ``shape``: ("reshape", shape), ("pad", shape), ("transpose", perm).
 
-    ``pad`` appends zeros up to the given shape; ``unpack(pack(a))`` is ``a``, bit for bit.
+    ``pad`` appends zeros up to the given shape; ``unpack(pack(a))`` is ``a``, bit for bit. ("winograd", (m,)) makes
+    m + 2 of each of the first two axes, which are 3 long: such a layout is ``derived`` and cannot be unpacked.
     """
 
     __slots__ = ("shape", "moves")
@@ -40,8 +43,13 @@ class Layout:
         """The shape before each move, and after the last."""
         out = [self.shape]
         for kind, arg in self.moves:
-            out.append(tuple(out[-1][p] for p in arg) if kind == "transpose" else arg)
+            out.append(_after(kind, arg, out[-1]))
         return out
+
+    @property
+    def derived(self) -> bool:
+        """There is no way back: what is stored must be another layout."""
+        return any(kind == "winograd" for kind, _ in self.moves)
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -49,19 +57,20 @@ class Layout:
 
     def pack(self, array: Array) -> Array:
         """A C-contiguous array in this layout."""
-        for kind, arg in self.moves:
-            if kind == "reshape":
-                array = array.reshape(arg)
-            elif kind == "transpose":
-                array = array.transpose(arg)
-            elif array.shape != arg:
-                padded = np.zeros(arg, array.dtype)
-                padded[tuple(slice(0, n) for n in array.shape)] = array
-                array = padded
-        return np.ascontiguousarray(array)
+        return _moved(array, self.moves, np.empty)
+
+    def repack(self, packed: Array, stored: Layout, new: New = np.empty) -> Array:
+        """This layout of the array that lies in ``packed`` as ``stored`` says, over ``packed`` where that is possible,
+        else in room that ``new(shape, dtype)`` makes. Moves that both begin with are not undone and done again."""
+        same = len(stored.moves)
+        if self.moves[:same] == stored.moves:
+            return _moved(packed.reshape(stored.packed_shape), self.moves[same:], new)
+        return _moved(stored.unpack(packed), self.moves, new)
 
     def unpack(self, packed: Array) -> Array:
-        """The array that ``pack`` was given."""
+        """The array that ``pack`` was given. Raises ValueError for a derived layout."""
+        if self.derived:
+            raise ValueError("a derived layout cannot be unpacked")
         shapes = self.shapes
         array = packed.reshape(shapes[-1])
         for (kind, arg), before in zip(reversed(self.moves), reversed(shapes[:-1]), strict=True):
@@ -90,14 +99,51 @@ class Layout:
                     ok = _count(arg) == _count(at)
                 elif kind == "transpose":
                     ok = sorted(arg) == list(range(len(at)))
+                elif kind == "winograd":
+                    ok = len(arg) == 1 and arg[0] in TILES and at[:2] == (TAPS, TAPS)
                 else:
                     ok = kind == "pad" and len(arg) == len(at) and all(a >= b for a, b in zip(arg, at, strict=True))
                 if not ok:
                     raise ValueError((kind, arg))
-                at = tuple(at[p] for p in arg) if kind == "transpose" else arg
+                at = _after(kind, arg, at)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleRefused(f"a constant's layout is malformed: {error}") from None
         return layout
+
+
+def _moved(array: Array, moves: Sequence[Move], new: New) -> Array:
+    for at, (kind, arg) in enumerate(moves):
+        if kind == "reshape":
+            array = array.reshape(arg)
+        elif kind == "transpose":
+            array = array.transpose(arg)
+        elif kind == "winograd":
+            shape, rest = _after(kind, arg, array.shape), moves[at + 1 :]
+            if any(k != "transpose" for k, _ in rest):
+                array = transform_kernel(array, arg[0], new(shape, array.dtype))
+                continue
+            # Straight to where it belongs: the room, seen through the transposes that follow.
+            last = Layout(shape, rest)
+            room = new(last.packed_shape, array.dtype)
+            transform_kernel(array, arg[0], last.unpack(room))
+            return room
+        elif array.shape != arg:
+            padded = new(arg, array.dtype)
+            padded[...] = 0
+            padded[tuple(slice(0, n) for n in array.shape)] = array
+            array = padded
+    if array.flags.c_contiguous:
+        return array
+    room = new(array.shape, array.dtype)
+    room[...] = array
+    return room
+
+
+def _after(kind: str, arg: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a move makes of ``shape``."""
+    if kind == "transpose":
+        return tuple(shape[p] for p in arg)
+    return (arg[0] + TAPS - 1, arg[0] + TAPS - 1, *shape[2:]) if kind == "winograd" else arg
 
 
 def _count(shape: Sequence[int]) -> int:

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusewright.core.errors import BundleRefused
+from fusewright.core.errors import BundleRefused, VerifyError
 from fusewright.core.layout import Layout
+from fusewright.core.plan import Constant
+from fusewright.core.winograd import TILES, input_matrix, kernel_matrix, output_matrix
 
 
 @st.composite
@@ -57,8 +59,61 @@ def test_json_round_trip(layout):
         {"shape": [2], "moves": [["reshape", [-2]]]},
         {"shape": [2], "moves": [["exec", [2]]]},
         {"shape": [2], "moves": "pad"},
+        {"shape": [3, 3, 2], "moves": [["winograd", [3]]]},
+        {"shape": [3, 3, 2], "moves": [["winograd", []]]},
+        {"shape": [4, 3, 2], "moves": [["winograd", [2]]]},
+        {"shape": [3], "moves": [["winograd", [2]]]},
     ],
 )
 def test_malformed_layouts_are_refused(raw):
     with pytest.raises(BundleRefused):
         Layout.from_json(raw)
+
+
+# -- Winograd's transform, which is made at load ---
+@pytest.mark.parametrize("m", TILES)
+def test_tiles_compute_a_correlation(m):
+    """The matrices: A^T [(G g G^T) * (B^T d B)] A is the correlation of d and g, up to rounding."""
+    rng = np.random.default_rng(m)
+    d, g = rng.standard_normal((m + 2, m + 2)), rng.standard_normal((3, 3))
+    a, b, k = (np.asarray(f(m), np.float64) for f in (output_matrix, input_matrix, kernel_matrix))
+    got = a @ ((k @ g @ k.T) * (b @ d @ b.T)) @ a.T
+    want = [[np.sum(d[i : i + 3, j : j + 3] * g) for j in range(m)] for i in range(m)]
+    assert np.allclose(got, want, atol=1e-12)
+
+
+@pytest.mark.parametrize("m", TILES)
+@pytest.mark.parametrize("filters", [4, 40_000])
+def test_a_transform_is_made_of_any_stored_form(m, filters):
+    """Large ones go in pieces, straight into the room given."""
+    shape = (3, 3, 5, filters)
+    stored = Layout(shape, [("pad", (3, 3, 6, filters)), ("transpose", (2, 0, 1, 3))])
+    wanted = Layout(
+        shape, [*stored.moves, ("transpose", (1, 2, 0, 3)), ("winograd", (m,)), ("transpose", (2, 0, 1, 3))]
+    )
+    other = Layout(shape, [("transpose", (0, 1, 3, 2)), ("winograd", (m,))])
+    w = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    k = np.asarray(kernel_matrix(m))
+    want = np.einsum("pi,qj,ijcf->pqcf", k, k, w.astype(np.float64))
+    rooms = []
+
+    def room(shape, dtype):
+        rooms.append(np.empty(shape, dtype))
+        return rooms[-1]
+
+    made = wanted.repack(stored.pack(w), stored, room)
+    assert made is rooms[-1] and made.shape == wanted.packed_shape and made.dtype == np.float32
+    assert np.allclose(made[:5], np.moveaxis(want, 2, 0), rtol=1e-5, atol=1e-6) and not made[5:].any()
+    assert np.array_equal(made, wanted.pack(w))
+    assert np.allclose(other.repack(stored.pack(w), stored), want.swapaxes(2, 3), rtol=1e-5, atol=1e-6)
+
+
+def test_a_transform_has_no_way_back_and_is_never_what_is_stored():
+    plain, made = Layout((3, 3, 5, 4)), Layout((3, 3, 5, 4), [("winograd", (2,))])
+    assert made.derived and not plain.derived and Layout.from_json(made.to_json()) == made
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        made.unpack(np.zeros(made.packed_shape))
+    Constant(0, 720, "f32", plain, made).verify()
+    for dtype, stored, wanted in (("f32", made, plain), ("i32", plain, made)):
+        with pytest.raises(VerifyError, match="no inverse"):
+            Constant(0, 720, dtype, stored, wanted).verify()
