@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack
+from dataclasses import dataclass
+from typing import Any, Unpack, cast
 
 import numpy as np
 
 from . import __version__, lazy
-from .backends.numba_cpu.bundle import compile_cpu, cpu_target
+from .backends import targets as machines
+from .backends.numba_cpu.lower import ConstantStore
 from .core.dims import Extent, minimum
 from .core.errors import CompileRefused
 from .core.manifest import Port, Signature, Symbol
@@ -28,8 +30,11 @@ from .passes.pipeline import Pipeline
 from .passes.pipeline import default_pipeline as pipeline_for
 from .passes.specialise import specialise
 from .portable import portable_text
+from .runtime.built import Built
 from .runtime.bundle import Bundle
 from .runtime.bundle import load as load_bundle
+from .runtime.cuda.bundle import CudaBundle, usable
+from .runtime.format import Container
 
 Progress = Callable[[str, int, int], None]
 NUMERICS = ("strict", "fast")
@@ -47,7 +52,8 @@ def compile(
 ) -> Bundle:
     """Compile a model (a path, a live Keras model, or a Graph) to a bundle, ready to call and to ``save``.
 
-    ``target``: "cpu" (AVX2 and AVX-512 in one bundle), a variant's name, or a list. ``dims`` fixes a symbol
+    ``target``: "cpu" (AVX2 and AVX-512 in one bundle), a variant's name, "cuda" (NVIDIA GPUs from compute capability
+    8.0 on; needs no GPU to compile), or a list of these. ``dims`` fixes a symbol
     (``{"N": 8}``) or bounds it (``{"N": (1, 512)}``); left out it stays free. ``threads`` is the default stored in the
     bundle. ``numerics`` "strict" or "fast". ``progress(phase, done, total)`` is called as work goes on. ``options`` are
     those of ``fw.import_model``: inputs, outputs, signature, feeds, weights, shapes, base_dir, limits.
@@ -55,7 +61,7 @@ def compile(
     Raises ImportRefused, CompileRefused, TypeRefused.
     """
     note = progress or (lambda phase, done, total: None)
-    targets = _targets(target)
+    targets = machines.families(_targets(target))
     if numerics not in NUMERICS:
         raise CompileRefused(f"numerics={numerics!r} is not one of {', '.join(NUMERICS)}")
     if pipeline is not None and not isinstance(pipeline, Pipeline):
@@ -66,13 +72,13 @@ def compile(
     graph = graph_of(source, options)
     note("import", 1, 1)
     graph = _bind(graph, dims)
-    description = cpu_target()
-    passes = (pipeline or pipeline_for(description)).with_numerics(numerics)
-    portable, final, names = _optimise(graph, passes, note)
-    program = arrange(final, description)
-    program.verify()
-    note("schedule", 1, 1)
-    images, store = compile_cpu(program, targets, lambda done, total: note("kernels", done, total))
+    made: list[_Made] = []
+    store, images = ConstantStore(), []
+    for family, wanted in targets.items():
+        one = _scheduled(graph, family, pipeline, numerics, note, made[0].portable if made else None)
+        made.append(one)
+        images += machines.images(family, one.program, wanted, store, lambda done, total: note("kernels", done, total))
+    portable, program, names = made[0].portable, made[0].program, made[0].passes
     text = portable_text(portable, store)
     note("bundle", 0, 1)
     backend: Any = lazy("backends.writer")
@@ -92,7 +98,11 @@ def compile(
         producer=f"fusewright {__version__}",
     )
     note("bundle", 1, 1)
-    return load_bundle(data, threads=threads)
+    if "cpu" in targets:
+        return load_bundle(data, threads=threads)
+    container = Container.open(data)
+    # They have the same face; what one for GPUs lacks where there is none is the machine.
+    return cast(Bundle, CudaBundle(container, threads) if usable() else Built(container))
 
 
 def plan(
@@ -102,19 +112,15 @@ def plan(
     **options: Unpack[ImportOptions],
 ) -> PlannedProgram:
     """Passes and memory plan without code generation; ``options`` and refusals as for ``compile``."""
-    targets = _targets(target)
+    name = _targets(target)[0]
     graph = _bind(graph_of(source, options), dims)
-    description = cpu_target()
-    portable, final, _ = _optimise(graph, pipeline_for(description), lambda phase, done, total: None)
-    program = arrange(final, description)
-    program.verify()
-    return PlannedProgram(program, targets[0], footprint(portable))
+    made = _scheduled(graph, machines.family_of(name), None, "strict", lambda phase, done, total: None)
+    return PlannedProgram(made.program, name, footprint(made.portable))
 
 
 def default_pipeline(target: str = "cpu") -> Pipeline:
     """The passes that ``compile`` runs, as an editable Pipeline."""
-    _targets(target)
-    return pipeline_for(cpu_target())
+    return pipeline_for(machines.target_of(machines.family_of(_targets(target)[0])))
 
 
 class PlannedProgram:
@@ -127,9 +133,7 @@ class PlannedProgram:
 
     def report(self, dims: Mapping[str, int] | None = None, threads: int | None = None) -> Report:
         """Numbers at one binding, as ``Bundle.report``."""
-        backend: Any = lazy("backends.numba_cpu.bundle")
-        found: Report = backend.report_of(self.program, self.variant, dims or {}, threads or _cpus(), self.reference)
-        return found
+        return machines.report_of(self.variant, self.program, dict(dims or {}), threads or _cpus(), self.reference)
 
     def __str__(self) -> str:
         return str(self.program)
@@ -141,12 +145,39 @@ def _cpus() -> int:
 
 def _targets(target: str | Sequence[str]) -> list[str]:
     names = [target] if isinstance(target, str) or not isinstance(target, Sequence) else list(target)
-    unknown = [n for n in names if not isinstance(n, str) or not n.startswith("cpu")]
-    if unknown or not names:
-        raise CompileRefused(
-            f"target {unknown[0] if unknown else target!r} is not available; this version compiles for 'cpu'"
-        )
+    if not names:
+        raise CompileRefused(f"target {target!r} names none")
+    for name in names:
+        machines.family_of(name)
     return names
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A model for one family of targets; ``passes`` names those that ran."""
+
+    portable: Graph
+    program: Program
+    passes: tuple[str, ...]
+
+
+def _scheduled(
+    graph: Graph, family: str, pipeline: Pipeline | None, numerics: str, note: Progress, known: Graph | None = None
+) -> _Made:
+    """``known`` is the portable graph where another family has it already: constants are then the same objects."""
+    description = machines.target_of(family)
+    if pipeline is not None and pipeline.target is not None and pipeline.target.name != description.name:
+        raise CompileRefused(f"this pipeline is for target {pipeline.target.name!r}, not {description.name!r}")
+    passes = (pipeline or pipeline_for(description)).with_numerics(numerics)
+    if known is not None and passes.portable_cut is not None:
+        portable, names = known, tuple(passes.names)
+        final, _ = passes.run(known, start_after=passes.portable_cut)
+    else:
+        portable, final, names = _optimise(graph, passes, note)
+    program = arrange(final, description)
+    program.verify()
+    note("schedule", 1, 1)
+    return _Made(portable, program, names)
 
 
 def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None) -> Graph:
@@ -189,7 +220,7 @@ def _extent(value: Any) -> int | None:
     return int(value) if value >= 0 else None
 
 
-def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, Sequence[str]]:
+def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, tuple[str, ...]]:
     """(portable graph, graph for the backend, names of the passes that ran)."""
     kept: list[Graph] = []
     names = pipeline.names
@@ -202,7 +233,7 @@ def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, 
             kept.append(after.clone())
 
     final, _ = pipeline.run(graph, trace=trace)
-    return (kept[-1] if kept else graph), final, names
+    return (kept[-1] if kept else graph), final, tuple(names)
 
 
 def _ports(values: Sequence[Value], names: Sequence[str] | None = None) -> list[Port]:

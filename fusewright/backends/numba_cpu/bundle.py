@@ -30,11 +30,11 @@ def cpu_target() -> CpuTarget:
 
 
 def compile_cpu(
-    program: Program, targets: Sequence[str], progress: Progress | None = None
+    program: Program, targets: Sequence[str], progress: Progress | None = None, store: ConstantStore | None = None
 ) -> tuple[list[TargetImage], ConstantStore]:
     """Native code for every variant behind ``targets``, and the constants they share. Raises CompileRefused."""
     names = list(dict.fromkeys(v for t in targets for v in expand_target(t)))
-    store = ConstantStore()
+    store = store or ConstantStore()
     # The widest variant comes first: its layout is the one stored.
     lowered = {n: lower(program, VARIANTS[n], store) for n in sorted(names, key=lambda n: -VARIANTS[n].width)}
     images = build_images({n: lowered[n].sources for n in names}, progress)
@@ -89,5 +89,12 @@ def report_of(
     """The report of a program whose kernels are chosen but not compiled."""
     name = expand_target(variant)[-1]
     plan = lower(program, VARIANTS[name], ConstantStore()).plan
+    return report_of_plan(plan, program, name, dims, threads, reference)
+
+
+def report_of_plan(
+    plan: Plan, program: Program, name: str, dims: Mapping[str, int], threads: int, reference: Sequence[str] | None
+) -> Report:
+    """The report of a plan; a free symbol left out counts as 1 (its lower bound if bounded)."""
     env = {s: dims.get(s, _clamp(1, *program.graph.bounds.get(s, (0, None)))) for s in program.graph.symbols}
     return Report.of_plan(plan, env, threads, program.placement_rows(), "strict", name, reference)

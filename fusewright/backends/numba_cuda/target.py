@@ -38,6 +38,9 @@ class CudaTarget:
     def prefers_blocked(self, node: Node, given: bool = False) -> bool:
         return False
 
+    def winograd_tile(self, node: Node, most: int) -> int:
+        return 0
+
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         return ()
 
