@@ -183,7 +183,7 @@ def test_one_bundle_serves_every_batch_and_length(name: str, tmp_path: Path) -> 
 
 def test_tracing_loses_steps_of_time_distributed_with_free_extents() -> None:
     """A finding about the other route: with batch and time free, Keras 3.15 traces TimeDistributed with as many steps
-    as the batch has rows. The traced graph computes that, as TensorFlow does; eager Keras and the native route agree."""
+    as the batch has rows. The traced graph computes that, as TensorFlow does; eager and the native route agree."""
     x = keras.Input((None, 4))
     model = keras.Model(x, L.TimeDistributed(L.Dense(2))(x))
     given = [np.random.default_rng(0).standard_normal((2, 5, 4)).astype(np.float32)]
