@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from math import gcd
 from typing import Union
 
 from .errors import ParseError, TypeRefused
@@ -15,6 +17,8 @@ from .errors import ParseError, TypeRefused
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 # What text may ask for: characters, operations that nest, and terms that one product may have.
 _CHARACTERS, _NESTED, _TERMS = 1 << 16, 100, 4096
+# How many //, %, min and max a proof of a lower bound looks into, one after the other, and how many ways it tries.
+_RELAXED, _WAYS = 4, 3
 
 # A monomial is a sorted tuple of atoms (repeated for powers); a polynomial maps monomials to coefficients.
 Monomial = tuple["Atom", ...]
@@ -209,12 +213,32 @@ def floordiv(a: Extent, b: Extent) -> Extent:
                 return quotient if rest == 0 or 0 <= rest < b else quotient + rest // b
             if quotient != 0:
                 return quotient + floordiv(rest, b)
+            smaller = _smaller_quotient(rest, b)
+            if smaller is not None:
+                return floordiv(*smaller)
     if a == b:
         return 1  # b = 0 has no quotient anyway
     exact = _exact_quotient(a, b)
     if exact is not None:
         return exact
     return Dim((((Atom("//", (a, b)),), 1),))
+
+
+def _smaller_quotient(a: Extent, b: int) -> tuple[Extent, int] | None:
+    """Another way to write a // b: without a factor that b shares with all but the constant of a, or with the quotient
+    inside a taken into it, (x//i + k) // b = (x + k*i) // (i*b)."""
+    terms = _terms(a)
+    k = terms.pop((), 0)
+    shared = gcd(b, *terms.values())
+    if shared > 1:
+        return _from_terms({**{m: c // shared for m, c in terms.items()}, (): k // shared}), b // shared
+    if len(terms) == 1:
+        ((monomial, c),) = terms.items()
+        if c == 1 and len(monomial) == 1 and monomial[0].op == "//":
+            inner, by = monomial[0].args
+            if isinstance(by, int) and by > 0:
+                return inner + k * by, b * by
+    return None
 
 
 def _exact_quotient(a: Extent, b: Extent) -> Extent | None:
@@ -299,15 +323,55 @@ def _nonnegative_atom(a: Atom) -> bool:
 
 def lower_bound(e: Extent) -> float:
     """A constant that ``e`` never falls below (``-inf`` when none is known)."""
+    return e if isinstance(e, int) else _lower_bound(e, _RELAXED)
+
+
+@lru_cache(maxsize=1 << 14)
+def _lower_bound(e: Extent, steps: int) -> float:
     if isinstance(e, int):
         return e
-    low = 0.0
+    low = 0
     for m, c in e.terms:
         if not m:
             low += c
         elif c < 0 or not all(_nonnegative_atom(a) for a in m):
-            return float("-inf")
+            return _relaxed(e, steps) if steps else float("-inf")
     return low
+
+
+def _relaxed(e: Dim, steps: int) -> float:
+    """The bound of an extent with some ``//``, ``%``, ``min`` or ``max`` replaced by what it never passes.
+
+    Quotients by constants keep what they are quotients of: 2*((H + 1)//2) - H >= 0 because 2*(x//2) >= x - 1.
+    """
+    found = float("-inf")
+    # What holds others goes first; only a few are tried, for text from a file may name hundreds.
+    eligible = ((m, c, a) for m, c in e.terms for a in dict.fromkeys(m) if _relaxes(m, a))
+    for m, c, atom in sorted(eligible, key=lambda t: -len(t[2].text))[:_WAYS]:
+        rest = list(m)
+        rest.remove(atom)
+        around: Extent = Dim(((tuple(rest), c),)) if rest else c
+        others = e - Dim(((m, c),))
+        a, b = atom.args
+        if atom.op == "//" and isinstance(b, int):  # a - (b - 1) <= b*(a//b) <= a
+            low = _lower_bound(b * others + around * (a - (b - 1) if c > 0 else a), steps - 1)
+            low = low if low == float("-inf") else -(-int(low) // b)  # e is whole: rounded up
+        elif atom.op == "%":
+            low = _lower_bound(others + (0 if c > 0 else around * (b - 1)), steps - 1)
+        else:
+            either = [_lower_bound(others + around * x, steps - 1) for x in (a, b)]
+            low = max(either) if (atom.op == "max") == (c > 0) else min(either)
+        found = max(found, low)
+        if found >= 0:
+            break
+    return found
+
+
+def _relaxes(m: Monomial, atom: Atom) -> bool:
+    """May the atom be replaced by a bound: its own limits are known, and the factors beside it are not negative."""
+    if atom.op == "symbol" or not all(a is atom and m.count(a) == 1 or _nonnegative_atom(a) for a in m):
+        return False
+    return atom.op in ("min", "max") or isinstance(atom.args[1], int) and atom.args[1] > 0
 
 
 def compare_eq(a: Extent, b: Extent) -> bool | None:

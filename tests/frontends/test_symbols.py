@@ -55,3 +55,21 @@ def test_extents_that_cannot_agree(scratch: object) -> None:
         import_keras(model)
     assert caught.value.code == "ill-typed"
     assert "shapes=" in caught.value.hint
+
+
+def test_sizes_of_same_windows_stay_short() -> None:
+    """Five in a row, as in a network for images of any size: each extent is one rounded share of the input."""
+    x = keras.Input((None, None, 3), name="image")
+    y = L.Conv2D(2, 3, 2, padding="same")(x)
+    y = L.MaxPooling2D(3, 2, padding="same")(L.DepthwiseConv2D(5, 2, padding="same")(y))
+    y = L.AveragePooling2D(2, 2)(L.Conv2D(2, 3, padding="same")(y))
+    y = L.Add()([y, L.Conv2D(2, 3, padding="same")(y)])
+    model = keras.Model(x, L.Conv2DTranspose(2, 3, 2, padding="same")(y))
+    graph = import_keras(model)
+    assert [str(d) for d in graph.outputs[0].shape[1:3]] == ["2*((image_1 + 7)//16)", "2*((image_2 + 7)//16)"]
+    pads = [str(p) for n in graph.nodes for pair in n.attrs.get("pads", ()) for p in pair]
+    assert pads and not [p for p in pads if "max" in p or len(p) > 60]
+    for size in ((16, 23), (33, 40)):
+        image = np.random.default_rng(0).normal(size=(1, *size, 3)).astype(np.float32)
+        got = graph.run({"image": image})[graph.output_names[0]]
+        np.testing.assert_allclose(got, np.asarray(model(image)), rtol=1e-4, atol=1e-5)
