@@ -45,6 +45,11 @@ class Target(Protocol):
         """``node`` (a conv or pool) is faster on blocked operands."""
         ...
 
+    def winograd_tile(self, node: Node, most: int) -> int:
+        """Side m, at most ``most``, of the tiles F(m x m, 3 x 3) in which ``node`` (a blocked 3 x 3 convolution of
+        stride 1) is fastest; 0: direct sums are."""
+        ...
+
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         """Bytes of each scratch buffer that all threads share while ``node`` runs."""
         ...

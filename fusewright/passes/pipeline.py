@@ -36,6 +36,7 @@ from .target.fuse import fuse
 from .target.gates import gates
 from .target.layout import layout
 from .target.merge import merge
+from .target.winograd import winograd, winograd4
 
 MODES = ("strict", "fast")
 _ROUNDS = 6
@@ -262,7 +263,7 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
     """
     recurrence = [invariant, loops, carried, hoist]
     portable = [canonicalise, localise, fold, simplify, *recurrence, raising, sink, cse, dce, scale, merge]
-    lowering = [decompose, tidy, *([layout, gates, fuse] if target is not None else [])]
+    lowering = [decompose, tidy, *([layout, winograd, winograd4, gates, fuse] if target is not None else [])]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = merge.name
     return out

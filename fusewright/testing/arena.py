@@ -55,6 +55,9 @@ class PlainTarget:
     def prefers_blocked(self, node: Node) -> bool:
         return node.results[0].dtype.is_float
 
+    def winograd_tile(self, node: Node, most: int) -> int:
+        return most
+
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         return ()
 

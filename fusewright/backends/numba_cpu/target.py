@@ -54,6 +54,9 @@ class CpuTarget:
             return True
         return supports_blocked(2, channels, outputs, groups)[1] and (channels < self.block or groups == 1)
 
+    def winograd_tile(self, node: Node, most: int) -> int:
+        return contract.winograd_tile(node, most)
+
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         return kernels.workspace(node)
 

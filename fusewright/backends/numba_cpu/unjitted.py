@@ -107,8 +107,7 @@ class _Run:
         for c in self.plan.constants:
             data = weights[c.offset : c.offset + c.bytes]
             if c.stored is not None and c.wanted is not None:
-                packed = data.view(DTYPES[c.dtype].np).reshape(c.stored.packed_shape)
-                data = c.wanted.pack(c.stored.unpack(packed))
+                data = c.wanted.repack(data.view(DTYPES[c.dtype].np), c.stored)
             out.append(self._readonly(data))
         return out
 

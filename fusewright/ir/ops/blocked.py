@@ -1,7 +1,7 @@
 """Blocked layouts: ordinary tensors of one more rank.
 
 Owns to_blocked / from_blocked, which reorder [N, spatial..., C] to [N, ceil(C/block), spatial..., block] and back, and
-conv on blocked operands. The padding lanes are zero and stay out of every result.
+conv on blocked operands, by direct sums or in Winograd tiles. The padding lanes are zero and stay out of every result.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import TypeRefused
+from ...core.winograd import TILES
 from ..graph import Graph, Node, Value
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
@@ -29,6 +30,7 @@ from .window import (
     window_attrs,
     window_extent,
 )  # fmt: skip
+from .winograd import applies, widened
 
 Types = Sequence[TensorType]
 Regions = Sequence[Graph]
@@ -105,6 +107,11 @@ def _infer_conv(types: Types, attrs: dict[str, Any], regions: Regions) -> list[T
         same(x.shape[1] * block, -(-c_in // block) * block, "channel blocks")
     else:
         same(x.shape[-1], c_in, "channels")
+    if attrs["winograd"] and (attrs["winograd"] not in TILES or not blocked or not applies(w.shape, attrs)):
+        raise TypeRefused(
+            f"winograd={attrs['winograd']!r}: tiles are of {TILES} and need blocked x, a 3 x 3 kernel, stride and "
+            "dilation 1 and one group"
+        )
     out = [
         window_extent(x.shape[first + i], w.shape[i], attrs["strides"][i], attrs["pads"][i], attrs["dilations"][i])
         for i in range(rank)
@@ -125,16 +132,10 @@ def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.nda
     plain = _plain(a, bc.attrs)
     ex = _plain([np.broadcast_to(e[0], a[0].shape), a[1]], bc.attrs)
     k = int(np.prod(a[1].shape[:-1], dtype=int))
-    total = dot_bound(
-        plain,
-        a[1],
-        ex,
-        e[1],
-        lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs),
-        k,
-        from_blocked_array(o, a[1].shape[-1]),
-        bc,
-    )
+    out = from_blocked_array(o, a[1].shape[-1])
+    total = dot_bound(plain, a[1], ex, e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, out, bc)
+    if bc.attrs["winograd"]:
+        total = widened(total, bc.attrs["winograd"], (plain, a[1]), (ex, e[1]), out, bc)
     return to_blocked_array(total, bc.attrs["block"])
 
 
@@ -159,10 +160,12 @@ def _decompose_conv(b: Any, operands: Sequence[Value], attrs: Attrs) -> Value:
 define_op(
     OpDef(
         "conv_blocked", ("x", "w"), "window", _infer_conv, _eval_conv,
-        attrs={"strides": 1, "pads": None, "dilations": 1, "groups": 1, "block": 16, "x_blocked": True},
+        attrs={
+            "strides": 1, "pads": None, "dilations": 1, "groups": 1, "block": 16, "x_blocked": True, "winograd": 0,
+        },
         bound=_bound_conv, cost=_cost_conv, decompose=_decompose_conv,
         doc="conv with a blocked result; x is blocked, or plain with x_blocked=False (first layers with few channels); "
-        "w stays [kernel..., C/groups, filters].",
+        "w stays [kernel..., C/groups, filters]. winograd=m: 3 x 3 kernels in tiles F(m x m, 3 x 3); 0: direct sums.",
     )
 )  # fmt: skip
 

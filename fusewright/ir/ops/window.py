@@ -20,6 +20,7 @@ from ..types import TensorType
 from ._common import Arrays, ends, finite, one_dtype, same, summed
 from .contract import dot_bound
 from .elementwise import NUMERIC
+from .winograd import STRICT, applies, widened
 
 Types = Sequence[TensorType]
 Regions = Sequence[Graph]
@@ -154,7 +155,8 @@ def _eval_conv(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
 
 def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     k = int(np.prod(a[1].shape[:-1], dtype=int))
-    return dot_bound(a[0], a[1], e[0], e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, o, bc)
+    total = dot_bound(a[0], a[1], e[0], e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, o, bc)
+    return widened(total, STRICT, a, e, o, bc) if applies(a[1].shape, bc.attrs) else total
 
 
 def _cost_conv(node: Node) -> Cost:

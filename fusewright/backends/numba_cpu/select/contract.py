@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from ....core.dims import Extent, maximum
 from ....core.dtypes import F32, F64
 from ....core.errors import CompileRefused
@@ -15,16 +17,18 @@ from ....ir.graph import Const, Graph, Node
 from ....ir.opdef import Cost
 from ..templates.conv import conv
 from ..templates.conv_any import conv_any
-from ..templates.conv_plan import ConvPlan, plan_conv
+from ..templates.conv_plan import BLOCK, ConvPlan, plan_conv
 from ..templates.depthwise import DepthwisePlan, depthwise, plan_depthwise
 from ..templates.matmul import MatmulPlan, matmul, matmul_scalar, pack_rhs_kernel, plan_matmul
 from ..templates.packing import conv_layout, depthwise_layout, rhs_layout
 from ..templates.template import Arg, Template
+from ..templates.winograd import WinogradPlan, faster, plan_winograd, winograd, winograd_layout
 from ..variants import VARIANTS, Variant
 from .epilogue import ANCHORS, Contraction, read, read_region
 from .words import Chosen, Word, bound
 
 _TILED = (F32, F64)
+MOST_WEIGHT = 2.0**60
 _WIDEST = VARIANTS["cpu-avx512"]  # what the tiles cover does not depend on the variant
 
 
@@ -94,12 +98,14 @@ def _template(found: Contraction, variant: Variant) -> Template:
     return _conv_template(found, variant, tuple(int(d) for d in found.anchor.operands[1].shape))[0]
 
 
-def _words(found: Contraction, weights: Word) -> Callable[[Arg], Word]:
+def _words(found: Contraction, weights: Word, transformed: Word | None = None) -> Callable[[Arg], Word]:
     def word(arg: Arg) -> Word:
         if arg.kind == "operand":
             return Word("operand", found.operands[arg.index])
         if arg.kind == "extra":
             return Word("operand", found.extras[arg.index])
+        if arg.kind == "transformed" and transformed is not None:
+            return transformed
         return weights if arg.kind == "weights" else Word("result", arg.index)
 
     return word
@@ -178,8 +184,31 @@ def _conv_plan(found: Contraction, variant: Variant) -> ConvPlan:
     )  # fmt: skip
 
 
+def _winograd_plan(found: Contraction, variant: Variant) -> WinogradPlan:
+    node = found.anchor
+    taps = tuple(int(d) for d in node.operands[1].shape)
+    m = node.attrs["winograd"]
+    return plan_winograd(variant, node.operands[1].dtype, _logical_shape(found), taps, node.attrs["pads"], m)
+
+
+def winograd_tile(node: Node, most: int) -> int:
+    """Side of the fastest tiles F(m x m, 3 x 3) for a blocked convolution, at most ``most``; 0: direct sums."""
+    found, weights = read(node), node.operands[1].const
+    if found is None or weights is None or node.results[0].dtype is not F32 or node.attrs["block"] != BLOCK:
+        return 0
+    # With weights that are not finite, or so large that sums of them may overflow, every tile would be done twice.
+    if not np.all(np.abs(weights.array) < MOST_WEIGHT):
+        return 0
+    shape = _logical_shape(found)
+    taps = tuple(int(d) for d in node.operands[1].shape)
+    return faster(shape, taps, node.attrs["pads"], most)
+
+
 def _conv_template(found: Contraction, variant: Variant, shape: tuple[int, ...]) -> tuple[Template, Layout]:
-    """The kernel of a convolution with constant weights of ``shape``, and how it wants them."""
+    """The kernel of a convolution with constant weights of ``shape``, and how it wants them stored."""
+    if found.anchor.attrs.get("winograd"):
+        tiles = _winograd_plan(found, variant)
+        return winograd(tiles, found.epilogue), conv_layout(shape, tiles.direct.layout)
     depthwise_plan = _depthwise_plan(found, variant)
     if depthwise_plan is not None:
         return depthwise(depthwise_plan, found.epilogue), depthwise_layout(shape, depthwise_plan.block)
@@ -207,7 +236,12 @@ def _conv(found: Contraction, variant: Variant, fixed: Mapping[int, Const], cost
         words = _words(found, Word("operand", at))
         return [bound(f"{name}_plain", _plain_conv(found), words, cost.flops, cost.bytes)]
     template, layout = _conv_template(found, variant, tuple(const.array.shape))
-    words = _words(found, Word("packed", at, layout=layout))
+    transformed = None
+    if found.anchor.attrs.get("winograd"):
+        name = f"winograd{found.anchor.attrs['winograd']}"
+        plan = _winograd_plan(found, variant)
+        transformed = Word("packed", at, layout=winograd_layout(tuple(const.array.shape), plan))
+    words = _words(found, Word("packed", at, layout=layout), transformed)
     return [bound(_name(name, found), template, words, cost.flops, cost.bytes)]
 
 

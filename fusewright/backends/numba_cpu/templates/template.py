@@ -11,9 +11,9 @@ from typing import Literal
 
 from ....core.dims import Extent
 from ....core.dtypes import DType
-from ..tiles.layout import DEPTHWISE_SIGNATURE, SIGNATURE
+from ..tiles.layout import DEPTHWISE_SIGNATURE, SIGNATURE, WINOGRAD_IN_SIGNATURE, WINOGRAD_OUT_SIGNATURE
 
-ArgKind = Literal["operand", "weights", "extra", "output", "temp", "dim"]
+ArgKind = Literal["operand", "weights", "transformed", "extra", "output", "temp", "dim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Arg:
     """One word of a kernel's argument block.
 
     ``operand``: address of the op's operand ``index``; ``weights``: address of the packed form of operand ``index``;
+    ``transformed``: address of its form that is made at load;
     ``extra``: address of epilogue operand ``index``; ``output``: address of result ``index``; ``temp``: address of
     storage that the kernels of one node share; ``dim``: the integer ``value``.
     """
@@ -88,6 +89,7 @@ class TextBuilder:
 
 _CONTRACT = dict.fromkeys(SIGNATURE, 0) | {"n0": 1, "hi1": 1, "hi2": 1, "ak": 1, "o_vb": 16}
 _DEPTHWISE = dict.fromkeys(DEPTHWISE_SIGNATURE, 0) | {"hi0": 1, "hi1": 1}
+_WINOGRAD_IN, _WINOGRAD_OUT = dict.fromkeys(WINOGRAD_IN_SIGNATURE, 0), dict.fromkeys(WINOGRAD_OUT_SIGNATURE, 0)
 
 
 def _call(name: str, neutral: Mapping[str, int], values: Mapping[str, int | str]) -> str:
@@ -108,6 +110,16 @@ def contract_call(values: Mapping[str, int | str]) -> str:
 def depthwise_call(values: Mapping[str, int | str]) -> str:
     """The text of one call of the depthwise tile; unnamed arguments get their neutral value."""
     return _call("depthwise_tile", _DEPTHWISE, values)
+
+
+def winograd_input_call(values: Mapping[str, int | str]) -> str:
+    """The text of one call of Winograd's input tile; unnamed arguments get 0."""
+    return _call("winograd_input", _WINOGRAD_IN, values)
+
+
+def winograd_output_call(values: Mapping[str, int | str]) -> str:
+    """The text of one call of Winograd's output tile; unnamed arguments get 0."""
+    return _call("winograd_output", _WINOGRAD_OUT, values)
 
 
 def split_rows(count: int, most: int) -> list[int]:

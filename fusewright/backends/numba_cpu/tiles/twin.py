@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ....core.winograd import TAPS, Matrix, input_matrix, output_matrix, terms
 from ..twins import view as _view
 from .layout import (
+    BLOCK,
     DEPTHWISE_SIGNATURE,
     SIGNATURE,
     STAGE_BIAS,
@@ -22,6 +24,8 @@ from .layout import (
     STAGE_RESIDUAL,
     STAGE_SCALE,
     STAGES_WITH_SLOT,
+    WINOGRAD_IN_SIGNATURE,
+    WINOGRAD_OUT_SIGNATURE,
     stages_of,
     valid_rows,
 )
@@ -98,6 +102,52 @@ def depthwise_tile(*args: int) -> None:
         for p in range(rows):
             at = g["off"] + p * g["o_px"]
             view(g["out"] + at * size, live_columns, size, True)[:] = _stages(g, acc[p], g["ch"], at, dtype)
+
+
+def winograd_input(*args: int) -> None:
+    """See ``winograd.winograd_input``; every argument is an int."""
+    g = dict(zip(WINOGRAD_IN_SIGNATURE, (int(x) for x in args), strict=True))
+    side = g["M"] + TAPS - 1
+    whole = (0, side)
+    rows, columns = (whole, whole) if g["FULL"] else ((g["r_lo"], g["r_hi"]), (g["c_lo"], g["c_hi"]))
+    tile = np.zeros((side, side, BLOCK), np.float32)
+    for i in range(max(rows[0], 0), min(rows[1], side)):
+        for j in range(max(columns[0], 0), min(columns[1], side)):
+            tile[i, j] = view(g["a"] + (i * g["a_row"] + j * BLOCK) * 4, BLOCK, 4)
+    for k, value in enumerate(_both_sides(input_matrix(g["M"]), tile).reshape(-1, BLOCK)):
+        view(g["v"] + k * g["v_e"] * 4, BLOCK, 4, True)[:] = value
+
+
+def winograd_output(*args: int) -> int:
+    """See ``winograd.winograd_output``; every argument is an int."""
+    g = dict(zip(WINOGRAD_OUT_SIGNATURE, (int(x) for x in args), strict=True))
+    side = g["M"] + TAPS - 1
+    tile = np.array([view(g["m"] + k * g["m_e"] * 4, BLOCK, 4) for k in range(side * side)])
+    made = _both_sides(output_matrix(g["M"]), tile.reshape(side, side, BLOCK))
+    if not np.all(np.isfinite(made)):
+        return 1
+    with np.errstate(all="ignore"):
+        for i in range(min(g["M"], g["r_hi"])):
+            for j in range(min(g["M"], g["c_hi"])):
+                at = g["off"] + i * g["o_row"] + j * BLOCK
+                value = _stages(g | {"DT": 4}, made[i, j], g["ch"], at, np.float32)
+                view(g["out"] + at * 4, BLOCK, 4, True)[:] = value
+    return 0
+
+
+def _both_sides(matrix: Matrix, tile: Any) -> Any:
+    """``matrix @ tile @ matrix.T`` in the order of the compiled tile: columns first, then rows."""
+    with np.errstate(all="ignore"):
+        half = np.array([_combine(row, tile) for row in matrix])
+        return np.array([_combine(row, half.swapaxes(0, 1)) for row in matrix]).swapaxes(0, 1)
+
+
+def _combine(row: tuple[float, ...], values: Any) -> Any:
+    (first, factor), *rest = terms(row)
+    total = values[first] * np.float32(factor)
+    for i, factor in rest:
+        total = _fma(values[i], np.float32(factor), total)
+    return total
 
 
 def _fma(x: Any, y: Any, z: Any) -> Any:
