@@ -219,3 +219,37 @@ def test_extremes_of_free_extents() -> None:
         given = np.ones(shape, np.float32)
         (got,) = graph.run({graph.inputs[0].name: given}).values()
         np.testing.assert_array_equal(got, f(given))
+
+
+@pytest.mark.parametrize(
+    ("cut", "short"),
+    [
+        (lambda x, n, t: x[:, t - 3], 2),
+        (lambda x, n, t: x[:, : t - 3], 2),
+        (lambda x, n, t: x[:, t - 3 :], 2),
+        (lambda x, n, t: x[:, (t - 4) // 2 : (t - 4) // 2 + 4], 3),
+        (lambda x, n, t: x[:, t - 1 :: -1], None),
+        (lambda x, n, t: x[:, n:t], None),
+    ],
+)
+def test_slices_between_free_extents(cut: Callable[..., Any], short: int | None) -> None:
+    """A bound that turns out negative would count from the end: such an input is refused, not answered otherwise."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None])], autograph=False)
+    def f(x: Any) -> Any:
+        return cut(x, tf.shape(x)[0], tf.shape(x)[1])
+
+    graph = fw.import_model(f)
+    for n, t in ((2, 4), (1, 7), (3, 5)):
+        given = np.random.default_rng(t).standard_normal((n, t)).astype(np.float32)
+        (got,) = graph.run({graph.inputs[0].name: given}).values()
+        np.testing.assert_array_equal(got, f(given))
+    if short is not None:
+        with pytest.raises(fw.InputRefused):
+            graph.run({graph.inputs[0].name: np.ones((2, short), np.float32)})
+
+
+def test_a_slice_backwards_from_a_bound_of_unknown_sign_is_refused() -> None:
+    f = tf.function(lambda x: x[:, tf.shape(x)[1] - 3 :: -1], input_signature=[tf.TensorSpec([None, None])])
+    with pytest.raises(fw.ImportRefused, match="may be negative"):
+        fw.import_model(f)

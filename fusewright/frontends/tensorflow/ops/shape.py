@@ -305,7 +305,10 @@ class Line:
 
 
 def _bound_of(e: Extent, size: Extent, low: Extent, high: Extent) -> Extent:
-    """A given bound inside the axis: negative counts from the end, and what lies outside is cut off."""
+    """A given bound inside the axis: negative counts from the end, and what lies outside is cut off.
+
+    One whose sign depends on the extents is taken for positive; where it is not, the call is refused.
+    """
     if isinstance(e, int):
         if e <= -_FAR:
             return low
@@ -314,10 +317,9 @@ def _bound_of(e: Extent, size: Extent, low: Extent, high: Extent) -> Extent:
         if e < 0:
             e = size + e
     elif compare_le(0, e) is not True:
-        if compare_le(e, -1):
-            e = size + e
-        else:
-            return maximum(minimum(e, high), low)
+        if compare_le(e, -1) is not True:
+            return minimum(e, high)
+        e = size + e
     return maximum(minimum(e, high), low)
 
 
@@ -359,7 +361,7 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
                 picked.append((axis, entry))
                 continue
             at = firsts[entry]
-            if compare_le(0, at) is not True:
+            if compare_le(at, -1) is True:
                 at = at + size
             starts[axis], stops[axis] = at, at + 1
             continue
@@ -380,11 +382,15 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
             z = size if to_end else _bound_of(last, size, 0, size)
         else:
             # Elements of the reversed axis: position i becomes size - 1 - i.
+            signs = [compare_le(0, e) or compare_le(e, -1) or compare_le(size - 1, e) for e in (first, last)]
+            if not (from_start or signs[0]) or not (to_end or signs[1]):
+                raise c.refuse("a slice backwards with a bound that may be negative is not supported")
             p = size - 1 if from_start else _bound_of(first, size, -1, size - 1)
             q = -1 if to_end else _bound_of(last, size, -1, size - 1)
             a, z = size - 1 - p, size - 1 - q
             backward.append(axis)
-        z = maximum(z, a)
+        if compare_le(0, a) is True and compare_le(0, z) is True:
+            z = maximum(z, a)
         starts[axis], stops[axis], jumps[axis] = a, z, abs(step)
     if backward:
         v = c.bld.reverse(v, axes=tuple(backward))
