@@ -170,7 +170,7 @@ def _scheduled(
         raise CompileRefused(f"this pipeline is for target {pipeline.target.name!r}, not {description.name!r}")
     passes = (pipeline or pipeline_for(description)).with_numerics(numerics)
     if known is not None and passes.portable_cut is not None:
-        portable, names = known, tuple(passes.names)
+        portable, names = known, passes.admitted
         final, _ = passes.run(known, start_after=passes.portable_cut)
     else:
         portable, final, names = _optimise(graph, passes, note)
@@ -223,7 +223,7 @@ def _extent(value: Any) -> int | None:
 def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, tuple[str, ...]]:
     """(portable graph, graph for the backend, names of the passes that ran)."""
     kept: list[Graph] = []
-    names = pipeline.names
+    names = pipeline.admitted
     done: list[str] = []
 
     def trace(name: str, after: Graph) -> None:

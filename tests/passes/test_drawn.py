@@ -28,7 +28,7 @@ def check(graph: Graph, seed: int) -> Graph:
     pipeline = default_pipeline(target)
     values = feeds(graph, SeededDraw(seed))
     before, current = graph.fingerprint, graph
-    for name in pipeline.names:
+    for name in pipeline.admitted:
         after, _ = pipeline[name].apply(current, target)
         after.verify(2)
         assert [(v.name, v.type) for v in after.inputs] == [(v.name, v.type) for v in graph.inputs]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_loops import counted_loop, recurrence
-from networks import cnn, lstm, transformer
+from networks import around, cnn, lstm, shifted, transformer
 from targets import FakeTarget
 
 from fusewright.core.errors import RewriteError
@@ -59,7 +59,7 @@ def test_every_pass_of_a_pipeline_writes() -> None:
 def test_every_entry_of_every_built_in_pass_says_rule_place_before_and_after() -> None:
     pipeline = default_pipeline(FakeTarget())
     drawn = [make(seed) for make in (cnn, transformer, lstm) for seed in range(12)]
-    drawn += [random_graph(seed, inject=[counted_loop, recurrence]) for seed in range(60)]
+    drawn += [around(), shifted(), *(random_graph(seed, inject=[counted_loop, recurrence]) for seed in range(60))]
     journal = Journal()
     for graph in drawn:
         pipeline.run(graph, verify=0, journal=journal)
@@ -67,7 +67,7 @@ def test_every_entry_of_every_built_in_pass_says_rule_place_before_and_after() -
             pipeline[name].apply(graph, journal=journal)
     for entry in journal:
         assert entry.rule and entry.where and entry.before and entry.after, str(entry)
-    assert {e.pass_name for e in journal} == set(pipeline.names) - {"merge"}  # what merge writes: test_merge.py
+    assert {e.pass_name for e in journal} == set(pipeline.admitted) - {"merge"}  # what merge writes: test_merge.py
 
 
 def test_the_entry_of_a_group_shows_its_members_and_what_stands_for_them() -> None:
