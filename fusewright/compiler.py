@@ -77,7 +77,8 @@ def compile(
     for family, wanted in targets.items():
         one = _scheduled(graph, family, pipeline, numerics, note, made[0].portable if made else None)
         made.append(one)
-        images += machines.images(family, one.program, wanted, store, lambda done, total: note("kernels", done, total))
+        progressed = lambda done, total: note("kernels", done, total)
+        images += machines.images(family, one.program, wanted, store, progressed, numerics)
     portable, program, names = made[0].portable, made[0].program, made[0].passes
     text = portable_text(portable, store)
     note("bundle", 0, 1)

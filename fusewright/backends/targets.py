@@ -42,11 +42,12 @@ def target_of(family: str) -> Target:
 
 
 def images(
-    family: str, program: Program, names: Sequence[str], store: ConstantStore, progress: Progress | None = None
-) -> list[TargetImage]:
+    family: str, program: Program, names: Sequence[str], store: ConstantStore, progress: Progress | None = None,
+    numerics: str = "strict",
+) -> list[TargetImage]:  # fmt: skip
     """Code for every target ``names`` of a family; constants go to ``store``. Raises CompileRefused."""
     if family == "cuda":
-        return [cuda.compile_cuda(program, store, progress)]
+        return [cuda.compile_cuda(program, store, progress, numerics)]
     return cpu.compile_cpu(program, names, progress, store)[0]
 
 

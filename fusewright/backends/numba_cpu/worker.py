@@ -92,9 +92,7 @@ class Codegen:
         self.typing.refresh()
         self.target.refresh()
         done = compiler.compile_extra(self.typing, self.target, fn, args, result, flags, {})
-        with global_compiler_lock:
-            done.library.finalize()
-        text = done.library.get_llvm_str()
+        text = self.linked(done.library)
         formal = ", ".join(f"{_LLVM_NAME[t]} %a{i}" for i, t in enumerate(args))
         void = result == types.void
         slot, ret = ("ptr", "void") if void else (_LLVM_NAME[result], _LLVM_NAME[result])
@@ -107,6 +105,12 @@ class Codegen:
             "}",
         ]
         return text + "\n" + "\n".join(body) + "\n"
+
+    def linked(self, library: Any) -> str:
+        """The module with what it calls linked in."""
+        with global_compiler_lock:
+            library.finalize()
+        return str(library.get_llvm_str())
 
     def compile(self, fn: Any, args: tuple[types.Type, ...], result: types.Type, fastmath: list[str]) -> Code:
         text = _DEFINE.sub(rf"\1{_ATTRIBUTES}\2 {{", self.llvm_text(fn, args, result, fastmath))

@@ -26,9 +26,11 @@ def cuda_target() -> CudaTarget:
     return CudaTarget()
 
 
-def compile_cuda(program: Program, store: ConstantStore, progress: Progress | None = None) -> TargetImage:
+def compile_cuda(
+    program: Program, store: ConstantStore, progress: Progress | None = None, numerics: str = "strict"
+) -> TargetImage:
     """GPU code for ``program``; constants go to ``store``. Raises CompileRefused, MissingDependency."""
-    lowered = lower(program, store)
+    lowered = lower(program, store, numerics)
     plan = lowered.plan
     module = build(lowered.sources, progress)
     plan.entries = {source.symbol: 0 for source in lowered.sources}

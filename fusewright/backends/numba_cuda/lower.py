@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from ...core.dims import compare_eq, floordiv
 from ...core.errors import CompileRefused
 from ...ir import program as p
-from ...ir.graph import Const, Node
+from ...ir.graph import Const, Node, Value
 from ...ir.scope import definitions
 from ...ir.types import TensorType
 from ..numba_cpu.lower import ConstantStore, Lowered, Lowering
@@ -19,8 +20,10 @@ from . import select
 from .toolchain import Source
 from .words import Placed
 
+WIDE = 16  # bytes
 
-def lower(program: p.Program, store: ConstantStore) -> Lowered:
+
+def lower(program: p.Program, store: ConstantStore, numerics: str = "strict") -> Lowered:
     """Bind every step of ``program`` to GPU kernels. Raises CompileRefused."""
     found = [n.attrs["symbol"] for n in definitions(program.graph)]
     if found:
@@ -28,14 +31,26 @@ def lower(program: p.Program, store: ConstantStore) -> Lowered:
             f"target 'cuda' needs extents that are known before a call; {', '.join(found)} are found out during it. "
             "Compile for 'cpu', or fix the inputs that decide them"
         )
-    return CudaLowering(program, store).run()
+    return CudaLowering(program, store, 1 if numerics == "fast" else 3).run()
 
 
 class CudaLowering(Lowering):
-    """Kernels of the GPU."""
+    """Kernels of the GPU; ``products`` of tf32 numbers per product of float32 ones: 3 keep the accuracy, 1 does not."""
+
+    def __init__(self, program: p.Program, store: ConstantStore, products: int) -> None:
+        super().__init__(program, store)
+        self.products = products
 
     def choose(self, node: Node, fixed: Mapping[int, Const]) -> Sequence[Chosen]:
-        return select.choose(node, fixed)
+        return select.choose(node, fixed, self.wide, self.products)
+
+    def wide(self, v: Value) -> bool:
+        """Whether ``v`` begins where 16 bytes can be read at once, in every trip of the loops around."""
+        place = self.program.places[v]
+        if place.kind == "constant":
+            return place.trip is None
+        offsets = [place.offset, *([place.trip.delta] if place.trip is not None else [])]
+        return all(compare_eq(floordiv(e, WIDE) * WIDE, e) is True for e in offsets)
 
     def copy(self, t: TensorType) -> Chosen:
         return select.copy_kernel(t)

@@ -5,12 +5,12 @@ Owns the choice among families. Must not know where values lie.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ...core.dims import Extent
 from ...core.dtypes import F32, F64
 from ...core.errors import CompileRefused
-from ...ir.graph import Const, Graph, Node
+from ...ir.graph import Const, Graph, Node, Value
 from ...ir.opdef import Cost
 from ...ir.types import TensorType
 from ..numba_cpu import loops
@@ -20,21 +20,25 @@ from ..numba_cpu.select.kernels import cost_of
 from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
 from ..numba_cpu.templates.units import THREADS, cut_for
-from . import general
+from . import contraction, general
 from .words import BLOCK, Placed
 
 _FUSED = (F32, F64)
 SCRATCH_BLOCK, SCRATCH_BLOCKS = 64, 256  # of kernels whose threads need memory of their own
 
 
-def choose(node: Node, fixed: Mapping[int, Const]) -> list[Placed]:
-    """The kernel calls that compute ``node``; ``fixed`` holds its constant operands. Raises CompileRefused."""
+def choose(node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool], products: int = 3) -> list[Placed]:
+    """The kernel calls that compute ``node``; ``fixed`` holds its constant operands, and ``wide`` tells of an operand
+    whether 16 bytes can be read at once where it begins. ``products``: see ``contraction.Blocks``.
+
+    Raises CompileRefused.
+    """
     cost = cost_of(node)
     if contracts(node):
         found = read(node)
         if found is None or not supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
-        return [placed(_name(found), _contraction(found), _contraction_words(found), cost.flops, cost.bytes)]
+        return [_contract(found, node, wide, products, cost)]
     with cut_for(THREADS):
         if not loops.supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
@@ -99,6 +103,23 @@ def may_overwrite(node: Node, operand: int) -> bool:
         return False
     with cut_for(THREADS):
         return all(operand in template.overwrites for template in loops.generate(node))
+
+
+def _contract(
+    found: Contraction, node: Node, wide: Callable[[Value], bool], products: int, cost: Cost
+) -> Placed:  # fmt: skip
+    left, right = (wide(node.operands[i]) for i in found.operands)
+    plan = contraction.read(found, (left, right))
+    words = _contraction_words(found)
+    if plan is None:
+        return placed(_name(found), _contraction(found), words, cost.flops, cost.bytes)
+    blocks = contraction.Blocks(found, plan, products)
+    template = blocks.template()
+    args = tuple(Word("dim", value=a.value) if a.kind == "dim" else words(a) for a in template.args)
+    return Placed(
+        f"{_name(found)}_{blocks.tile.name}", template.text, args, template.extent, 1, 0, cost.flops, cost.bytes, (),
+        "block", blocks.tile.threads, 1,
+    )  # fmt: skip
 
 
 def _contraction(found: Contraction) -> Template:

@@ -13,6 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..numba_cpu import prelude, registry
+from . import tensor
 
 GLOBAL, SHARED = 1, 3
 WORD, HALF = ir.IntType(64), ir.IntType(32)
@@ -71,5 +72,6 @@ def names() -> dict[str, Any]:
     for name, full in prelude._POINTERS.items():
         out[name] = pointer_maker(getattr(types, full))
         out[f"slot_{name[1:]}"] = slot_maker(getattr(types, full))
+    out["sf32"] = pointer_maker(types.float32, SHARED)
     out["thread"] = special("tid.x")
-    return out
+    return out | tensor.names()

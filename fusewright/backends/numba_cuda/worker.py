@@ -7,6 +7,7 @@ Must not be imported by anything that runs bundles.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import llvmlite.binding as llvm
 from numba import types
@@ -35,6 +36,11 @@ class Codegen(cpu.Codegen):
         self.tuning = llvm.PipelineTuningOptions(speed_level=3)
         self.tuning.loop_vectorization = self.tuning.slp_vectorization = False
         self.typing, self.target = cpu_target.typing_context, cpu_target.target_context
+
+    def linked(self, library: Any) -> str:
+        # The last step would make code for this machine, which knows no instruction of a GPU.
+        library._finalize_final_module = lambda: None
+        return super().linked(library)
 
     def ptx(
         self, symbol: str, text: str, count: int, mode: str = "thread", block: int = 256, units: int = 256,
@@ -103,8 +109,9 @@ class Codegen(cpu.Codegen):
         else:
             lines.append("  br label %done")
         lines += ["done:", "  ret void", "}"]
-        declared = [n for n in ("ctaid", "nctaid", "tid") if f"declare i32 @{_READ}.{n}.x()" not in body]
-        lines += [f"declare i32 @{_READ}.{name}.x()" for name in declared]
+        for name in ("ctaid", "nctaid", "tid"):
+            if re.search(rf"^declare .*@{_READ}\.{name}\.x\(\)", body, re.M) is None:
+                lines.append(f"declare i32 @{_READ}.{name}.x()")
         return body + "\n" + "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,262 @@
+"""Contractions and convolutions on tensor cores, with a fused tail: kernel text around the steps of ``tensor``.
+
+Owns blocking, the reading of operands slice by slice, and the repair of results that are not finite. A unit is one
+block of the result; its order of additions depends on k alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...core.dims import Extent, ceildiv, product
+from ..numba_cpu.select.epilogue import Contraction
+from ..numba_cpu.templates.conv_plan import Axis, make_axes
+from ..numba_cpu.templates.epilogue import lower
+from ..numba_cpu.templates.matmul import _batch
+from ..numba_cpu.templates.template import Template, TextBuilder
+from .tiles import A_PITCH, DEPTH, STAGES, WARP, Tile, pick
+
+LEAST_DEPTH, LEAST_COLUMNS = 32, 16  # smaller products leave tensor cores idle, and their splits inexact
+_ASK = 16  # bytes of the widest copy
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """``out[batch, m, n] = tail(sum_k left[batch, m, k] * right[batch, k, n])``; ``wide`` says whether the left and the
+    right operand begin where 16 bytes are read at once. ``axes`` when the left one is an image."""
+
+    m: Extent
+    k: int
+    n: int
+    batch: tuple[tuple[Extent, bool, bool], ...]
+    across: bool
+    channels: int
+    axes: tuple[Axis, ...]
+    stretched: bool  # the image is read as it lies: one tap, no stride, no padding
+    wide: tuple[bool, bool]
+
+
+def read(found: Contraction, wide: tuple[bool, bool]) -> Product | None:
+    """The product that a contraction is, or None where tensor cores do not serve it."""
+    node = found.anchor
+    a, b = (v.shape for v in node.operands)
+    if node.results[0].dtype.name != "f32":
+        return None
+    axes: tuple[Axis, ...] = ()
+    stretched, across = True, False
+    batch: tuple[tuple[Extent, bool, bool], ...] = ()
+    if node.op.name == "matmul":
+        if node.attrs["transpose_a"]:
+            return None
+        across = node.attrs["transpose_b"]
+        k, n = a[-1], b[-2] if across else b[-1]
+        m, lead = a[-2], a[:-2]
+        if all(d == 1 for d in b[:-2]):
+            m, lead = product(a[:-1]), ()
+        batch = _batch(lead, b[:-2])
+        channels = k
+    elif node.op.name == "conv" and node.attrs["groups"] == 1:
+        if not all(isinstance(d, int) for d in b):
+            return None
+        attrs = node.attrs
+        axes = tuple(make_axes(a, b, attrs["strides"], attrs["pads"], attrs["dilations"]))
+        stretched = all(axis.plain for axis in axes)
+        channels, n = b[-2], b[-1]
+        k = product(b[:-1])
+        m = a[0] * product(axis.out for axis in axes)
+    else:
+        return None
+    if not isinstance(k, int) or not isinstance(n, int) or k < LEAST_DEPTH or n < LEAST_COLUMNS:
+        return None
+    return Product(m, k, n, batch, across, channels, axes, stretched, wide)
+
+
+class Blocks:
+    """The kernel of one product. ``products``: 3 keeps float32's accuracy, 1 rounds the operands to tf32."""
+
+    def __init__(self, found: Contraction, plan: Product, products: int) -> None:
+        self.found, self.plan, self.products = found, plan, products
+        self.tile: Tile = pick(plan.m * product(d for d, _, _ in plan.batch), plan.n)
+        t = self.text = TextBuilder("tiled")
+        t.pointer("a", "operand", 0)
+        t.pointer("w", "operand", 1)
+        t.pointer("out", "output")
+        for i in range(len(found.epilogue.extras)):
+            t.pointer(f"e{i}", "extra", i)
+        self.rows = t.dim(plan.m)
+        # Elements that one copy takes: whole rows of 16 bytes where the operand lies in such rows.
+        self.left = 4 if plan.wide[0] and plan.channels % 4 == 0 else 1
+        self.right = 4 if plan.wide[1] and (plan.k if plan.across else plan.n) % 4 == 0 else 1
+
+    def template(self) -> Template:
+        t, plan, tile = self.text, self.plan, self.tile
+        self._head()
+        slices = -(-plan.k // DEPTH)
+        stage = 4 * (tile.a_floats + tile.b_floats(plan.across))
+        for s in range(STAGES - 1):
+            if s < slices:
+                self._load(1, f"smem + {s * stage}", str(s))
+            t.add(1, "copies_commit()")
+        t.add(1, f"for kt in range({slices}):\n    copies_wait1()\n    barrier()\n    ahead = kt + {STAGES - 1}")
+        if slices >= STAGES:
+            t.add(2, f"if ahead < {slices}:\n    room = smem + ahead % {STAGES} * {stage}")
+            self._load(3, "room", "ahead")
+        t.add(2, f"copies_commit()\nhere = smem + kt % {STAGES} * {stage}")
+        t.add(2, f"{tile.step(plan.across, self.products)}(acc, here + a_corner, here + b_corner)")
+        t.add(1, "copies_wait0()\nbarrier()")
+        t.add(1, f"leave_{tile.name}(acc, smem + c_corner)\nbarrier()")
+        self._tail()
+        batches = product(d for d, _, _ in plan.batch)
+        units = batches * ceildiv(plan.m, tile.rows) * -(-plan.n // tile.columns)
+        flops = 2 * batches * plan.m * plan.n * plan.k
+        same = frozenset(i for i, how in enumerate(self.found.epilogue.extras) if how == "same")
+        return Template(t.source(), t.entry, tuple(t.args), units, 1, 0, flops, same)
+
+    def _head(self) -> None:
+        t, plan, tile = self.text, self.plan, self.tile
+        t.add(0, "po = pf32(out)\npa = pf32(a)\npw = pf32(w)")
+        for i in range(len(self.found.epilogue.extras)):
+            t.add(0, f"p_e{i} = pf32(e{i})")
+        t.add(0, f"tid = thread()\nlane = tid % {WARP}\nwarp = tid // {WARP}\ng = lane // 4\nt = lane % 4")
+        t.add(0, f"wm = warp % {tile.wm} * {tile.mt * 16} + g\nwn = warp // {tile.wm} * {tile.nt * 8}")
+        t.add(0, f"smem = shared({tile.shared_bytes(plan.across)})\na_corner = (wm * {A_PITCH} + t) * 4")
+        corner = f"(wn + g) * {A_PITCH} + t" if plan.across else f"t * {tile.b_pitch} + wn + g"
+        t.add(0, f"b_corner = ({corner}) * 4 + {4 * tile.a_floats}\nc_corner = (wm * {tile.c_pitch} + wn + 2 * t) * 4")
+        t.add(0, "for u in range(start, stop):")
+        columns = -(-plan.n // tile.columns)
+        blocks = t.dim(ceildiv(plan.m, tile.rows))
+        t.add(1, f"n0 = u % {columns} * {tile.columns}\nrest = u // {columns}")
+        if plan.batch:
+            t.add(1, f"m0 = rest % {blocks} * {tile.rows}\nrest = rest // {blocks}\nwhich = rest")
+        else:
+            t.add(1, f"m0 = rest * {tile.rows}")
+        a_terms, b_terms = [], []
+        a_step: Extent = 1
+        b_step: Extent = 1
+        for d, (extent, in_a, in_b) in reversed(list(enumerate(plan.batch))):
+            t.add(1, f"b{d} = rest % {t.dim(extent)}\nrest = rest // {t.dim(extent)}")
+            if in_a:
+                a_terms.append(f"b{d} * {t.dim(a_step)}")
+                a_step = a_step * extent
+            if in_b:
+                b_terms.append(f"b{d} * {t.dim(b_step)}")
+                b_step = b_step * extent
+        t.add(1, f"ab = ({' + '.join(a_terms) or '0'}) * {self.rows} * {plan.k}")
+        t.add(1, f"wb = ({' + '.join(b_terms) or '0'}) * {plan.k * plan.n}")
+        t.add(1, f"ob = {f'which * {self.rows} * {plan.n}' if plan.batch else '0'}")
+        t.add(1, f"acc = registers({4 * tile.mt * tile.nt})")
+
+    # -- operands -------------------------------------------------------------------------------------------------
+    def _load(self, indent: int, room: str, number: str) -> None:
+        """Start the copies of slice ``number`` of both operands into shared memory at ``room``."""
+        t, plan, tile = self.text, self.plan, self.tile
+        t.add(indent, f"k0 = {number} * {DEPTH}")
+        per_row = DEPTH // self.left
+        self._chunks(indent, tile.rows * per_row)
+        t.add(indent + 1, f"row = c // {per_row}\nkk = c % {per_row} * {self.left}\nk = k0 + kk\ni = m0 + row")
+        self._left(indent + 1)
+        t.add(indent + 1, f"copy{4 * self.left}({room} + (row * {A_PITCH} + kk) * 4, select(ok, a + at * 4, a), "
+              f"select(ok, i64({4 * self.left}), i64(0)))")  # fmt: skip
+        b = f"{room} + {4 * tile.a_floats}"
+        if plan.across:
+            per_row = DEPTH // self.right
+            self._chunks(indent, tile.columns * per_row)
+            t.add(indent + 1, f"row = c // {per_row}\nkk = c % {per_row} * {self.right}\nk = k0 + kk\nj = n0 + row")
+            t.add(indent + 1, f"at = wb + j * {plan.k} + k\nto = (row * {A_PITCH} + kk) * 4")
+        else:
+            per_row = tile.columns // self.right
+            self._chunks(indent, DEPTH * per_row)
+            t.add(indent + 1, f"kk = c // {per_row}\nrow = c % {per_row} * {self.right}\nk = k0 + kk\nj = n0 + row")
+            t.add(indent + 1, f"at = wb + k * {plan.n} + j\nto = (kk * {tile.b_pitch} + row) * 4")
+        t.add(indent + 1, f"ok = (k < {plan.k}) & (j < {plan.n})")
+        t.add(indent + 1, f"copy{4 * self.right}({b} + to, select(ok, w + at * 4, w), "
+              f"select(ok, i64({4 * self.right}), i64(0)))")  # fmt: skip
+
+    def _chunks(self, indent: int, count: int) -> None:
+        """Open a loop over this thread's part ``c`` of ``count`` copies."""
+        threads = self.tile.threads
+        if count % threads == 0:
+            self.text.add(indent, f"for p in range({count // threads}):\n    c = p * {threads} + tid")
+        else:
+            self.text.add(indent, f"for c in range(tid, {count}, {threads}):")
+
+    def _left(self, indent: int) -> None:
+        """``at`` and ``ok`` of element (``i``, ``k``) of the left operand."""
+        t, plan = self.text, self.plan
+        if plan.stretched:
+            t.add(indent, f"at = ab + i * {plan.k} + k\nok = (i < {self.rows}) & (k < {plan.k})")
+            return
+        t.add(indent, f"ch = k % {plan.channels}\ntap = k // {plan.channels}\npixel = i")
+        self._taps(indent, "tap")
+        t.add(indent, f"ok = (i < {self.rows}) & (k < {plan.k})")
+        place = self._place(indent, "ok")
+        t.add(indent, f"at = ({place}) * {plan.channels} + ch")
+
+    def _taps(self, indent: int, tap: str) -> None:
+        """``x<axis>``: the places that tap ``tap`` of output ``pixel`` reads; ``image``."""
+        t = self.text
+        for d in (2, 1, 0):
+            axis = self.plan.axes[d]
+            if axis.out == 1:
+                t.add(indent, f"o{d} = 0")
+            else:
+                t.add(indent, f"o{d} = pixel % {t.dim(axis.out)}\npixel = pixel // {t.dim(axis.out)}")
+            if axis.taps == 1:
+                t.add(indent, f"t{d} = 0")
+            else:
+                t.add(indent, f"t{d} = {tap} % {axis.taps}\n{tap} = {tap} // {axis.taps}")
+            t.add(indent, f"x{d} = o{d} * {axis.stride} + t{d} * {axis.dilation} - {t.dim(axis.low)}")
+
+    def _place(self, indent: int, ok: str) -> str:
+        """Text of the pixel that ``x<axis>`` of image ``pixel`` name; ``ok`` is cleared where there is none."""
+        t = self.text
+        text = "pixel"
+        for d, axis in enumerate(self.plan.axes):
+            if axis.clips:
+                t.add(indent, f"{ok} = {ok} & (x{d} >= 0) & (x{d} < {t.dim(axis.size)})")
+            text = f"({text}) * {t.dim(axis.size)} + x{d}"
+        return text
+
+    # -- results --------------------------------------------------------------------------------------------------
+    def _tail(self) -> None:
+        """Epilogue and store, element by element in the order of memory."""
+        t, plan, tile = self.text, self.plan, self.tile
+        low = lower(self.found.epilogue, 4, registers=False)
+        t.add(1, f"ps = sf32(smem)\nfor p in range({tile.rows * tile.columns // tile.threads}):")
+        t.add(2, f"c = p * {tile.threads} + tid\nrow = c // {tile.columns}\ncol = c % {tile.columns}")
+        t.add(2, f"i = m0 + row\nj = n0 + col\nif i < {self.rows} and j < {plan.n}:")
+        t.add(3, f"acc = ps[row * {tile.c_pitch} + col]".replace("acc =", "value ="))
+        t.add(3, "if not isfinite(value):")
+        self._again(4)
+        t.add(3, f"at = ob + i * {plan.n} + j")
+        for name, how in low.loop_extras:
+            t.add(3, f"v{name} = p_{name}[{ {'channel': 'j', 'same': 'at', 'scalar': '0'}[how] }]")
+        for statement in low.statements:
+            t.add(3, _renamed(statement))
+        t.add(3, "po[at] = value")
+
+    def _again(self, indent: int) -> None:
+        """The same element by plain float32 products: splitting turns an infinity times an exact number into NaN."""
+        t, plan = self.text, self.plan
+        t.add(indent, "value = f32(0.0)")
+        if plan.stretched:
+            right = f"wb + j * {plan.k} + k" if plan.across else f"wb + k * {plan.n} + j"
+            t.add(indent, f"for k in range({plan.k}):")
+            t.add(indent + 1, f"value = fma(pa[ab + i * {plan.k} + k], pw[{right}], value)")
+            return
+        taps = plan.k // plan.channels
+        t.add(indent, f"for tap0 in range({taps}):\n    tap = tap0\n    pixel = i")
+        self._taps(indent + 1, "tap")
+        t.add(indent + 1, "ok = True")
+        place = self._place(indent + 1, "ok")
+        t.add(indent + 1, f"if ok:\n    base = ({place}) * {plan.channels}")
+        t.add(indent + 2, f"for ch in range({plan.channels}):")
+        t.add(
+            indent + 3,
+            f"value = fma(pa[base + ch], pw[(tap0 * {plan.channels} + ch) * {plan.n} + j], value)",
+        )
+
+
+def _renamed(statement: str) -> str:
+    """An epilogue statement on ``value``: ``acc`` are the registers here."""
+    return statement.replace("acc", "value")

@@ -1,0 +1,209 @@
+"""Tensor-core steps of kernel text: asynchronous copies into shared memory, a warp's products, its result.
+
+Owns the LLVM IR of these steps. One step is one name in kernel text, so that Numba sees little code.
+
+Float32 operands are split, ``x = high + low`` with ``high`` rounded to tf32: three products (low*high, high*low and
+high*high) keep float32's accuracy. Each slice of k is summed from zero and then added: the units' sums truncate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .tiles import A_PITCH, DEPTH, TILES, Tile
+
+I32, I64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
+SHARED = 3
+_HIGH, _HALF = 0xFFFFE000, 0x1000  # sign, exponent and the ten bits of a tf32 mantissa; half of its last one
+_word, _void = types.int64, types.void
+
+
+def _const(value: int) -> ir.Constant:
+    return ir.Constant(I32, value)
+
+
+def _call(builder: Any, name: str, result: ir.Type, args: list[Any]) -> Any:
+    kind = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def _at(builder: Any, base: Any, offset: int, kind: ir.Type = FLOAT) -> Any:
+    """Pointer to element ``offset`` behind the shared address ``base`` (i32)."""
+    pointer = builder.inttoptr(base, kind.as_pointer(SHARED))
+    return builder.gep(pointer, [_const(offset)], inbounds=True)
+
+
+@intrinsic(prefer_literal=True)
+def shared(typingctx: Any, size: Any) -> Any:
+    """The address of ``size`` bytes of shared memory that the kernel's blocks each have."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.ArrayType(ir.IntType(8), size.literal_value)
+        held = ir.GlobalVariable(builder.module, kind, builder.module.get_unique_name("shared"), SHARED)
+        held.linkage, held.align = "internal", 16
+        held.initializer = ir.Constant(kind, ir.Undefined)
+        return builder.zext(builder.ptrtoint(held, I32), I64)
+
+    return _word(size), codegen
+
+
+@intrinsic(prefer_literal=True)
+def registers(typingctx: Any, count: Any) -> Any:
+    """``count`` float32 numbers, all zero, that stay in registers."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.ArrayType(FLOAT, count.literal_value)
+        held = cgutils.alloca_once(builder, kind)
+        builder.store(ir.Constant(kind, [0.0] * count.literal_value), held)
+        return builder.bitcast(held, FLOAT.as_pointer())
+
+    return types.CPointer(types.float32)(count), codegen
+
+
+@intrinsic
+def barrier(typingctx: Any) -> Any:
+    """All threads of the block have come here, and see what the others wrote to shared memory."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _call(builder, "llvm.nvvm.barrier0", ir.VoidType(), [])
+        return context.get_dummy_value()
+
+    return _void(), codegen
+
+
+def _copy(size: int) -> Any:
+    """An intrinsic that starts a copy of ``size`` bytes to shared memory: ``given`` bytes (all or none), then zeros."""
+    cache = "cg" if size == 16 else "ca"
+
+    @intrinsic
+    def start(typingctx: Any, target: Any, source: Any, given: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.FunctionType(ir.VoidType(), [I32, I64, I32])
+            text = f"cp.async.{cache}.shared.global [$0], [$1], {size}, $2;"
+            words = [builder.trunc(args[0], I32), args[1], builder.trunc(args[2], I32)]
+            builder.asm(kind, text, "r,l,r,~{memory}", words, True)
+            return context.get_dummy_value()
+
+        return _void(_word, _word, _word), codegen
+
+    return start
+
+
+def _plain(text: str) -> Any:
+    @intrinsic
+    def run(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.asm(ir.FunctionType(ir.VoidType(), []), text, "~{memory}", [], True)
+            return context.get_dummy_value()
+
+        return _void(), codegen
+
+    return run
+
+
+def _split(builder: Any, value: Any, products: int) -> tuple[Any, Any]:
+    """(high, low) as tf32 bit patterns, ``high`` rounded to nearest.
+
+    What is not finite, or becomes infinite by the rounding, makes the sum NaN or infinite: the caller computes such
+    results again.
+    """
+    pattern = builder.bitcast(value, I32)
+    high = builder.and_(builder.add(pattern, _const(_HALF)), _const(_HIGH))
+    if products == 1:
+        return high, None
+    return high, builder.bitcast(builder.fsub(value, builder.bitcast(high, FLOAT)), I32)
+
+
+def _multiply(tile: Tile, across: bool, products: int) -> Any:
+    """An intrinsic ``(acc, a, b)``: a warp adds its share of one slice of ``DEPTH`` to ``acc``.
+
+    ``a`` and ``b`` are shared addresses of this thread's own corner: see ``corner_text``. With ``across`` the right
+    operand lies as [column][k].
+    """
+    fragment = ir.LiteralStructType([FLOAT] * 4)
+
+    def fragments(builder: Any, base: Any, places: list[int]) -> list[tuple[Any, Any]]:
+        return [_split(builder, builder.load(_at(builder, base, p)), products) for p in places]
+
+    def product(builder: Any, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
+        out = _call(builder, "llvm.nvvm.mma.m16n8k8.row.col.tf32", fragment, [*a, *b, *c])
+        return [builder.extract_value(out, i) for i in range(4)]
+
+    @intrinsic
+    def multiply(typingctx: Any, acc: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            a_base, b_base = (builder.trunc(x, I32) for x in args[1:])
+            zero = ir.Constant(FLOAT, 0.0)
+            sums = [[zero] * 4 for _ in range(tile.mt * tile.nt)]
+            for k in range(0, DEPTH, 8):
+                left, right = [], []
+                for i in range(tile.mt):
+                    at = i * 16 * A_PITCH + k
+                    left.append(fragments(builder, a_base, [at, at + 8 * A_PITCH, at + 4, at + 8 * A_PITCH + 4]))
+                for j in range(tile.nt):
+                    if across:
+                        at = j * 8 * A_PITCH + k
+                        places = [at, at + 4]
+                    else:
+                        at = k * tile.b_pitch + j * 8
+                        places = [at, at + 4 * tile.b_pitch]
+                    right.append(fragments(builder, b_base, places))
+                for low_a, low_b in ((1, 0), (0, 1), (0, 0))[3 - products :]:
+                    for i in range(tile.mt):
+                        for j in range(tile.nt):
+                            at = i * tile.nt + j
+                            a_regs, b_regs = [x[low_a] for x in left[i]], [x[low_b] for x in right[j]]
+                            sums[at] = product(builder, a_regs, b_regs, sums[at])
+            for at, four in enumerate(sums):
+                for i, part in enumerate(four):
+                    place = builder.gep(args[0], [_const(4 * at + i)], inbounds=True)
+                    builder.store(builder.fadd(builder.load(place), part), place)
+            return context.get_dummy_value()
+
+        return _void(types.CPointer(types.float32), _word, _word), codegen
+
+    return multiply
+
+
+def _leave(tile: Tile) -> Any:
+    """An intrinsic ``(acc, c)``: the thread's numbers go to its places of the result in shared memory at ``c``."""
+
+    @intrinsic
+    def leave(typingctx: Any, acc: Any, c: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            base = builder.trunc(args[1], I32)
+            for i in range(tile.mt):
+                for j in range(tile.nt):
+                    for r, (row, column) in enumerate(((0, 0), (0, 1), (8, 0), (8, 1))):
+                        at = builder.gep(args[0], [_const(4 * (i * tile.nt + j) + r)], inbounds=True)
+                        to = (i * 16 + row) * tile.c_pitch + j * 8 + column
+                        builder.store(builder.load(at), _at(builder, base, to))
+            return context.get_dummy_value()
+
+        return _void(types.CPointer(types.float32), _word), codegen
+
+    return leave
+
+
+def names() -> dict[str, Any]:
+    """What kernel text calls these steps."""
+    out = {
+        "shared": shared, "registers": registers, "barrier": barrier, "copy4": _copy(4), "copy16": _copy(16),
+        "copies_commit": _plain("cp.async.commit_group;"), "copies_wait0": _plain("cp.async.wait_group 0;"),
+        "copies_wait1": _plain("cp.async.wait_group 1;"),
+    }  # fmt: skip
+    for tile in TILES:
+        out[f"leave_{tile.name}"] = _leave(tile)
+        for products in (1, 3):
+            for across in (False, True):
+                out[tile.step(across, products)] = _multiply(tile, across, products)
+    return out

@@ -1,0 +1,76 @@
+"""The shapes in which tensor cores take a product apart: blocks, warps and their places in shared memory.
+
+Owns the numbers that kernel text and its steps share. Must not import Numba.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...core.dims import Extent
+
+DEPTH = 16  # of one slice of k
+STAGES = 3  # slices on their way or in use
+A_PITCH = DEPTH + 4  # floats from row to row: the eight rows and four columns that a warp reads lie in 32 banks
+WARP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A block of ``wm`` by ``wn`` warps, each of which has ``mt`` by ``nt`` products of 16 by 8."""
+
+    wm: int
+    wn: int
+    mt: int
+    nt: int
+
+    @property
+    def rows(self) -> int:
+        return self.wm * self.mt * 16
+
+    @property
+    def columns(self) -> int:
+        return self.wn * self.nt * 8
+
+    @property
+    def threads(self) -> int:
+        return self.wm * self.wn * WARP
+
+    @property
+    def name(self) -> str:
+        return f"{self.rows}x{self.columns}"
+
+    @property
+    def b_pitch(self) -> int:
+        return self.columns + 8
+
+    @property
+    def c_pitch(self) -> int:
+        return self.columns + 8
+
+    @property
+    def a_floats(self) -> int:
+        return self.rows * A_PITCH
+
+    def b_floats(self, across: bool) -> int:
+        return self.columns * A_PITCH if across else DEPTH * self.b_pitch
+
+    def shared_bytes(self, across: bool) -> int:
+        """Slices under way; the result takes their place."""
+        return 4 * max(STAGES * (self.a_floats + self.b_floats(across)), self.rows * self.c_pitch)
+
+    def step(self, across: bool, products: int) -> str:
+        """The name of a warp's step in kernel text."""
+        return f"multiply_{self.name}_{products}{'t' if across else ''}"
+
+
+LARGE, MIDDLE, NARROW = Tile(4, 2, 2, 4), Tile(2, 2, 2, 4), Tile(4, 1, 1, 4)
+TILES = (LARGE, MIDDLE, NARROW)
+_ENOUGH = 128 * 108  # rows of which large blocks leave no processor idle
+
+
+def pick(rows: Extent, columns: int) -> Tile:
+    """The tile for a result of this size; rows are often known at run time only."""
+    if columns <= 32:
+        return NARROW
+    return LARGE if not isinstance(rows, int) or rows >= _ENOUGH else MIDDLE
