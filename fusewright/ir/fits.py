@@ -14,11 +14,11 @@ Pair = tuple[Extent, Extent]
 
 
 def equal_extents(node: Node) -> list[Pair]:
-    """The extents of a ``view_as`` that are not known to be equal."""
+    """(wanted, there) of the extents of a ``view_as`` that are not known to be equal."""
     if node.op.name != "view_as":
         return []
     have, want = node.operands[0].shape, node.results[0].shape
-    pairs = zip(have, want, strict=True) if node.attrs["axes"] else [(product(have), product(want))]
+    pairs = zip(want, have, strict=True) if node.attrs["axes"] else [(product(want), product(have))]
     return [(a, b) for a, b in pairs if compare_eq(a, b) is not True]
 
 

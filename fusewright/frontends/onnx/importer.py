@@ -122,10 +122,9 @@ class Importer:
             self._inputs(proto.graph, scope, inputs, feeds, shapes)
             self.fresh.taken.update(b.graph.symbols)
             self.initialisers(proto.graph, scope)
-            self.check_known(proto.graph.node, scope, 0)
-            if self.problems:
-                raise ImportRefused.of(self.problems)
-            self.body(proto.graph.node, scope)
+            nodes = list(proto.graph.node)
+            unknown = self._unknown(nodes, scope)
+            self.body(nodes, scope, unknown)
             wanted = [o.name for o in proto.graph.output] if outputs is None else list(outputs)
             results = self._outputs(wanted, scope)
         if self.solvable is not None:
@@ -249,6 +248,7 @@ class Importer:
         for t in graph.sparse_initializer:
             where = t.values.name or "sparse initializer"
             self.problems.append(Problem("unsupported-option", where, "sparse initialisers are not supported"))
+            scope.names[t.values.name] = POISON
         for t in graph.initializer:
             self.limits.check_name(t.name, self.model.name)
             try:
@@ -262,6 +262,17 @@ class Importer:
         return read_tensor(t, self.model, self.limits, where)
 
     # -- what is unsupported, all at once ------------------------------------------------------------------------
+    def _unknown(self, nodes: Sequence[Any], scope: Scope) -> frozenset[int]:
+        """Places of the nodes that are, or hold, what has no lowering; the others are lowered all the same, so that
+        what is wrong with them is told at once as well."""
+        found = set()
+        for at, node in enumerate(nodes):
+            before = len(self.problems)
+            self.check_known([node], scope, 0)
+            if len(self.problems) > before:
+                found.add(at)
+        return frozenset(found)
+
     def check_known(self, nodes: Iterable[Any], scope: Scope, depth: int) -> None:
         """Note every operator that has no lowering, in subgraphs and functions too."""
         if depth > DEPTH:
@@ -306,15 +317,15 @@ class Importer:
         return schema if schema.has_function or schema.has_context_dependent_function else None
 
     # -- nodes ---------------------------------------------------------------------------------------------------
-    def body(self, nodes: Iterable[Any], scope: Scope) -> None:
+    def body(self, nodes: Iterable[Any], scope: Scope, refused: frozenset[int] = frozenset()) -> None:
         """Lower nodes in order; a refused one poisons what reads it, and all refusals come out together."""
-        for node in nodes:
+        for at, node in enumerate(nodes):
             self.nodes += 1
             self.limits.check("nodes", self.nodes, self.model.name, "the number of nodes")
             where = f"{scope.path}{node.name or (node.output[0] if node.output else node.op_type)}"
             try:
                 operands = [self._operand(n, scope, where) for n in node.input]
-                if any(v is POISON for v in operands) or self._captures_poison(node, scope):
+                if at in refused or any(v is POISON for v in operands) or self._captures_poison(node, scope):
                     results: list[Any] = [POISON] * len(node.output)
                 else:
                     results = self._node(node, [v for v in operands if not isinstance(v, Poison)], scope, where)

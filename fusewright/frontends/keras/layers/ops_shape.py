@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dims import Extent, product
+from ....core.dims import Extent, compare_eq, product
 from ....core.dtypes import BOOL, F32, I32, dtype
 from ....ir.graph import Value
+from ...slicing import dropped, span
 from ..call import Call, operation, static
 from .ops import axes_option, float_pair, numeric, option, pair, promote, value, widened
 from .reshape import repeat as repeat_axis
@@ -69,9 +70,9 @@ def _expand_dims(c: Call, x: Any, **k: Any) -> Value:
 def _squeeze(c: Call, x: Any, **k: Any) -> Value:
     v, axis = value(c, x), option(c, k, "axis")
     drop = [i for i, d in enumerate(v.shape) if d == 1] if axis is None else list(axes_option(c, k, v.rank))
-    if any(v.shape[i] != 1 for i in drop):
+    if any(compare_eq(v.shape[i], 1) is False for i in drop):
         raise c.refuse(f"axes {drop} of {v.type} are not all 1")
-    return c.b.reshape(v, shape=tuple(d for i, d in enumerate(v.shape) if i not in drop))
+    return dropped(c.b, v, drop)
 
 
 def _values(c: Call, xs: Any) -> list[Value]:
@@ -196,15 +197,15 @@ def get_item(c: Call, v: Value, key: Any) -> Value:
             continue
         size = v.shape[axis]
         if isinstance(item, slice) and all(p is None or type(p) is int for p in (item.start, item.stop, item.step)):
-            step = item.step or 1
+            step = 1 if item.step is None else item.step
+            if step == 0:
+                raise c.refuse("a slice with a step of 0")
+            first, end = span(item.start, item.stop, step, size)
             if step < 0:
-                if item.start is not None or item.stop is not None or step != -1:
-                    raise c.refuse("a negative step is only supported for a whole axis")
                 flips.append(axis)
-                step = 1
-            starts.append(item.start)
-            stops.append(item.stop)
-            steps.append(step)
+            starts.append(first)
+            stops.append(end)
+            steps.append(abs(step))
             shape.append("keep")
         elif type(item) is int:
             start = item + size if item < 0 else item
@@ -216,11 +217,10 @@ def get_item(c: Call, v: Value, key: Any) -> Value:
         axis += 1
     if axis != v.rank:
         raise c.refuse(f"{axis} indices for {v.type}")
-    dropped = [i for i, item in enumerate(i for i in items if i is not None) if type(item) is int]
-    y = c.b.slice(v, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
-    if flips:
-        y = c.b.reverse(y, axes=tuple(flips))
-    kept = [d for i, d in enumerate(y.shape) if i not in dropped]
+    gone = [i for i, item in enumerate(i for i in items if i is not None) if type(item) is int]
+    y = c.b.reverse(v, axes=tuple(flips)) if flips else v
+    y = c.b.slice(y, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+    kept = [d for i, d in enumerate(y.shape) if i not in gone]
     final = [kept.pop(0) if s == "keep" else 1 for s in shape]
     return c.b.reshape(y, shape=tuple(final)) if tuple(final) != y.shape else y
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dims import Extent, ceildiv, compare_eq, compare_le, floordiv, maximum, minimum, product
+from ....core.dims import Extent, ceildiv, compare_eq, compare_le, floordiv, product
 from ....core.dtypes import BOOL, F32
 from ....ir.graph import Const, Value
+from ...slicing import FAR, clamped, dropped, span
 from ..call import REFUSED, Call, op
 
-_FAR = (1 << 31) - 1
 for _name in ("ImageDecoder", "StringNormalizer", "StringSplit", "StringConcat", "RegexFullMatch"):
     REFUSED[("", _name)] = ("unsupported-op", "it works on encoded images or strings, not on tensors of numbers")
 
@@ -134,7 +134,7 @@ def _squeeze(c: Call, x: Value, axes: Value | None = None) -> Value:
     for i in drop:
         if compare_eq(x.shape[i], 1) is False:
             raise c.refuse(f"axis {i} of {x.type} is not 1", "malformed")
-    return c.b.reshape(x, shape=tuple(d for i, d in enumerate(x.shape) if i not in drop))
+    return dropped(c.b, x, sorted(drop))
 
 
 @op("Unsqueeze")
@@ -226,45 +226,14 @@ def _sliced(c: Call, x: Value, first: Any, last: Any, which: Any, stride: Any) -
         n = x.shape[axis]
         if step == 0:
             raise c.refuse("a step of 0", "malformed")
-        if step > 0:
-            low[axis], high[axis], steps[axis] = _clamped(s, n), _clamped(e, n), step
-            if compare_le(high[axis], low[axis]) is True:
-                high[axis] = low[axis]
-            elif compare_le(low[axis], high[axis]) is None:
-                high[axis] = maximum(low[axis], high[axis])
-        else:
-            # From the back: mirror the axis, and count from its other end.
+        if step < 0:
             flip.append(axis)
-            low[axis], high[axis] = _mirrored(c, s, n), _mirrored(c, e, n)
-            steps[axis] = -step
-            if compare_le(high[axis], low[axis]) is True:
-                high[axis] = low[axis]
+            # A start before the axis is its first element here, not nothing as in NumPy.
+            s = n - 1 if isinstance(s, int) and s >= FAR else clamped(s, n, 0, n - 1)
+        low[axis], high[axis] = span(s, e, step, n)
+        steps[axis] = abs(step)
     x = c.b.reverse(x, axes=tuple(flip)) if flip else x
     return c.b.slice(x, starts=tuple(low), stops=tuple(high), steps=tuple(steps))
-
-
-def _clamped(at: Extent, n: Extent) -> Extent:
-    """A start or end inside 0..n."""
-    if isinstance(at, int):
-        if at >= _FAR and not isinstance(n, int):
-            return n
-        if at < 0:
-            return 0 if at <= -_FAR else maximum(at + n, 0)
-    elif compare_le(0, at) is not True and compare_le(at, 0) is True:
-        at = at + n
-    return minimum(at, n)
-
-
-def _mirrored(c: Call, at: Extent, n: Extent) -> Extent:
-    """The position in the mirrored axis of ``at``, clamped to -1..n-1 before."""
-    if isinstance(at, int):
-        if at < 0:
-            at = -1 if at <= -_FAR else maximum(at + n, -1) if isinstance(n, int) else at + n
-        elif at >= _FAR and not isinstance(n, int):
-            at = n - 1
-    elif not isinstance(n, int):
-        raise c.refuse("a negative step with a symbolic start", "data-dependent", "fix it with shapes=")
-    return n - 1 - minimum(at, n - 1)
 
 
 @op("Expand")

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ....core.dims import Dim, Extent, ceildiv, compare_le, maximum, minimum, product
+from ....core.dims import Dim, Extent, ceildiv, compare_le, maximum, product
 from ....core.dtypes import I64
 from ....ir.graph import Value
+from ...slicing import dropped, span
 from ..lower import Ctx, fold, op, same_type, settle
 from ..values import Complex, Item, Tensor
 from . import positions
-
-_FAR = (1 << 31) - 1
 
 
 @op(
@@ -116,8 +115,7 @@ def _squeeze(c: Ctx, item: Item) -> Any:
     if isinstance(item, Complex):
         return item.each(lambda p: _squeeze(c, p))
     x = c.tensor(item)
-    gone = _squeezed(c, x.shape)
-    return c.bld.reshape(c.v(x), shape=tuple(d for i, d in enumerate(x.shape) if i not in gone))
+    return dropped(c.bld, c.v(x), _squeezed(c, x.shape))
 
 
 @fold("Squeeze")
@@ -304,25 +302,6 @@ class Line:
         self.axis, self.start, self.stop, self.step, self.shrink = axis, start, stop, step, shrink
 
 
-def _bound_of(e: Extent, size: Extent, low: Extent, high: Extent) -> Extent:
-    """A given bound inside the axis: negative counts from the end, and what lies outside is cut off.
-
-    One whose sign depends on the extents is taken for positive; where it is not, the call is refused.
-    """
-    if isinstance(e, int):
-        if e <= -_FAR:
-            return low
-        if e >= _FAR:
-            return high
-        if e < 0:
-            e = size + e
-    elif compare_le(0, e) is not True:
-        if compare_le(e, -1) is not True:
-            return minimum(e, high)
-        e = size + e
-    return maximum(minimum(e, high), low)
-
-
 _ENTRIES = 64  # of a slice: its masks are 64 bits wide
 
 
@@ -375,23 +354,12 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
             q: Extent = size if to_end else positions.position(c, positions.element(c, c.v(end), entry), size)
             starts[axis], stops[axis], jumps[axis] = p, maximum(p, q), step
             continue
-        first = firsts[entry] if firsts is not None else 0
-        last = lasts[entry] if lasts is not None else 0
-        if step > 0:
-            a = 0 if from_start else _bound_of(first, size, 0, size)
-            z = size if to_end else _bound_of(last, size, 0, size)
-        else:
-            # Elements of the reversed axis: position i becomes size - 1 - i.
-            signs = [compare_le(0, e) or compare_le(e, -1) or compare_le(size - 1, e) for e in (first, last)]
-            if not (from_start or signs[0]) or not (to_end or signs[1]):
-                raise c.refuse("a slice backwards with a bound that may be negative is not supported")
-            p = size - 1 if from_start else _bound_of(first, size, -1, size - 1)
-            q = -1 if to_end else _bound_of(last, size, -1, size - 1)
-            a, z = size - 1 - p, size - 1 - q
+        first = None if from_start or firsts is None else firsts[entry]
+        last = None if to_end or lasts is None else lasts[entry]
+        if step < 0:
             backward.append(axis)
-        if compare_le(0, a) is True and compare_le(0, z) is True:
-            z = maximum(z, a)
-        starts[axis], stops[axis], jumps[axis] = a, z, abs(step)
+        starts[axis], stops[axis] = span(first, last, step, size)
+        jumps[axis] = abs(step)
     if backward:
         v = c.bld.reverse(v, axes=tuple(backward))
     plain = all(a == 0 and z == n and s == 1 for a, z, n, s in zip(starts, stops, x.shape, jumps, strict=True))
