@@ -148,6 +148,9 @@ class CudaBundle(Loaded[Binding]):
             if key not in places:
                 places[key] = size
                 size += aligned(a.nbytes)
+        free = self.device.driver.free_bytes()
+        if size > free:
+            raise self._container.refused(f"its weights take {size} bytes, {self.device.name} has {free} free")
         memory = Memory(self.device, size, "weights")
         for (source, count), at in places.items():
             self.device.driver.upload(memory.address + at, source, count)

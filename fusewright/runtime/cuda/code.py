@@ -66,9 +66,8 @@ def _load(device: Device, container: Container, prefix: str, names: list[str]) -
                 reasons.append(f"its PTX needs compute capability {int(m[1])}.{int(m[2])}")
                 continue
             why = reasons[-1] if reasons else "the bundle has no code for this GPU"
-            warnings.warn(
-                f"{container.where}: {why} ({device.name}, {have}): the driver compiles its PTX now", stacklevel=6
-            )
+            text = f"{container.where}: {why} ({device.name}, {have}): the driver compiles its PTX now"
+            warnings.warn(text, RuntimeWarning, stacklevel=6)
         try:
             return device.driver.load(code), name
         except DeviceFailed as e:
