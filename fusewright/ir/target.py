@@ -41,8 +41,8 @@ class Target(Protocol):
         """One kernel of family ``kind`` ('elementwise', 'contract') can compute ``region``."""
         ...
 
-    def prefers_blocked(self, node: Node) -> bool:
-        """``node`` (a conv or pool) is faster on blocked operands."""
+    def prefers_blocked(self, node: Node, given: bool = False) -> bool:
+        """``node`` (a conv or pool) is faster on blocked operands; ``given``: its first operand is blocked already."""
         ...
 
     def winograd_tile(self, node: Node, most: int) -> int:

@@ -27,6 +27,7 @@ from .local.localise import localise
 from .local.scale import scale
 from .local.simplify import simplify
 from .local.sink import sink
+from .local.windows import windows
 from .loops.counted import loops
 from .loops.hoist import hoist, invariant
 from .loops.scanned import carried
@@ -36,6 +37,7 @@ from .target.fuse import fuse
 from .target.gates import gates
 from .target.layout import layout
 from .target.merge import merge
+from .target.thin import thin
 from .target.winograd import winograd, winograd4
 
 MODES = ("strict", "fast")
@@ -263,7 +265,8 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
     """
     recurrence = [invariant, loops, carried, hoist]
     portable = [canonicalise, localise, fold, simplify, *recurrence, raising, sink, cse, dce, scale, merge]
-    lowering = [decompose, tidy, *([layout, winograd, winograd4, gates, fuse] if target is not None else [])]
+    targeted = [layout, winograd, winograd4, gates, fuse, thin] if target is not None else []
+    lowering = [windows, decompose, tidy, *targeted]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = merge.name
     return out

@@ -52,7 +52,7 @@ class PlainTarget:
     def can_fuse(self, kind: str, region: Graph) -> bool:
         return sum(n.op.name not in ("input", "constant", "return") for n in region.nodes) <= self.largest
 
-    def prefers_blocked(self, node: Node) -> bool:
+    def prefers_blocked(self, node: Node, given: bool = False) -> bool:
         return node.results[0].dtype.is_float
 
     def winograd_tile(self, node: Node, most: int) -> int:

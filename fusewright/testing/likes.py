@@ -38,6 +38,12 @@ PADS: Patterns = [
     lambda x: op.max_pool(op.pad(op.relu(x), **PAD), **POOL),
     lambda x: op.max_pool(op.pad(x, **PAD), **POOL),
 ]
+WINDOWS: Patterns = [
+    lambda x: op.slice(op.pad(x, **PAD), **CUT),
+    lambda x, v: op.slice(op.pad(x, v, **PAD), **CUT),
+    lambda x: op.max_pool(x, **POOL),
+    lambda x: op.avg_pool(x, count_include_pad=..., **POOL),
+]
 TURNS: Patterns = [
     lambda x: op.relu(_turned(x)),
     lambda x, y: _turned(x) + y,
@@ -86,6 +92,9 @@ CONSTANTS: Patterns = [lambda x: _turned(x), lambda x, y: op.concat(x, y, axis=.
 # By the name of the pass.
 LIKES: dict[str, Patterns] = {
     "canonicalise": [*MOVES, *PADS], "simplify": PADS, "sink": TURNS, "scale": CHAINS, "layout": BLOCKS,
-    "fuse": [*EPILOGUES, *BLOCKS], "cse": PAIRS, "fold": CONSTANTS, "tidy": MOVES,
+    "fuse": [*EPILOGUES, *BLOCKS], "cse": PAIRS, "fold": CONSTANTS, "tidy": MOVES, "windows": WINDOWS,
 }  # fmt: skip
-__all__ = ["BLOCKS", "CHAINS", "CONSTANTS", "EPILOGUES", "LIKES", "MATMUL", "MOVES", "PADS", "PAIRS", "REDUCE", "TURNS"]
+__all__ = [
+    "BLOCKS", "CHAINS", "CONSTANTS", "EPILOGUES", "LIKES", "MATMUL", "MOVES", "PADS", "PAIRS", "REDUCE", "TURNS",
+    "WINDOWS",
+]  # fmt: skip

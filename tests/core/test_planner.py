@@ -84,3 +84,36 @@ def test_the_disjointness_check_sees_an_overlap() -> None:
         check_disjoint([64, 64], [0, 1], [1, 2], [0, 32])
     check_disjoint([64, 64], [0, 2], [1, 3], [0, 32])
     assert plan_offsets([], Lifetimes([], [])) == ([], 0)
+
+
+def grown(seed: int) -> tuple[list[int], Lifetimes, int]:
+    """Buffers cut out of a full arena: rectangles of bytes and steps that leave no gap. Their best plan is known."""
+    rng = random.Random(seed)
+    height, length = 64 * 60, 60
+    pieces = [(0, height, 0, length - 1)]
+    while len(pieces) < 60:
+        at = rng.randrange(len(pieces))
+        low, high, first, last = pieces[at]
+        if rng.random() < 0.5 and high - low >= 128:
+            cut = low + 64 * rng.randrange(1, (high - low) // 64)
+            pieces[at : at + 1] = [(low, cut, first, last), (cut, high, first, last)]
+        elif last > first:
+            step = rng.randrange(first, last)
+            pieces[at : at + 1] = [(low, high, first, step), (low, high, step + 1, last)]
+    rng.shuffle(pieces)
+    lives = Lifetimes([first for _, _, first, _ in pieces], [last for _, _, _, last in pieces])
+    return [high - low for low, high, _, _ in pieces], lives, height
+
+
+def test_what_sticks_out_is_placed_earlier() -> None:
+    """Full arenas cut to pieces: orders by one key leave 5 % of gaps."""
+    ratios = []
+    for seed in range(20):
+        sizes, lives, height = grown(seed)
+        offsets, total = plan_offsets(sizes, lives)
+        assert lower_bound(sizes, lives) == height <= total
+        check_disjoint(sizes, lives.first, lives.last, offsets)
+        # The order that won is kept, and gives the same plan again.
+        assert plan_offsets(sizes, lives, quick=True) == (offsets, total)
+        ratios.append(total / height)
+    assert sum(ratios) / len(ratios) <= 1.03

@@ -16,10 +16,11 @@ from mutant_rules import hunted, sound
 import fusewright as fw
 from fusewright.core.dtypes import BF16, F16, F32
 from fusewright.ir import TensorType, text
-from fusewright.passes.local import canonicalise, cse, dce, fold, localise, scale, simplify, sink
-from fusewright.passes.target import decompose, fuse, layout, outline
+from fusewright.passes.engine.base import GraphPass
+from fusewright.passes.local import canonicalise, cse, dce, fold, localise, scale, simplify, sink, windows
+from fusewright.passes.target import decompose, fuse, layout, outline, thin
 from fusewright.testing import Maker
-from fusewright.testing.likes import CHAINS, CONSTANTS, MATMUL, MOVES, PADS, PAIRS
+from fusewright.testing.likes import CHAINS, CONSTANTS, MATMUL, MOVES, PADS, PAIRS, WINDOWS
 
 op = fw.op
 MUTANTS: list[Mutant] = []
@@ -49,6 +50,27 @@ def beside(m: Maker) -> Any:
     # Equal extents: an order of axes that is wrong still has the right shape.
     y = m.emit("transpose", m.new(F32, (3,) * rank, constant=False), perm=tuple(perm))[0]
     return m.emit("add", y, m.new(F32, y.shape[m.draw.integer(0, rank - 1) :], constant=True))
+
+
+def around(m: Maker) -> Any:
+    """A strided 1x1 convolution around a pool, both from one value."""
+    n = m.draw.pick((6, 5, 8))
+    x = m.emit("relu", m.new(F32, (1, n, n, 2), constant=False))[0]
+    strides, near = m.draw.pick(((2, 2), (1, 2), (2, 1))), ((1, 1), (1, 1))
+    edge = int(n % 2 == 0 and strides == (2, 2) and m.draw.chance(0.3))
+    y = m.emit("conv", x, m.new(F32, (3, 3, 2, 2), constant=True), pads=near)[0]
+    beyond = ((1, 1 + edge), (1, 1 + edge))
+    pool = m.emit("max_pool", m.emit("relu", y)[0], window=(3, 3), strides=strides, pads=beyond)[0]
+    other = m.emit("conv", x, m.new(F32, (1, 1, 2, 2), constant=True), strides=strides, pads=((edge, 0), (edge, 0)))[0]
+    return m.emit("add", pool, other) if other.shape == pool.shape else None
+
+
+def sampled(m: Maker) -> Any:
+    """A pool along two axes, over one or three elements of each."""
+    x = m.new(F32, (1, m.draw.pick((3, 4, 6)), m.draw.pick((3, 4, 6)), 1), constant=False)
+    window = m.draw.pick(((1, 3), (3, 1), (1, 1), (1, 1)))
+    pads = m.draw.pick((((0, 0), (0, 0)), ((1, 0), (0, 0))))
+    return m.emit(m.draw.pick(("max_pool", "avg_pool")), x, window=window, strides=(3, 3), pads=pads)
 
 
 def fault(
@@ -163,6 +185,20 @@ fault("numeric", "padding beside infinite weights", FORMS, canonicalise, "_pad_i
       "or not np.isfinite(decode(weights.array, weights.dtype)).all()", "", like=PADS[:1])  # fmt: skip
 fault("numeric", "zeros never win in a pool", simplify.simplify, simplify, "_pad_into_max_pool",
       "not not_negative(pad.operands[0])", "False", like=PADS[3:])  # fmt: skip
+# Windows and edges.
+EDGES = windows.windows
+fault("shape", "pools of one element along one axis", EDGES, windows, "_pool_of_one", "if any(k != 1 for",
+      "if all(k != 1 for", extra=[sampled])  # fmt: skip
+fault("shape", "padded pools of one element", EDGES, windows, "_pool_of_one",
+      " or any(compare_eq(p, 0) is not True for p in padding)", "", extra=[sampled])  # fmt: skip
+fault("shape", "steps over the operand are rounded down", EDGES, windows, "_cut", "max(-((start - low - size) // step), 0)",
+      "max((low + size - start) // step, 0)", like=WINDOWS[:2])  # fmt: skip
+fault("shape", "steps over the padding count one", EDGES, windows, "_cut", "start + before * step - low",
+      "start + before - low", like=WINDOWS[:2])  # fmt: skip
+fault("logic", "every padding is a constant", EDGES, windows, "_cut", 'pad.attrs["mode"] != "constant" or', "",
+      like=WINDOWS[:1])  # fmt: skip
+fault("logic", "the value of a padding is zero", EDGES, windows, "_slice_of_pad", "[y, *pad.operands[1:]]", "[y]",
+      like=WINDOWS[1:2])  # fmt: skip
 # Sinking of transposes.
 fault(
     "shape",
@@ -272,6 +308,12 @@ fault("B10", "only the last result leaves a group", fuse.fuse, outline, "fuse_no
       "zip(outputs, results[::-1], strict=True)")  # fmt: skip
 fault("error", "fused nodes without an origin", fuse.fuse, outline, "fuse_nodes", "Builder(graph, last, origin)",
       "Builder(graph, last)")  # fmt: skip
+# Thinning, of what fusion left.
+THIN = GraphPass(lambda graph, ctx: [p.run(graph, ctx) for p in (fuse.fuse, thin.thin)] and None, "thin", "exact")
+fault("shape", "the other axis is thinned", THIN, thin, "_replace", "else (1, *strides, 1)", "else (1, *strides[::-1], 1)",
+      extra=[around])  # fmt: skip
+fault("shape", "a padding is thinned as well", THIN, thin, "_skips",
+      ' and not any(p != 0 for pair in pads for p in pair)', "", extra=[around])  # fmt: skip
 # The text form, seen by a pass that changes nothing.
 IDLE = fw.graph_pass(numerics="exact", name="idle")(lambda graph, ctx: None)
 within("type", "the text forgets attributes", IDLE, lambda: changed(

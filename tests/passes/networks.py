@@ -157,3 +157,36 @@ def lstm(seed: int, units: int = 8, width: int = 4) -> Graph:
     region = b.region(types, body)
     h, _, ys = b.scan(zero, zero, xs, kernel, recurrent, bias, n_carry=2, n_xs=1, regions=[region])
     return b.build({"h": h, "ys": ys})
+
+
+def conv(b: Any, x: Any, filters: int, size: int = 3, **attrs: Any) -> Value:
+    """A convolution of fixed weights that keeps the extents of its operand, but for strides."""
+    p, shape = size // 2, (size, size, x.shape[-1], filters)
+    w = (np.random.default_rng(sum(shape)).standard_normal(shape) / 3).astype(np.float32)
+    y: Value = b.conv(x, b.constant(w), pads=((p, p), (p, p)), **attrs)
+    return y
+
+
+def pooled(b: Any, x: Any, stride: int) -> Value:
+    y: Value = b.max_pool(x, window=(3, 3), strides=(stride, stride), pads=((1, 1), (1, 1)))
+    return y
+
+
+def around(stride: int = 2, size: int = 1, last: Any = pooled, given: bool = False, before: int = 4) -> Graph:
+    """A block of convolutions that ends in ``last``, around it a strided convolution that alone keeps their operand.
+    ``before``: channels of what was there before the block."""
+    b: Any = Builder()
+    x = b.input("x", "f32", ("N", 12, 12, 4))
+    y = x if given else conv(b, b.relu(conv(b, x, before)), 4)
+    other = conv(b, y, 8, size, strides=(stride, stride))
+    z = last(b, b.relu(conv(b, y, 8)), stride)
+    return b.build(conv(b, b.add(z, other), 1))
+
+
+def shifted() -> Graph:
+    """A factorised reduction: every other pixel, and every other pixel of what lies one further."""
+    b: Any = Builder()
+    x = b.input("x", "f32", ("N", 7, 7, 3))
+    y = b.slice(b.pad(x, low=(0,) * 4, high=(0, 1, 1, 0)), starts=(0, 1, 1, 0), stops=("N", 8, 8, 3))
+    parts = [b.avg_pool(v, window=(1, 1), strides=(2, 2)) for v in (x, y)]
+    return b.build(b.concat(*(conv(b, v, 2, 1) for v in parts), axis=3))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from targets import FakeTarget
 
+from fusewright.backends.numba_cpu.target import CpuTarget
 from fusewright.ir import Builder, Graph
 from fusewright.passes.local.dce import dce
 from fusewright.passes.target.layout import layout
@@ -69,6 +70,24 @@ def test_few_channels_are_read_as_they_lie() -> None:
     got, ops = run(lambda b, x: conv(b, conv(b, x, 16), 16), ("N", 6, 5, 3))
     assert ops == {"conv_blocked": 2, "from_blocked": 1}
     assert [n.attrs["x_blocked"] for n in got.nodes if n.op.name == "conv_blocked"] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "reads"), [(32, 11, "blocked"), (16, 15, "plain"), (24, 15, "blocked"), (20, 15, "plain")]
+)
+def test_few_results_of_a_blocked_operand(channels: int, filters: int, reads: str) -> None:
+    """A block of results that is mostly padding moves less than the operand's reorder, or it does not."""
+    b: Any = Builder()
+    x = b.input("x", "f32", ("N", 9, 9, 3))
+    y = b.relu(conv(b, x, channels))
+    graph = b.build({"y": conv(b, y, filters, 1), "z": b.reduce_mean(y, axes=(1, 2))})
+    got, _ = layout.apply(graph, CpuTarget())
+    last = [n for n in got.nodes if n.op.name.startswith("conv")][-1]
+    assert (last.op.name == "conv_blocked") == (reads == "blocked")
+    assert_equivalent(graph, got, {"x": np.random.default_rng(0).standard_normal((2, 9, 9, 3)).astype(F)}, "reassoc")
+    alone: Any = Builder()
+    plain = alone.build(conv(alone, alone.input("x", "f32", ("N", 9, 9, channels)), filters, 1))
+    assert not any(n.op.name == "conv_blocked" for n in layout.apply(plain, CpuTarget())[0].nodes)
 
 
 def test_values_that_lanes_must_not_leak() -> None:

@@ -31,7 +31,8 @@ def test_default_names_and_portable_cut() -> None:
     p = default_pipeline(FakeTarget())
     assert p.names == (
         "canonicalise", "localise", "fold", "simplify", "invariant", "loops", "carried", "hoist", "raise", "sink",
-        "cse", "dce", "scale", "merge", "decompose", "tidy", "layout", "winograd", "winograd4", "gates", "fuse",
+        "cse", "dce", "scale", "merge", "windows", "decompose", "tidy", "layout", "winograd", "winograd4", "gates",
+        "fuse", "thin",
     )  # fmt: skip
     assert p.portable_names == p.names[:14]
     assert all(p[name].numerics != "approx" for name in p.names if name != "winograd4")
@@ -42,7 +43,7 @@ def test_editing_gives_new_pipelines() -> None:
     p = default_pipeline(FakeTarget())
     q = p.after("simplify", RULE).before("fuse", RULE).without("cse")
     assert p.names == default_pipeline(FakeTarget()).names
-    assert q.names[4] == "explog" and q.names[-2] == "explog (2)" and "cse" not in q.names
+    assert q.names[4] == "explog" and q.names[-3] == "explog (2)" and "cse" not in q.names
     assert "explog" in q.portable_names and "explog (2)" not in q.portable_names
     assert p.after("merge", RULE).portable_names[-1] == "explog"
     assert p.without("merge").portable_names[-1] == "scale"

@@ -5,7 +5,7 @@ Owns the answers to ir.target.Target for x86-64. Must not know passes.
 
 from __future__ import annotations
 
-from ...core.dims import Extent
+from ...core.dims import Extent, compare_le, product
 from ...core.dtypes import F32
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Node
@@ -14,6 +14,13 @@ from ..registry import registered_kernel
 from . import loops
 from .select import attention, contract, gated, kernels
 from .templates.conv_plan import supports_blocked
+
+
+def _narrow(node: Node, block: int) -> bool:
+    """Writing the few channels of ``node`` as a block and reordering them moves less than reordering its operand."""
+    x, y = node.operands[0], node.results[0]
+    blocked, plain = product((*y.shape[:-1], block)), y.type.size
+    return compare_le(blocked + 2 * plain, 2 * x.type.size) is True
 
 
 class CpuTarget:
@@ -42,13 +49,16 @@ class CpuTarget:
         inputs = [b.input(f"a{i}", v.dtype, v.shape) for i, v in enumerate(region.inputs)]
         return loops.supports(b.apply("fused", inputs, {"kind": kind}, [region])[0].producer)
 
-    def prefers_blocked(self, node: Node) -> bool:
-        """Two-dimensional float32 convolutions with constant weights that fill at least one block of results."""
+    def prefers_blocked(self, node: Node, given: bool = False) -> bool:
+        """Two-dimensional float32 convolutions with constant weights that fill at least one block of results, or whose
+        operand lies blocked and would cost more to reorder than their result does."""
         if node.op.name != "conv" or node.operands[0].rank != 4 or node.results[0].dtype is not F32:
             return False
         x, w = node.operands
         channels, outputs, groups = x.shape[-1], w.shape[-1], node.attrs["groups"]
-        if w.const is None or not isinstance(channels, int) or not isinstance(outputs, int) or outputs < self.block:
+        if w.const is None or not isinstance(channels, int) or not isinstance(outputs, int):
+            return False
+        if outputs < self.block and not (given and groups == 1 and _narrow(node, self.block)):
             return False
         if groups == channels == outputs:
             return True

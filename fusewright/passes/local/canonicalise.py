@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.dims import Extent
 from ...core.dtypes import BF16, FLOATS, DType, decode
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Node, Origin, Value
@@ -112,10 +113,19 @@ def _slice_of_slice(node: Node, b: Any) -> Value | None:
     inner = _source(node, "slice")
     if inner is None:
         return None
-    starts, stops, steps = [], [], []
+    starts: list[Extent] = []
+    stops: list[Extent] = []
+    steps: list[int] = []
     for a in range(node.result.rank):
         i_start, i_step = inner.attrs["starts"][a], inner.attrs["steps"][a]
         start, step, size = node.attrs["starts"][a], node.attrs["steps"][a], node.result.shape[a]
+        whole = [n for n in (node, inner) if n.attrs["steps"][a] == 1 and n.result.shape[a] == n.operands[0].shape[a]]
+        if whole:  # one of them takes everything there is: the other one decides, whatever the extent
+            other = inner if whole[0] is node else node
+            starts.append(other.attrs["starts"][a])
+            stops.append(other.attrs["stops"][a])
+            steps.append(other.attrs["steps"][a])
+            continue
         if not all(isinstance(v, int) for v in (i_start, start, size)):
             return None
         starts.append(i_start + start * i_step)

@@ -144,7 +144,7 @@ def _handles(*names: str) -> Callable[[Handler], Handler]:
 
 @_handles("conv")
 def _conv(s: _Layout, node: Node) -> Twin | None:
-    if not s.target.prefers_blocked(node):
+    if not s.target.prefers_blocked(node, node.operands[0] in s.twins):
         return None
     b = s.builder(node)
     x, weights = node.operands
