@@ -19,7 +19,7 @@ from ..numba_cpu.select.epilogue import Contraction, read, read_region
 from ..numba_cpu.select.kernels import cost_of
 from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
-from ..numba_cpu.templates.units import THREADS, cut_for
+from ..numba_cpu.templates.units import LANES, THREADS, WARPS, cut_for
 from . import contraction, general
 from .words import BLOCK, Placed
 
@@ -57,10 +57,14 @@ def copy_kernel(t: TensorType) -> Placed:
 
 
 def placed(name: str, template: Template, word, flops: Extent = 0, bytes: Extent = 0) -> Placed:  # type: ignore[no-untyped-def]
-    """A template that each thread runs for one unit."""
+    """A template that each thread runs for one unit, or whose units are rows that warps share."""
     words = [Word("dim", value=a.value) if a.kind == "dim" else word(a) for a in template.args]
     room = template.scratch_bytes
     common = (name, template.text)
+    if template.warps:
+        return Placed(
+            *common, tuple(words), template.extent, 1, 0, flops, bytes, (), "block", WARPS * LANES, WARPS
+        )  # fmt: skip
     if room == 0:
         return Placed(*common, tuple(words), template.extent, 1, 0, flops, bytes)
     room = (room + 15) // 16 * 16

@@ -1,4 +1,4 @@
-"""Tensor-core steps of kernel text: asynchronous copies into shared memory, a warp's products, its result.
+"""What threads of a block do together: exchanges, asynchronous copies to shared memory, products on tensor cores.
 
 Owns the LLVM IR of these steps. One step is one name in kernel text, so that Numba sees little code.
 
@@ -78,6 +78,37 @@ def barrier(typingctx: Any) -> Any:
         return context.get_dummy_value()
 
     return _void(), codegen
+
+
+@intrinsic
+def shuffle(typingctx: Any, x: Any, distance: Any) -> Any:
+    """``x`` of the thread whose number in the warp differs from ours in the bits ``distance``."""
+    if not isinstance(x, (types.Integer, types.Float)):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, kind = args[0], args[0].type
+        width = {FLOAT: 32, ir.DoubleType(): 64}.get(kind) or kind.width
+        whole = ir.IntType(width)
+        if width >= 32:
+            bits = builder.bitcast(value, whole) if not isinstance(kind, ir.IntType) else value
+        else:
+            bits = builder.zext(value, I32)
+        by = builder.trunc(args[1], I32)
+        exchange = lambda part: _call(
+            builder, "llvm.nvvm.shfl.sync.bfly.i32", I32, [_const(0xFFFFFFFF), part, by, _const(31)]
+        )
+        if width == 64:
+            low, high = builder.trunc(bits, I32), builder.trunc(builder.lshr(bits, ir.Constant(I64, 32)), I32)
+            low, high = (builder.zext(exchange(part), I64) for part in (low, high))
+            out = builder.or_(low, builder.shl(high, ir.Constant(I64, 32)))
+        else:
+            out = exchange(bits)
+        if isinstance(kind, ir.IntType):
+            return builder.trunc(out, kind) if width < 32 else out
+        return builder.bitcast(out, kind)
+
+    return x(x, _word), codegen
 
 
 def _copy(size: int) -> Any:
@@ -197,7 +228,8 @@ def _leave(tile: Tile) -> Any:
 def names() -> dict[str, Any]:
     """What kernel text calls these steps."""
     out = {
-        "shared": shared, "registers": registers, "barrier": barrier, "copy4": _copy(4), "copy16": _copy(16),
+        "shared": shared, "registers": registers, "barrier": barrier, "shuffle": shuffle,
+        "copy4": _copy(4), "copy16": _copy(16),
         "copies_commit": _plain("cp.async.commit_group;"), "copies_wait0": _plain("cp.async.wait_group 0;"),
         "copies_wait1": _plain("cp.async.wait_group 1;"),
     }  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from ....core.dims import Extent
 from ..templates.template import TextBuilder
 from ..templates.units import units
+from .nest import along
 
 
 def lane_count(n: Extent) -> int:
@@ -25,8 +26,10 @@ class Lanes:
     """One reduction: ``combine(a, b)`` is the text that joins two partial results of type ``kind`` (f32, i64...)."""
 
     def __init__(
-        self, name: str, kind: str, n: Extent, offset: int, init: str, combine: Callable[[str, str], str]
-    ) -> None:
+        self, name: str, kind: str, n: Extent, offset: int, init: str, combine: Callable[[str, str], str],
+        together: bool = False,
+    ) -> None:  # fmt: skip
+        self.together = together
         self.name, self.kind, self.init, self.combine = name, kind, init, combine
         self.n, self.count, self.offset = n, lane_count(n), offset
 
@@ -46,7 +49,7 @@ class Lanes:
         """Run ``lines`` for each element ``j`` of the row and take in ``value``."""
         n = t.dim(self.n)
         if not self.count:
-            t.add(indent, f"for j in range({n}):")
+            t.add(indent, f"for j in {along(n, self.together)}:")
             self._body(t, indent + 1, lines, f"{self.name} = {self.combine(self.name, value)}")
             return
         take = f"put({self.name}_p, l, {self.combine(f'{self.name}_p[l]', value)})"
@@ -66,6 +69,10 @@ class Lanes:
 
     def close(self, t: TextBuilder, indent: int) -> str:
         """Join the accumulators by halves; the name of the result."""
+        if self.together:
+            for distance in (16, 8, 4, 2, 1):
+                t.add(indent, f"other = shuffle({self.name}, {distance})")
+                t.add(indent, f"{self.name} = {self.combine(self.name, 'other')}")
         if self.count:
             half = self.count // 2
             while half:

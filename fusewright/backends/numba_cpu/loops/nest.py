@@ -11,7 +11,7 @@ from typing import Any
 
 from ....core.dims import Extent, ceildiv, product
 from ..templates.template import TextBuilder
-from ..templates.units import units
+from ..templates.units import LANES, SHARED_ROW, WARPS, units
 
 CHUNK = 16384  # simple operations that make a chunk worth handing to another thread
 
@@ -122,6 +122,23 @@ def accumulators(kind: str, offset: int = 0) -> str:
 def column_bytes(count: int, most: Extent) -> Extent:
     """Scratch for ``count`` accumulators (8 bytes at most) of each column."""
     return 0 if units().columns == 1 else 8 * count * most
+
+
+def shared_row(n: Extent) -> bool:
+    """Whether the threads of a warp share rows of ``n`` elements."""
+    return units().warps and not (isinstance(n, int) and n < SHARED_ROW)
+
+
+def unit_loop(together: bool) -> str:
+    """Text of the loop over units, each by a thread or by a warp ``together``."""
+    if together:
+        return f"lane = thread() % {LANES}\nfor u in range(start + thread() // {LANES}, stop, {WARPS}):"
+    return "for u in range(start, stop):"
+
+
+def along(n: str, together: bool) -> str:
+    """Text of the range of a row's elements that this thread takes."""
+    return f"range(lane, {n}, {LANES})" if together else f"range({n})"
 
 
 def strides(shape: Sequence[Extent]) -> list[Extent]:

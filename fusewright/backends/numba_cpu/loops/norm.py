@@ -10,7 +10,7 @@ from ....core.dtypes import F32, F64, DType
 from ....ir.graph import Node, Value
 from ..templates.template import Template, TextBuilder
 from .lanes import Lanes
-from .nest import accumulators, column_bytes, digits, grain, guess, split_rows
+from .nest import accumulators, along, column_bytes, digits, grain, guess, shared_row, split_rows, unit_loop
 from .refusal import NoKernel
 from .region import Elements, first_operands
 from .scalar import literal, load, lowest, pointer, register, store
@@ -64,6 +64,7 @@ class _Rows:
             self.region = Elements(graph, firsts, [self.last.operands[0]], self.last.operands[0].shape)
         self.x = self.last.operands[0]
         self.before, self.n, self.after = _rows(self.x.shape, self.last.attrs["axes"])
+        self.together = self.after == 1 and shared_row(self.n)
         if self.region is not None:
             self._collapse(self.region)
         load_it = f"v = {load(self.x.dtype, 'get(q, j)')}"
@@ -94,7 +95,7 @@ class _Rows:
             t.pointer(f"w{i}", "operand", self._index(v, i))
             t.add(0, f"p{i} = {ptr}(w{i})")
         t.pointer("out", "output")
-        t.add(0, f"for u in range(start, stop):\n    at = u * {t.dim(self.n)} * {size}")
+        t.add(0, f"{unit_loop(self.together)}\n    at = u * {t.dim(self.n)} * {size}")
         t.add(1, f"r = {ptr}(out + at)")
         if self.region is None:
             t.add(1, f"q = {ptr}(x + at)")
@@ -120,11 +121,11 @@ class _Rows:
     def template(self, t: TextBuilder, chunk: int, scratch: int) -> list[Template]:
         node = self.node
         flops = node.op.cost(node).flops if node.op.cost is not None else 0
-        return [
-            Template(
-                t.source(), t.entry, tuple(t.args), self.before, chunk, scratch, flops, frozenset(), self.overwrites
-            )
-        ]
+        template = Template(
+            t.source(), t.entry, tuple(t.args), self.before, chunk, scratch, flops, frozenset(), self.overwrites,
+            self.together,
+        )  # fmt: skip
+        return [template]
 
 
 def _add(a: str, b: str) -> str:
@@ -144,8 +145,8 @@ def softmax(rows: _Rows) -> list[Template]:
     keep = dt in (F32, F64) and not log  # the exponentials wait in the result
     t = TextBuilder(rows.last.op.name)
     rows.open(t)
-    top = Lanes("top", reg, n, 0, lowest(dt), _max)
-    sums = Lanes("sums", reg, n, 1024, f"{reg}(0.0)", _add)
+    top = Lanes("top", reg, n, 0, lowest(dt), _max, rows.together)
+    sums = Lanes("sums", reg, n, 1024, f"{reg}(0.0)", _add, rows.together)
     top.open(t, 1)
     top.loop(t, 1, rows.first, "v")
     top.close(t, 1)
@@ -153,7 +154,7 @@ def softmax(rows: _Rows) -> list[Template]:
     sums.loop(t, 1, [*rows.later, "e = exp(v - top)", *(["put(r, j, e)"] if keep else [])], "e")
     sums.close(t, 1)
     t.add(1, "scale = log(sums)" if log else f"scale = {reg}(1.0) / sums")
-    t.add(1, f"for j in range({t.dim(n)}):")
+    t.add(1, f"for j in {along(t.dim(n), rows.together)}:")
     if keep:
         t.add(2, "r[j] = r[j] * scale")
     else:
@@ -212,7 +213,7 @@ def normalise(rows: _Rows) -> list[Template]:
     t = TextBuilder(last.op.name)
     rows.open(t, rest)
     count = f"{reg}({t.dim(n)})"
-    sums = Lanes("sums", reg, n, 0, f"{reg}(0.0)", _add)
+    sums = Lanes("sums", reg, n, 0, f"{reg}(0.0)", _add, rows.together)
     element = rows.first
     if last.op.name == "layer_norm":
         sums.open(t, 1)
@@ -223,7 +224,8 @@ def normalise(rows: _Rows) -> list[Template]:
     sums.open(t, 1)
     sums.loop(t, 1, element, "v * v")
     sums.close(t, 1)
-    t.add(1, f"scale = rsqrt(sums / {count} + {_number(dt, last.attrs['epsilon'])})\nfor j in range({t.dim(n)}):")
+    t.add(1, f"scale = rsqrt(sums / {count} + {_number(dt, last.attrs['epsilon'])})")
+    t.add(1, f"for j in {along(t.dim(n), rows.together)}:")
     for line in rows.later:
         t.add(2, line)
     value = "v * scale"

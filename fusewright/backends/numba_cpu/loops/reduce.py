@@ -13,7 +13,7 @@ from ....core.dtypes import BOOL, F64, DType
 from ....ir.graph import Graph, Node, Value
 from ..templates.template import Template, TextBuilder
 from .lanes import Lanes
-from .nest import Axis, accumulators, column_bytes, digits, grain, guess, scaled, split_rows
+from .nest import Axis, accumulators, column_bytes, digits, grain, guess, scaled, shared_row, split_rows, unit_loop
 from .refusal import NoKernel
 from .region import Elements, as_graph, first_operands
 from .scalar import extreme, literal, load, lowest, pointer, register, store
@@ -97,8 +97,9 @@ def reduce(node: Node) -> list[Template]:
     kept = [(names[a], axes[a].extent) for a in outer if not axes[a].flags[2]]
     gone = [(names[a], axes[a].extent) for a in outer if axes[a].flags[2]]
     dt = last.results[0].dtype
-    t.add(0, f"r = {'pu8' if dt is BOOL else pointer(dt)}(out)\nfor u in range(start, stop):")
     inner = axes[-1].extent
+    together = bool(axes[-1].flags[2]) and shared_row(inner)
+    t.add(0, f"r = {'pu8' if dt is BOOL else pointer(dt)}(out)\n{unit_loop(together)}")
     work = region.weight + len(region.streams) + 1
 
     def rows(indent: int) -> int:
@@ -113,16 +114,17 @@ def reduce(node: Node) -> list[Template]:
         return indent
 
     if axes[-1].flags[2]:
-        lanes = Lanes("acc", kind.acc, inner, 0, kind.init, kind.combine)
+        lanes = Lanes("acc", kind.acc, inner, 0, kind.init, kind.combine, together)
         digits(t, 1, "u", kept, needed)
         lanes.open(t, 1)
         lanes.loop(t, rows(1), region.lines, kind.take(value))
-        t.add(1, f"r[u] = {kind.give(lanes.close(t, 1))}")
+        total = lanes.close(t, 1)
+        t.add(1, f"if lane == 0:\n    r[u] = {kind.give(total)}" if together else f"r[u] = {kind.give(total)}")
         units: Extent = product(e for _, e in kept)
         return [
             Template(
                 t.source(), t.entry, tuple(t.args), units, grain(guess(count, 1024), work), lanes.scratch_bytes,
-                last.op.cost(last).flops if last.op.cost else 0,
+                last.op.cost(last).flops if last.op.cost else 0, warps=together,
             )
         ]  # fmt: skip
     parts, first, past = split_rows(t, 1, "row", inner, COLUMNS)
@@ -161,7 +163,8 @@ def extreme_position(node: Node) -> list[Template]:
     t = TextBuilder(node.op.name)
     t.pointer("x", "operand", 0)
     t.pointer("out", "output")
-    t.add(0, "r = pi64(out)\nfor u in range(start, stop):")
+    together = after == 1 and shared_row(n)
+    t.add(0, f"r = pi64(out)\n{unit_loop(together)}")
     if dt is BOOL:
         kind, take = "u8", "{}"
     else:
@@ -174,8 +177,9 @@ def extreme_position(node: Node) -> list[Template]:
         # The extreme first, NaN included, then the least position that holds it: both passes run in vectors.
         word = "maximum" if node.op.name == "argmax" else "minimum"
         init = ("u8(0)" if sign == ">" else "u8(255)") if dt is BOOL else lowest(dt, sign == "<")
-        top = Lanes("top", kind, n, 0, init, _joined(word, dt))
-        place = Lanes("place", "i64", n, 1024, f"i64({2**62})", lambda a, b: f"minimum({a}, {b})")
+        top = Lanes("top", kind, n, 0, init, _joined(word, dt), together)
+        least = lambda a, b: f"minimum({a}, {b})"
+        place = Lanes("place", "i64", n, 1024, f"i64({2**62})", least, together)
         t.add(1, f"q = {ptr}(x + u * {count} * {dt.size})")
         top.open(t, 1)
         top.loop(t, 1, [f"v = {take.format('get(q, j)')}"], "v")
@@ -183,8 +187,12 @@ def extreme_position(node: Node) -> list[Template]:
         place.open(t, 1)
         hit = "(v == top) | (v != v)" if dt.is_float else "v == top"
         place.loop(t, 1, [f"v = {take.format('get(q, j)')}"], f"select({hit}, j, i64({2**62}))")
-        t.add(1, f"put(r, u, {place.close(t, 1)})")
-        return [Template(t.source(), t.entry, tuple(t.args), before, grain(guess(n, 512), 4), place.scratch_bytes)]
+        found = place.close(t, 1)
+        t.add(1, f"if lane == 0:\n    put(r, u, {found})" if together else f"put(r, u, {found})")
+        chunk = grain(guess(n, 512), 4)
+        return [
+            Template(t.source(), t.entry, tuple(t.args), before, chunk, place.scratch_bytes, warps=together)
+        ]  # fmt: skip
     parts, first, past = split_rows(t, 1, "row", after, COLUMNS)
     width = t.dim(after)
     zero = literal(dt, 0) if dt is not BOOL else "u8(0)"

@@ -38,7 +38,8 @@ class Template:
 
     Work is ``[start, stop)`` of ``extent`` units, at least ``grain`` per chunk. ``aliasable`` holds the indices of the
     extras that may share storage with the output (each element is read before its only write), ``overwrites`` those of
-    the operands; with several outputs, an operand may share with any one of them.
+    the operands; with several outputs, an operand may share with any one of them. ``warps``: on a GPU, the threads of a
+    block run the text together, and its warps deal the units out.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Template:
     flops: Extent = 0
     aliasable: frozenset[int] = frozenset()
     overwrites: frozenset[int] = frozenset()
+    warps: bool = False
 
 
 @dataclass(slots=True)
