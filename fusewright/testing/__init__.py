@@ -1,6 +1,6 @@
 """The tester's kit: typed random graphs, feeds, and an oracle with error bounds. Needs ``fusewright[testing]``."""
 
-from . import samples
+from . import samples, samples_control, samples_windows  # noqa: F401 - they fill the table
 from .arena import MemoryFault, PlainTarget, check_memory
 from .check import CheckReport, PassFailure, check_graph, check_pass
 from .draw import Draw, HypothesisDraw, SeededDraw

@@ -1,6 +1,6 @@
 """Random typed graphs: one builder, driven by Hypothesis or by a seed.
 
-Owns the growth of a graph: inputs, constants, operands, echoes, outputs. How each op is sampled is in samples.py.
+Owns the growth of a graph: inputs, constants, operands, echoes, outputs. How each op is sampled is in samples*.py.
 """
 
 from __future__ import annotations

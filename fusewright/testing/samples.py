@@ -1,7 +1,7 @@
 """How each op of the table is sampled: operands and attributes that fit, on the edges as often as inside.
 
-Owns one sampler per op, written from the op's documentation and not from its ``infer``: where the two disagree, one of
-them is wrong.
+Owns one sampler per op (windows and control flow stand beside it), written from the op's documentation and not from its
+``infer``: where the two disagree, one of them is wrong.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from ..core.dims import Extent, product
 from ..core.dtypes import BF16, BOOL, DTYPES, FLOATS, I32, I64, INTS, U8, DType
 from ..core.errors import TypeRefused
-from ..ir import OPS, Graph, TensorType, Value
-from .graphs import CONTROL_SAMPLERS, PREFERS, SAMPLERS, Maker, elementwise, number
+from ..ir import OPS, TensorType, Value
+from .graphs import SAMPLERS, Maker, elementwise, number
 
 NUMBERS = (*FLOATS, *INTS)
 Sampler = Callable[[Maker], Any]
@@ -337,128 +337,9 @@ def _einsum(m: Maker, name: str) -> Any:
     return m.emit(name, a, m.of_type(TensorType(a.dtype, shape)), equation=f"{letters},{second}->{out}")
 
 
-# Windows.
-def _image(m: Maker, domain: Sequence[DType] = NUMBERS, blocked: bool = False) -> Value:
-    low = 4 if blocked else 3
-    fits = lambda v: all(static_axis(v, i, 1) for i in range(1, v.rank)) and m.size(v.shape[1:]) < 1024
-    return m.value(domain, (low, low + 1), fits, lambda rank: _image_shape(m, rank, blocked), new=0.4)
-
-
-def _image_shape(m: Maker, rank: int, blocked: bool = False) -> tuple[Extent, ...]:
-    # A batch may be symbolic; windows slide over fixed axes.
-    lead = (m.extent(static=False, least=0), m.draw.pick((1, 2))) if blocked else (m.extent(static=False, least=0),)
-    space = [m.draw.pick((5, 4, 3, 7, 1, 2)) for _ in range(rank - len(lead) - 1)]
-    shape = (*lead, *space, m.draw.pick((16, 4) if blocked else (2, 1, 3, 4, 8)))
-    return shape if m.fits(shape) else (1, *shape[1:])
-
-
-for _name in ("conv", "conv_transpose", "max_pool", "avg_pool", "resize"):
-    PREFERS[_name] = lambda m: _image_shape(m, m.draw.pick((3, 4)))
-PREFERS["matmul"] = lambda m: m.shape(m.draw.pick((2, 2, 3)))
-
-
-def _window(m: Maker, x: Value, first: int, space: int) -> dict[str, Any]:
-    """window, strides, pads, dilations that fit the spatial axes."""
-    window, pads, dilations = [], [], []
-    for d in x.shape[first : first + space]:
-        size = number(d)
-        low, high = (m.draw.integer(0, 2), m.draw.integer(0, 2)) if m.draw.chance(0.6) else (0, 0)
-        k = m.draw.integer(1, min(size + low + high, 3))
-        dilation = m.draw.pick((1, 1, 2)) if (k - 1) * 2 + 1 <= size + low + high else 1
-        window.append(k)
-        pads.append((low, high))
-        dilations.append(dilation)
-    strides = tuple(m.draw.pick((1, 1, 2, 3)) for _ in range(space))
-    return {"window": tuple(window), "strides": strides, "pads": tuple(pads), "dilations": tuple(dilations)}
-
-
-def _groups(m: Maker, channels: int) -> int:
+def divisor(m: Maker, channels: int) -> int:
+    """A number of groups that the channels split into."""
     return m.draw.pick([g for g in (1, 1, 2, 3, channels) if channels % g == 0])
-
-
-@sampler("conv")
-def _conv(m: Maker, name: str) -> Any:
-    x = _image(m)
-    attrs = _window(m, x, 1, x.rank - 2)
-    channels = number(x.shape[-1])
-    groups = _groups(m, channels)
-    shape = (*attrs.pop("window"), channels // groups, groups * m.draw.pick((1, 2, 3)))
-    return m.emit(name, x, m.weights(TensorType(x.dtype, shape)), groups=groups, **attrs)
-
-
-@sampler("conv_transpose")
-def _conv_transpose(m: Maker, name: str) -> Any:
-    x = _image(m)
-    channels = number(x.shape[-1])
-    groups = _groups(m, channels)
-    space = x.rank - 2
-    kernel = tuple(m.draw.integer(1, 3) for _ in range(space))
-    strides = tuple(m.draw.pick((1, 2, 3)) for _ in range(space))
-    dilations = tuple(m.draw.pick((1, 1, 2)) for _ in range(space))
-    full = [(number(n) - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(x.shape[1:-1], kernel, strides, dilations)]
-    pads = tuple((m.draw.integer(0, min(1, f // 2)), m.draw.integer(0, min(1, f // 2))) for f in full)
-    shape = (*kernel, m.draw.pick((1, 2, 3)), channels)
-    return m.emit(
-        name, x, m.weights(TensorType(x.dtype, shape)), strides=strides, pads=pads, dilations=dilations, groups=groups,
-        output_padding=tuple(m.draw.integer(0, s - 1) for s in strides),
-    )  # fmt: skip
-
-
-@sampler("max_pool", "avg_pool")
-def _pool(m: Maker, name: str) -> Any:
-    x = _image(m, FLOATS if name == "avg_pool" else (*NUMBERS, BOOL))
-    extra: dict[str, Any] = {"count_include_pad": m.draw.chance(0.5)} if name == "avg_pool" else {}
-    return m.emit(name, x, **_window(m, x, 1, x.rank - 2), **extra)
-
-
-@sampler("resize")
-def _resize(m: Maker, name: str) -> Any:
-    method = m.draw.pick(("nearest", "linear", "cubic", "lanczos3", "lanczos5"))
-    x = _image(m, (*NUMBERS, BOOL) if method == "nearest" else FLOATS)
-    return m.emit(
-        name, x, sizes=tuple(m.draw.pick((4, 1, 2, 7, 10)) for _ in range(x.rank - 2)), method=method,
-        coordinates=m.draw.pick(("half_pixel", "asymmetric", "align_corners")),
-        rounding=m.draw.pick(("floor", "round_half_down", "round_half_up", "ceil")),
-        antialias=m.draw.chance(0.3), cubic=m.draw.pick((-0.5, -0.75)), edge=m.draw.pick(("clamp", "drop")),
-    )  # fmt: skip
-
-
-# Blocked layouts.
-@sampler("to_blocked")
-def _to_blocked(m: Maker, name: str) -> Any:
-    x = m.value(ranks=(2, 4), accept=lambda v: static_axis(v, -1), make=lambda rank: (*m.shape(rank - 1), 5))
-    return m.emit(name, x, block=m.draw.pick((16, 4)))
-
-
-@sampler("from_blocked")
-def _from_blocked(m: Maker, name: str) -> Any:
-    x = m.value(
-        ranks=(3, 5), accept=lambda v: static_axis(v, 1, 1) and static_axis(v, -1, 1),
-        make=lambda rank: (2, 2, *[2] * (rank - 3), 4),
-    )  # fmt: skip
-    blocks, block = number(x.shape[1]), number(x.shape[-1])
-    return m.emit(name, x, channels=m.draw.integer((blocks - 1) * block + 1, blocks * block))
-
-
-@sampler("conv_blocked")
-def _conv_blocked(m: Maker, name: str) -> Any:
-    blocked = m.draw.chance(0.7)
-    x = _image(m, NUMBERS, blocked)
-    first = 2 if blocked else 1
-    block = number(x.shape[-1]) if blocked else m.draw.pick((16, 4))
-    attrs = _window(m, x, first, x.rank - first - 1)
-    channels = number(x.shape[1]) * block - m.draw.integer(0, block - 1) if blocked else number(x.shape[-1])
-    groups = _groups(m, channels)
-    shape = (*attrs.pop("window"), channels // groups, groups * m.draw.pick((1, 2, 3)))
-    w = m.weights(TensorType(x.dtype, shape))
-    return m.emit(name, x, w, groups=groups, block=block, x_blocked=blocked, **attrs)
-
-
-@sampler("max_pool_blocked", "avg_pool_blocked")
-def _pool_blocked(m: Maker, name: str) -> Any:
-    x = _image(m, FLOATS if name[0] == "a" else NUMBERS, blocked=True)
-    extra: dict[str, Any] = {"count_include_pad": m.draw.chance(0.5)} if name[0] == "a" else {}
-    return m.emit(name, x, **_window(m, x, 2, x.rank - 3), **extra)
 
 
 # Composites.
@@ -496,7 +377,7 @@ def _group_norm(m: Maker, name: str) -> Any:
     channels = number(x.shape[-1])
     rest = [m.of_type(TensorType(x.dtype, (channels,))) for _ in range(m.draw.integer(0, 2))]
     return m.emit(
-        name, x, *rest, groups=_groups(m, channels), axis=-1, epsilon=_epsilon(m),
+        name, x, *rest, groups=divisor(m, channels), axis=-1, epsilon=_epsilon(m),
         has_gamma=m.draw.chance(0.5) or len(rest) == 2,
     )  # fmt: skip
 
@@ -516,96 +397,4 @@ def _attention(m: Maker, name: str) -> Any:
     return m.emit(name, q, k, v, *mask, scale=scale, causal=m.draw.chance(0.3), masked=masked)
 
 
-# Control flow. Bodies grow with cheap ops; carried values keep their types.
-_BODY = ("add", "mul", "sub", "maximum", "relu", "tanh", "neg", "where", "transpose", "reduce_sum", "sigmoid", "square")
-
-
-def _body(m: Maker) -> None:
-    m.grow(m.options.max_nodes, [SAMPLERS[n] for n in _BODY])
-
-
-def _arguments(m: Maker, most: int) -> list[Value]:
-    return [m.value(new=0.1) for _ in range(m.draw.integer(0, most))]
-
-
-def _same_types(m: Maker, types: Sequence[TensorType]) -> list[Value]:
-    """Values of ``types``, the newest first, so that a body returns what it computed."""
-    out = []
-    for t in types:
-        found = next((v for v in reversed(m.values) if v.type is t and m.draw.chance(0.8)), None)
-        out.append(found if found is not None else m.of_type(t))
-    return out
-
-
-@sampler("if")
-def _if(m: Maker, name: str) -> Any:
-    args = _arguments(m, 3)
-    types = [v.type for v in args]
-    wanted: list[TensorType] = []
-
-    def then(r: Maker, inputs: list[Value]) -> list[Value]:
-        _body(r)
-        out = [r.value(new=0.1) for _ in range(r.draw.integer(1, 2))]
-        wanted.extend(v.type for v in out)
-        return out
-
-    def other(r: Maker, inputs: list[Value]) -> list[Value]:
-        _body(r)
-        return _same_types(r, wanted)
-
-    condition = m.value((BOOL,), (0, 0))
-    regions = [m.region(types, then), m.region(types, other)]
-    return m.emit(name, condition, *args, regions=regions)
-
-
-@sampler("while")
-def _while(m: Maker, name: str) -> Any:
-    counter = m.b.constant(0, I32)
-    carried, consts = _arguments(m, 2), _arguments(m, 1)
-    types = [v.type for v in (counter, *carried, *consts)]
-    trips = m.draw.integer(0, 3)
-    condition = m.region(types, lambda r, v: [r.b.lt(v[0], r.b.constant(trips, I32))])
-
-    def body(r: Maker, v: list[Value]) -> list[Value]:
-        _body(r)
-        return [r.b.add(v[0], r.b.constant(1, I32)), *_same_types(r, types[1 : 1 + len(carried)])]
-
-    regions = [condition, m.region(types, body)]
-    return m.emit(name, counter, *carried, *consts, regions=regions, n_carry=1 + len(carried))
-
-
-@sampler("scan")
-def _scan(m: Maker, name: str) -> Any:
-    xs = [m.value(ranks=(1, 4))]
-    if m.draw.chance(0.3):
-        more = m.find(lambda v: v.rank > 0 and v.shape[0] == xs[0].shape[0])
-        xs += [more] if more is not None else []
-    carried, consts = _arguments(m, 2), _arguments(m, 1)
-    types = [v.type for v in carried]
-    inner = [*types, *(x.type.with_shape(x.shape[1:]) for x in xs), *(c.type for c in consts)]
-
-    def body(r: Maker, v: list[Value]) -> list[Value]:
-        _body(r)
-        ys = [r.value(new=0.1) for _ in range(r.draw.integer(0 if carried else 1, 2))]
-        return [*_same_types(r, types), *ys]
-
-    region = m.region(inner, body)
-    return m.emit(
-        name, *carried, *xs, *consts, regions=[region], n_carry=len(carried), n_xs=len(xs), reverse=m.draw.chance(0.4)
-    )
-
-
-@sampler("fused")
-def _fused(m: Maker, name: str) -> Any:
-    args = [m.value(new=0.1) for _ in range(m.draw.integer(1, 3))]
-
-    def body(r: Maker, v: list[Value]) -> list[Value]:
-        _body(r)
-        return [r.value(new=0.0) for _ in range(r.draw.integer(1, 2))]
-
-    region: Graph = m.region([v.type for v in args], body)
-    return m.emit(name, *args, regions=[region])
-
-
-CONTROL_SAMPLERS += [SAMPLERS[n] for n in ("if", "while", "scan", "fused")]
-__all__ = ["NUMBERS", "sampler"]
+__all__ = ["NUMBERS", "divisor", "sampler", "static", "static_axis"]

@@ -19,7 +19,8 @@ from .fold import Folder
 from .reader import element_type
 
 if TYPE_CHECKING:
-    from .importer import Importer, Scope
+    from .importer import Importer
+    from .scope import Scope
 
 Lowering = Callable[..., Any]
 OPS: dict[tuple[str, str], Lowering] = {}

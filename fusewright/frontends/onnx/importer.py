@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from ..symbols import Unequal, solve, unequal
 from .call import OPS, REFUSED, Call
 from .fold import Folder
 from .reader import OnnxModel, element_name, element_type, read_tensor
+from .scope import POISON, Known, Poison, Scope, free_names
 
 OLDEST, NEWEST = 7, 28
 # Operators of opsets 1 to 6 that mean today what they meant then; others broadcast or name their axes differently.
@@ -36,36 +36,6 @@ UNCHANGED = frozenset(
 NEWEST_OF = {"": NEWEST, "ai.onnx.ml": 6, "ai.onnx.preview.training": 1, "ai.onnx.preview": 1}
 DEPTH = 32
 _DEFAULT = {"", "ai.onnx"}
-
-
-class Poison:
-    """What a value is whose producer was refused: its readers say nothing more."""
-
-
-POISON = Poison()
-Known = Value | Poison
-
-
-@dataclass
-class Scope:
-    """Names visible to nodes of one graph. ``outer`` looks up what a subgraph captures."""
-
-    b: Folder
-    opsets: Mapping[str, int]
-    names: dict[str, Known | None] = field(default_factory=dict)
-    outer: Scope | None = None
-    attrs: Mapping[str, Any] | None = None
-    path: str = ""
-    depth: int = 0
-
-    def find(self, name: str) -> Known | None:
-        """The value of a name, innermost first. Raises KeyError."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.names:
-                return scope.names[name]
-            scope = scope.outer
-        raise KeyError(name)
 
 
 def build_graph(
@@ -564,26 +534,6 @@ class Importer:
         return out
 
 
-def free_names(graph: Any) -> list[str]:
-    """Names that a subgraph (and those in it) reads from around it, in order. Its depth was checked before."""
-    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    found: dict[str, None] = {}
-    for node in graph.node:
-        for name in node.input:
-            if name and name not in own:
-                found[name] = None
-        for a in node.attribute:
-            if a.type == onnx.AttributeProto.GRAPH:
-                for name in free_names(a.g):
-                    if name not in own:
-                        found[name] = None
-        own |= set(node.output)
-    for o in graph.output:
-        if o.name not in own:
-            found[o.name] = None
-    return list(found)
-
-
 def _domain(name: str) -> str:
     return "" if name in _DEFAULT else name
 
@@ -609,4 +559,4 @@ def _erase_dead(graph: Graph) -> None:
             graph.erase(node)
 
 
-__all__ = ["POISON", "Importer", "Scope", "build_graph", "element_name", "free_names"]
+__all__ = ["Importer", "build_graph", "element_name"]
