@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.numba_cpu.bundle import compile_cpu, cpu_target
+from ..backends import targets as machines
+from ..backends.numba_cpu.lower import ConstantStore
 from ..backends.numba_cpu.variants import expand_target
 from ..backends.writer import write_bundle
 from ..core.manifest import Port, Signature, Symbol
@@ -27,6 +28,8 @@ from ..passes.pipeline import default_pipeline as pipeline_for
 from ..passes.specialise import specialise
 from ..runtime import cpu
 from ..runtime.bundle import load
+from ..runtime.cuda.bundle import CudaBundle, usable
+from ..runtime.format import Container
 from .oracle import Mismatch, Verdict, check_array
 
 _LOOPS = CONTROL - {"fused"}
@@ -57,7 +60,9 @@ class KernelVerdict:
 
 
 def available_variants(target: str = "cpu") -> list[str]:
-    """The instruction sets behind ``target`` that this machine runs."""
+    """The instruction sets behind ``target`` that this machine runs; "cuda" where there is a GPU."""
+    if machines.family_of(target) == "cuda":
+        return ["cuda"] if usable() else []
     return [v for v in expand_target(target) if not cpu.missing(v)]
 
 
@@ -71,7 +76,7 @@ def check_kernels(
     make them, so that a kernel that lets them reach a real channel is found. In-place writing is not exercised: the
     operands are the caller's. Raises what ``compile`` raises.
     """
-    final, _ = (pipeline or pipeline_for(cpu_target())).run(graph)
+    final, _ = (pipeline or pipeline_for(machines.target_of(machines.family_of(target)))).run(graph)
     walk = _Walk(final)
     walk.run(feeds)
     shapes = {name: np.shape(array) for name, array in feeds.items()}
@@ -300,9 +305,10 @@ class _Cutter:
 
 def _run_native(graph: Graph, feeds: Mapping[str, np.ndarray], variant: str) -> dict[str, np.ndarray]:
     """Outputs of ``graph`` compiled as it stands for one variant."""
-    program = schedule(graph, cpu_target())
+    family, store = machines.family_of(variant), ConstantStore()
+    program = schedule(graph, machines.target_of(family))
     program.verify()
-    images, store = compile_cpu(program, [variant])
+    images = machines.images(family, program, [variant], store)
     inputs = [Port(v.name, v.dtype, [d if isinstance(d, int) else str(d) for d in v.shape]) for v in graph.inputs]
     outputs = [
         Port(name, v.dtype, [d if isinstance(d, int) else str(d) for d in v.shape])
@@ -316,7 +322,8 @@ def _run_native(graph: Graph, feeds: Mapping[str, np.ndarray], variant: str) -> 
         weights=store.weights,
         targets=images,
     )
-    return load(data, threads=1).run(feeds)
+    bundle = CudaBundle(Container.open(data)) if family == "cuda" else load(data, threads=1)
+    return bundle.run(feeds)
 
 
 __all__ = ["KernelVerdict", "available_variants", "check_kernels", "describe", "makes_kernel"]
