@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import subprocess
@@ -63,7 +64,7 @@ def test_the_first_five_minutes_run(repository: Path, capsys: pytest.CaptureFixt
     assert "the replacement" in printed
 
 
-@pytest.mark.parametrize("page", ["own-ops.md"])
+@pytest.mark.parametrize("page", ["own-ops.md", "rules-and-proofs.md", "serving.md", "testing-in-bulk.md"])
 def test_the_code_of_a_page_runs(
     repository: Path, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +83,18 @@ def test_the_code_of_a_page_runs(
     said = re.findall(r"^ *print\(.*# shows: (.+)$", "\n".join(blocks), re.M)
     printed = capsys.readouterr().out
     assert blocks and not [text for text in said if text not in printed], printed
+
+
+def test_the_commands_of_the_page_about_pytest(repository: Path, tmp_path: Path) -> None:
+    page = (repository / "docs" / "testing-in-bulk.md").read_text()
+    exec(re.findall(r"```python\n(.*?)```", page, re.S)[0].replace('Path("', f'Path(r"{tmp_path}/'))
+    wrong, right = re.findall(r"^pytest (--fw-pass .*)$", page, re.M)
+    # An installed plugin would come in twice.
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "fusewright.pytest_plugin", "-p", "no:cacheprovider"]
+    for options, code, text in ((wrong, 1, "check[my_rules:wrong]"), (right, 0, "2 passed")):
+        done = subprocess.run([*command, *options.split()], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == code and text in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", ["compile", "run", "inspect", "check", "bench"])
