@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from fusewright.core.errors import InputRefused
 from fusewright.frontends.keras import import_keras
 
 L = keras.layers
@@ -64,3 +65,49 @@ def test_layer(name: str, tmp_path: Path) -> None:
         got = next(iter(graph.run({graph.inputs[0].name: x}).values()))
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
         np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4 * max(float(np.abs(want).max()), 1e-3))
+
+
+FREE = (None, None, 3)
+ANY_SIZE: dict[str, tuple[Any, Any, tuple[tuple[int, int], ...]]] = {
+    "resizing": (L.Resizing(5, 11), FREE, ((6, 7), (9, 4), (5, 11), (1, 1))),
+    "resizing, nearest": (L.Resizing(5, 11, interpolation="nearest"), FREE, ((6, 7), (9, 30), (1, 1))),
+    "center crop": (L.CenterCrop(4, 3), FREE, ((6, 7), (9, 4), (4, 3))),
+    "center crop of a small image": (L.CenterCrop(9, 12), (8, 7, 3), ((8, 7),)),
+    "center crop of a flat image": (L.CenterCrop(9, 6), (8, 17, 3), ((8, 17),)),
+    "cropped to the ratio": (L.Resizing(5, 4, crop_to_aspect_ratio=True), (8, 7, 3), ((8, 7),)),
+    "cropped to a wide ratio": (L.Resizing(3, 9, crop_to_aspect_ratio=True), (8, 7, 3), ((8, 7),)),
+    "padded to the ratio": (L.Resizing(5, 4, pad_to_aspect_ratio=True, fill_value=3.0), (8, 7, 3), ((8, 7),)),
+    "padded to a high ratio": (L.Resizing(9, 3, pad_to_aspect_ratio=True), (8, 7, 3), ((8, 7),)),
+}
+
+
+@pytest.mark.parametrize("name", ANY_SIZE)
+def test_images(name: str, tmp_path: Path) -> None:
+    layer, shape, sizes = ANY_SIZE[name]
+    given = keras.Input(shape)
+    model = keras.Model(given, layer(given))
+    model.save(tmp_path / "m.keras")
+    graph = import_keras(tmp_path / "m.keras")
+    for i, size in enumerate(sizes):
+        x = np.random.default_rng(i).uniform(0, 255, (2, *size, 3)).astype(np.float32)
+        want = np.asarray(model(x))
+        (got,) = graph.run({graph.inputs[0].name: x}).values()
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-3)
+
+
+def test_an_image_of_free_size_smaller_than_the_crop_is_refused() -> None:
+    given = keras.Input(FREE)
+    graph = import_keras(keras.Model(given, L.CenterCrop(4, 3)(given)))
+    with pytest.raises(InputRefused):
+        graph.run({graph.inputs[0].name: np.ones((1, 3, 9, 3), np.float32)})
+
+
+def test_weights_of_a_count_have_the_extent_of_what_is_counted() -> None:
+    x, w = keras.Input((None,), dtype="int32"), keras.Input((None,))
+    model = keras.Model([x, w], L.CategoryEncoding(9, output_mode="count")(x, count_weights=w))
+    graph = import_keras(model)
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 9, (3, 5)).astype(np.int32), rng.uniform(-1, 1, (3, 5)).astype(np.float32)
+    (got,) = graph.run({v.name: g for v, g in zip(graph.inputs, (a, b), strict=True)}).values()
+    np.testing.assert_allclose(got, np.asarray(model([a, b])), rtol=1e-6, atol=1e-6)

@@ -174,3 +174,26 @@ def test_what_an_input_decides_by_way_of_open_extents_names_the_input() -> None:
     assert "feeds={'ids'" in refused.value.hint
     bound = fw.import_model(graph, outputs=["y"], feeds={"ids": np.int32([3, 0, 2, 5, 1])})
     np.testing.assert_array_equal(bound.run({})["y"], np.arange(5) * 2)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "nearest"])
+@pytest.mark.parametrize("options", [{}, {"align_corners": True}, {"half_pixel_centers": True}])
+def test_resizing_free_extents(method: str, options: dict[str, bool]) -> None:
+    resize = raw.ResizeBilinear if method == "bilinear" else raw.ResizeNearestNeighbor
+    free = [tf.TensorSpec([None, None, None, 2])]
+    fixed = tf.function(lambda x: resize(images=x, size=[5, 11], **options), input_signature=free)
+    twice = tf.function(
+        lambda x: resize(images=x, size=tf.shape(x)[1:3] * 2 + 1, **options), input_signature=free, autograph=False
+    )
+    for f in (fixed, twice):
+        graph = fw.import_model(f)
+        for size in ((6, 7), (1, 4), (11, 5)):
+            x = np.random.default_rng(size[0]).standard_normal((2, *size, 2)).astype(np.float32)
+            (got,) = graph.run({graph.inputs[0].name: x}).values()
+            np.testing.assert_allclose(got, f(x), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("method", "antialias"), [("lanczos3", False), ("lanczos5", True), ("bicubic", True)])
+def test_samplers_of_whole_images(method: str, antialias: bool) -> None:
+    x = RNG.standard_normal((2, 9, 6, 3)).astype(np.float32)
+    check(lambda a: tf.image.resize(a, (4, 8), method=method, antialias=antialias), x, rtol=1e-4)

@@ -5,6 +5,8 @@ Owns their inference-time meaning. Must not know models. Normalization is in nor
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ....core.dims import compare_le
@@ -27,23 +29,53 @@ def _rescaling(c: Call, x: Value) -> Value:
 
 @layer("Resizing", autocast=False)
 def _resizing(c: Call, x: Value) -> Value:
-    if c.flag("crop_to_aspect_ratio") or c.flag("pad_to_aspect_ratio"):
-        raise c.refuse("crop_to_aspect_ratio and pad_to_aspect_ratio are not supported")
     c.need_rank(x, 4)
     x = c.to_last(c.float(x))
     size = (c.integer("height"), c.integer("width"))
+    if c.flag("crop_to_aspect_ratio"):
+        x = _cropped(c, x, size, np.float32)
+    elif c.flag("pad_to_aspect_ratio"):
+        x = _padded(c, x, size)
     return c.from_last(resize(c, x, size, str(c.get("interpolation", "bilinear")).lower(), c.flag("antialias")))
+
+
+def _sides(c: Call, x: Value) -> tuple[int, int]:
+    height, width = x.shape[1:3]
+    if isinstance(height, int) and isinstance(width, int):
+        return height, width
+    raise c.refuse("an aspect ratio is only kept for images of fixed size", "give its size with shapes=")
+
+
+def _cropped(c: Call, x: Value, size: tuple[int, int], number: Any) -> Value:
+    """The middle of the image in the proportions of ``size``; ``number`` is the type that Keras divides in."""
+    (height, width), (rows, columns) = _sides(c, x), size
+    high = max(min(height, int(number(width * rows) / number(columns))), 1)
+    wide = max(min(width, int(number(height * columns) / number(rows))), 1)
+    top, left = (height - high) // 2, (width - wide) // 2
+    return c.b.slice(x, starts=(None, top, left, None), stops=(None, top + high, left + wide, None))
+
+
+def _padded(c: Call, x: Value, size: tuple[int, int]) -> Value:
+    """The image in a frame in the proportions of ``size``, as wide on both sides."""
+    if c.get("fill_mode", "constant") != "constant":
+        raise c.refuse("only fill_mode 'constant' is supported")
+    (height, width), (rows, columns) = _sides(c, x), size
+    above = (max(height, int(np.float32(width * rows) / np.float32(columns))) - height) // 2
+    beside = (max(width, int(np.float32(height * columns) / np.float32(rows))) - width) // 2
+    frame = (0, above, beside, 0)
+    return c.b.pad(x, c.const(float(c.get("fill_value", 0.0)), x.dtype), low=frame, high=frame)
 
 
 @layer("CenterCrop", autocast=False)
 def _center_crop(c: Call, x: Value) -> Value:
+    """The middle; an image that is smaller than it in one direction is cut in proportion and resized instead."""
     c.need_rank(x, 4)
     x = c.to_last(c.float(x))
     height, width = c.integer("height"), c.integer("width")
-    if any(compare_le(want, have) is not True for want, have in zip((height, width), x.shape[1:3], strict=True)):
-        raise c.refuse(
-            "an image smaller than the crop, or of symbolic size, is not supported", "give its size with shapes="
-        )
+    fits = [compare_le(want, have) for want, have in zip((height, width), x.shape[1:3], strict=True)]
+    if all(isinstance(have, int) for have in x.shape[1:3]) and not all(fits):
+        return c.from_last(resize(c, _cropped(c, x, (height, width), float), (height, width), "bilinear"))
+    # Of an extent known at the call only: the call refuses an image that is smaller.
     top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
     y = c.b.slice(x, starts=(None, top, left, None), stops=(None, top + height, left + width, None))
     return c.from_last(y)
@@ -113,7 +145,7 @@ def _encode(c: Call, index: Value, depth: int, mode: str, count_weights: Value |
         return b.reduce_max(rows, axes=(rows.rank - 2,))
     if mode == "count":
         if count_weights is not None:
-            rows = b.mul(rows, b.reshape(c.float(count_weights), shape=(*index.shape, 1)))
+            rows = b.mul(rows, b.reshape(c.float(count_weights), shape=(*count_weights.shape, 1)))
         return b.reduce_sum(rows, axes=(rows.rank - 2,))
     raise c.refuse(f"output_mode={mode!r} is not supported")
 

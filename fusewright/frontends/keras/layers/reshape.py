@@ -11,6 +11,7 @@ import numpy as np
 
 from ....core.dims import Extent, product
 from ....ir.graph import Value
+from ...resizing import resize_axis
 from ..call import Call, layer
 
 
@@ -146,6 +147,14 @@ def resize(c: Call, x: Value, sizes: tuple[Extent, ...], mode: str, antialias: b
     if method == "cubic" and not antialias and len(fixed) == 2 * len(sizes):
         for axis, (n, out) in enumerate(zip(fixed, fixed[len(sizes) :], strict=False), start=1):
             x = _times(c, x, axis, cubic_weights(n, out))
+        return x
+    if method in ("nearest", "linear") and not antialias and len(fixed) < 2 * len(sizes):
+        for axis, size in enumerate(sizes, start=1):
+            times = size // x.shape[axis]
+            if method == "nearest" and isinstance(times, int) and times * x.shape[axis] == size:
+                x = repeat(c, x, axis, times)
+            else:
+                x = resize_axis(c.b, x, axis, size, method == "linear", "half_pixel")
         return x
     # TensorFlow drops the taps outside the image and renormalises; for linear that equals clamping.
     edge = "clamp" if method == "nearest" else "drop"

@@ -12,6 +12,7 @@ import numpy as np
 from ....core.dims import Dim, Extent
 from ....core.dtypes import F32, I32
 from ....ir.graph import Value
+from ...resizing import resize_axis
 from ..lower import Ctx, op, same_type
 from ..values import Item
 from .reduce import pick
@@ -124,16 +125,37 @@ def _resize(c: Ctx, item: Item, size: Item) -> Any:
 
 
 def _symbolic(c: Ctx, x: Value, axis: int, have: Extent, n: Extent, kind: str) -> Value:
-    """A symbolic axis is only repeated a whole number of times."""
+    """Along an axis of symbolic extent coordinates are computed during the run, unless elements are only repeated."""
+    b, aligned = c.bld, c.b("align_corners", False)
     times = n // have if not isinstance(have, int) else n
-    plain = not c.b("align_corners", False)
-    if kind != "NearestNeighbor" or not plain or not isinstance(times, int) or times * have != n:
+    if kind == "NearestNeighbor" and not aligned and isinstance(times, int) and times * have == n:
+        wide = b.reshape(x, shape=(*x.shape[: axis + 1], 1, *x.shape[axis + 1 :]))
+        wide = b.broadcast_to(wide, shape=(*x.shape[: axis + 1], times, *x.shape[axis + 1 :]))
+        out: Value = b.reshape(wide, shape=(*x.shape[:axis], n, *x.shape[axis + 1 :]))
+        return out
+    if kind not in ("NearestNeighbor", "Bilinear"):
         raise c.refuse(f"resizing a symbolic extent {have} to {n} is not supported", "fix it with shapes=")
-    b = c.bld
-    wide = b.reshape(x, shape=(*x.shape[: axis + 1], 1, *x.shape[axis + 1 :]))
-    wide = b.broadcast_to(wide, shape=(*x.shape[: axis + 1], times, *x.shape[axis + 1 :]))
-    out: Value = b.reshape(wide, shape=(*x.shape[:axis], n, *x.shape[axis + 1 :]))
-    return out
+    half = c.b("half_pixel_centers", False)
+    coordinates = "align_corners" if aligned else "half_pixel" if half else "asymmetric"
+    return resize_axis(b, x, axis, n, kind == "Bilinear", coordinates)
+
+
+_SAMPLERS = {"triangle": "linear", "keyscubic": "cubic", "lanczos3": "lanczos3", "lanczos5": "lanczos5"}
+
+
+@op("ScaleAndTranslate", raw=True)
+def _scale_and_translate(c: Ctx, item: Item, size: Item, scale: Item, translation: Item) -> Any:
+    """What tf.image.resize makes of the other samplers and of antialias: the whole image on the whole result."""
+    x, sizes = same_type(c, c.v(item), F32), c.extents(size, "the new size")
+    method, antialias = _SAMPLERS.get(c.s("kernel_type", "lanczos3")), c.b("antialias", True)
+    fixed = [e for e in (*x.shape[1:3], *sizes) if isinstance(e, int)]
+    if method is None or len(fixed) != 4:
+        raise c.refuse("only fixed sizes and the samplers of tf.image.resize are supported", "fix sizes with shapes=")
+    given = c.array(scale, "the scale").ravel(), c.array(translation, "the translation").ravel()
+    whole = [np.float32(n) / np.float32(max(have, 1)) for have, n in zip(fixed[:2], fixed[2:], strict=True)]
+    if not np.allclose(given[0], whole, rtol=1e-6, atol=0) or np.any(given[1]):
+        raise c.refuse("a part of the image, or a translated one, is not supported")
+    return c.bld.resize(x, sizes=tuple(sizes), method=method, antialias=antialias, edge="drop")
 
 
 # -- colour ------------------------------------------------------------------------------------------------------------

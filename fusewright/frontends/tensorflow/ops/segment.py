@@ -130,7 +130,7 @@ def _dense_bincount(c: Ctx, item: Item, size: Item, weights: Item) -> Any:
     if w.shape == (0,):
         values = b.cast(hot, to=w.dtype)
     else:
-        values = b.where(hot, b.reshape(w, shape=(*ids.shape, 1)), c.const(0, w))
+        values = b.where(hot, b.reshape(w, shape=(*w.shape, 1)), c.const(0, w))
     return b.reduce_sum(values, axes=(ids.rank - 1,))
 
 
