@@ -65,6 +65,7 @@ class CudaLowering(Lowering):
             chosen.units,
             chosen.most != 0,
             chosen.room != 0,
+            chosen.resident,
         )
         symbol = f"{chosen.name}_{hashlib.sha256(repr(own).encode()).hexdigest()[:16]}"
         self.sources.setdefault(symbol, Source(symbol, *own))

@@ -21,9 +21,11 @@ from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
 from ..numba_cpu.templates.units import LANES, THREADS, WARPS, cut_for
 from . import contraction, general
+from .pointwise import pointwise
 from .words import BLOCK, Placed
 
 _FUSED = (F32, F64)
+REGISTERS, MOST_REGISTERS = 1 << 16, 128  # of a processor; of a thread of a tiled kernel
 SCRATCH_BLOCK, SCRATCH_BLOCKS = 64, 256  # of kernels whose threads need memory of their own
 
 
@@ -42,12 +44,19 @@ def choose(node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool]
     with cut_for(THREADS):
         if not loops.supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
-        templates = loops.generate(node)
+        fast = pointwise(node, wide) if _elementwise(node) else None
+        templates = [fast] if fast is not None else loops.generate(node)
     out = []
     for template in templates:
         out.append(placed(template.entry, template, _word, cost.flops, cost.bytes))
         cost = Cost(0, 0)  # counted once per node
     return out
+
+
+def _elementwise(node: Node) -> bool:
+    if node.op.name == "fused":
+        return node.attrs["kind"] == "elementwise"
+    return node.op.kind == "elementwise"
 
 
 def copy_kernel(t: TensorType) -> Placed:
@@ -122,7 +131,7 @@ def _contract(
     args = tuple(Word("dim", value=a.value) if a.kind == "dim" else words(a) for a in template.args)
     return Placed(
         f"{_name(found)}_{blocks.tile.name}", template.text, args, template.extent, 1, 0, cost.flops, cost.bytes, (),
-        "block", blocks.tile.threads, 1,
+        "block", blocks.tile.threads, 1, resident=REGISTERS // (MOST_REGISTERS * blocks.tile.threads),
     )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ class Source:
     units: int
     strided: bool
     room: bool
+    resident: int = 0
 
     @property
     def server(self) -> Server:

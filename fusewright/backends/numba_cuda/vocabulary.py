@@ -16,6 +16,7 @@ from ..numba_cpu import prelude, registry
 from . import tensor
 
 GLOBAL, SHARED = 1, 3
+WIDE = 16  # bytes of the widest access
 WORD, HALF = ir.IntType(64), ir.IntType(32)
 
 
@@ -50,6 +51,50 @@ def slot_maker(element: types.Type) -> Any:
     return make
 
 
+def _wide(builder: Any, pointer: Any, index: Any, count: int) -> Any:
+    vector = ir.VectorType(pointer.type.pointee, count)
+    return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
+
+
+def wide_get(count: int) -> Any:
+    """An intrinsic ``(pointer, index)``: the ``count`` elements, 16 bytes, that begin there at a multiple of 16."""
+
+    @intrinsic
+    def get(typingctx: Any, pointer: Any, index: Any) -> Any:
+        if not isinstance(pointer, types.CPointer):
+            return None
+        result = types.UniTuple(pointer.dtype, count)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            loaded = builder.load(_wide(builder, args[0], args[1], count), align=WIDE)
+            parts = [builder.extract_element(loaded, ir.Constant(HALF, i)) for i in range(count)]
+            return context.make_tuple(builder, result, parts)
+
+        return result(pointer, types.int64), codegen
+
+    return get
+
+
+def wide_put(count: int) -> Any:
+    """An intrinsic ``(pointer, index, elements)``: the opposite of ``wide_get``."""
+
+    @intrinsic
+    def put(typingctx: Any, pointer: Any, index: Any, elements: Any) -> Any:
+        if not isinstance(pointer, types.CPointer) or elements != types.UniTuple(pointer.dtype, count):
+            return None
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = ir.Constant(ir.VectorType(args[0].type.pointee, count), ir.Undefined)
+            for i in range(count):
+                value = builder.insert_element(value, builder.extract_value(args[2], i), ir.Constant(HALF, i))
+            builder.store(value, _wide(builder, args[0], args[1], count), align=WIDE)
+            return context.get_dummy_value()
+
+        return types.void(pointer, types.int64, elements), codegen
+
+    return put
+
+
 def special(register: str) -> Any:
     """An intrinsic that reads one of the GPU's special registers as int64."""
 
@@ -72,6 +117,8 @@ def names() -> dict[str, Any]:
     for name, full in prelude._POINTERS.items():
         out[name] = pointer_maker(getattr(types, full))
         out[f"slot_{name[1:]}"] = slot_maker(getattr(types, full))
+    for count in (4, 8):
+        out[f"get{count}"], out[f"put{count}"] = wide_get(count), wide_put(count)
     out["sf32"] = pointer_maker(types.float32, SHARED)
     out["thread"] = special("tid.x")
     return out | tensor.names()

@@ -27,6 +27,7 @@ class Placed(Chosen):
     shared: int = 0
     most: int = 0  # blocks; 0 is no limit
     room: Extent = 0
+    resident: int = 0  # blocks that a processor is to hold at a time: bounds the registers
 
     @property
     def launch(self) -> Launch:

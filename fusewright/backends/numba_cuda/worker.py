@@ -44,10 +44,10 @@ class Codegen(cpu.Codegen):
 
     def ptx(
         self, symbol: str, text: str, count: int, mode: str = "thread", block: int = 256, units: int = 256,
-        strided: bool = False, room: bool = False,
+        strided: bool = False, room: bool = False, resident: int = 0,
     ) -> str:  # fmt: skip
         """A module with the entry ``symbol``: see ``toolchain.Source``."""
-        module = llvm.parse_assembly(self.module_text(symbol, text, count, mode, block, units, strided, room))
+        module = llvm.parse_assembly(self.module_text(symbol, text, count, mode, block, units, strided, room, resident))
         module.triple = TRIPLE
         for function in module.functions:
             if not function.is_declaration and function.name != symbol:
@@ -64,16 +64,18 @@ class Codegen(cpu.Codegen):
         return str(self.machine.emit_assembly(module))
 
     def module_text(
-        self, symbol: str, text: str, count: int, mode: str, block: int, units: int, strided: bool, room: bool
+        self, symbol: str, text: str, count: int, mode: str, block: int, units: int, strided: bool, room: bool,
+        resident: int,
     ) -> str:  # fmt: skip
         """LLVM text of the kernel's function and of the entry that deals its units out."""
         body = self.llvm_text(self.function(text, []), cpu.KERNEL_TYPES, types.void, [])
         body = cpu._DEFINE.sub(rf"\1{cpu._ATTRIBUTES}\2 {{", _TARGET.sub("", body))
         formal = "".join(f"i64 %a{i}, " for i in range(count))
         words = f"[{max(count, 1)} x i64]"
+        bound = f' "nvvm.minctasm"="{resident}"' if resident else ""
         lines = [
             f"define ptx_kernel void @{symbol}({formal}i64 {_COUNT} %start, i64 {_COUNT} %stop, i64 %scratch)"
-            f' nounwind "nvvm.maxntid"="{block}" {{',
+            f' nounwind "nvvm.maxntid"="{block}"{bound} {{',
             f"  %args = alloca {words}",
         ]
         for i in range(count):
