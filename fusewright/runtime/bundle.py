@@ -7,6 +7,7 @@ Must not import `ir` or any compiler part; container, step table and argument ru
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 import weakref
@@ -374,14 +375,17 @@ def constants(plan: Plan, weights: Array) -> list[Array]:
     for c in plan.constants:
         data = weights[c.offset : c.offset + c.bytes]
         if c.stored is not None and c.wanted is not None:
-            array = data.view(DTYPES[c.dtype].np).reshape(c.stored.packed_shape)
-            made = c.wanted.pack(c.stored.unpack(array)).reshape(-1).view(np.uint8)
-            block = np.empty(made.nbytes + 64, np.uint8)
-            start = -block.ctypes.data % 64
-            data = block[start : start + made.nbytes]
-            data[...] = made
+            data = c.wanted.repack(data.view(DTYPES[c.dtype].np), c.stored, _aligned).reshape(-1).view(np.uint8)
         out.append(data)
     return out
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Room for an array on a 64-byte boundary."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    block = np.empty(size + 64, np.uint8)
+    start = -block.ctypes.data % 64
+    return block[start : start + size].view(dtype).reshape(shape)
 
 
 def _bindable(spec: Spec, array: Any, what: str) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 from ..core.dims import Extent
 from ..core.dtypes import BOOL, FLOATS, DType
 from ..ir import TensorType, Value
+from ..ir.ops.winograd import applies
 from .graphs import PREFERS, Maker, number
 from .samples import NUMBERS, divisor, sampler, static_axis
 
@@ -124,6 +125,8 @@ def _conv_blocked(m: Maker, name: str) -> Any:
     channels = number(x.shape[1]) * block - m.draw.integer(0, block - 1) if blocked else number(x.shape[-1])
     groups = divisor(m, channels)
     shape = (*attrs.pop("window"), channels // groups, groups * m.draw.pick((1, 2, 3)))
+    if blocked and applies(shape, {**attrs, "groups": groups}):
+        attrs["winograd"] = m.draw.pick((2, 4, 0))
     w = m.weights(TensorType(x.dtype, shape))
     return m.emit(name, x, w, groups=groups, block=block, x_blocked=blocked, **attrs)
 

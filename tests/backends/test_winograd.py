@@ -108,6 +108,7 @@ def test_bits_depend_neither_on_threads_nor_on_the_batch(tmp_path: Path) -> None
     one = fw.load(tmp_path / "model.fwb", threads=1).run(feeds)
     for threads in (2, 8):
         bundle = fw.load(tmp_path / "model.fwb", threads=threads)
+        assert all(c.ctypes.data % 64 == 0 for c in bundle._constants)
         many = bundle.run(feeds)
         assert all(one[k].tobytes() == many[k].tobytes() for k in one)
     alone = bundle.run({k: v[3:4] for k, v in feeds.items()})
