@@ -85,11 +85,13 @@ class FakeGpu:
         strict: bool = True,
         cubins: dict[bytes, str] | None = None,
         lacks: tuple[str, ...] = (),
+        rewrite: Callable[[str], str] = lambda text: text,
     ) -> None:
         """``cubins``: the first 64 bytes of a cubin -> the PTX it stands for; others do not load, as on a GPU that
-        they were not made for. ``lacks``: calls that the library has not."""
+        they were not made for. ``lacks``: calls that the library has not. ``rewrite`` changes PTX as it is loaded, to
+        see that a fault in it is found."""
         self.capability, self.count, self.version, self.total = capability, count, version, total
-        self.cubins = cubins or {}
+        self.cubins, self.rewrite = cubins or {}, rewrite
         self.memory = Memory(strict)
         self.used = 0
         self.sizes: dict[int, int] = {}
@@ -295,7 +297,7 @@ def cuModuleLoadDataEx(gpu: FakeGpu, out: Any, image: int, count: int, options: 
             raise Fault(222)
         if (int(target[1]), int(target[2])) > gpu.capability:
             raise Fault(218)
-    out[0] = gpu._handle(Loaded(text, gpu.memory))
+    out[0] = gpu._handle(Loaded(gpu.rewrite(text), gpu.memory))
 
 
 @_call(c_void_p)
