@@ -34,6 +34,8 @@ changes and its outputs read is refused (`stateful`); one that is only counted u
 `inputs=` and `outputs=` may name any tensor; one inside called functions by its path, as refusals and origins show it
 (`StatefulPartitionedCall/dense/MatMul`): so the numeric part of a model behind a table or strings can be imported.
 `feeds={"name": value}` binds a tensor at import: a switch such as `is_training`, or an operand that decides a shape.
+Slices, reshapes, `Fill`, `Tile`, `Range` and `BroadcastTo` by numbers that are computed find their extents during the
+run; where nothing bounds such a number the compiler asks for a bound: `dims={"K": (0, 1000)}`, `--dim K=0:1000`.
 `shapes={"name": (...)}` gives a shape that the file leaves open, or fixes one. Every file may be in text form
 (`.pbtxt`); a variable that a checkpoint stores in slices is put together. Of several graphs in a SavedModel the one for
 serving is taken, else one that has the signature. Lookup tables and string tensors are refused.

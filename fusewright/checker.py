@@ -17,7 +17,9 @@ from .core.errors import FusewrightError, ImportRefused, InputRefused, TypeRefus
 from .frontends.source import ModelOptions, graph_of
 from .ir.graph import Graph, Node, Value
 from .ir.interpreter import Interpreter
+from .ir.scope import definitions
 from .passes.pipeline import default_pipeline
+from .passes.specialise import bind_dims
 from .reference import Reference, reference
 
 RTOL, ATOL = 1e-4, 1e-5  # of the largest stored value: the conformance rule
@@ -87,6 +89,7 @@ def check(
     feeds: Mapping[str, Any] | None = None,
     *,
     bind: Mapping[str, Any] | None = None,
+    dims: Mapping[str, int | tuple[int, int | None]] | None = None,
     **options: Unpack[ModelOptions],
 ) -> Check:
     """List everything in ``source`` that cannot be compiled, all at once; optionally compare values.
@@ -96,12 +99,14 @@ def check(
     or other callable; or "onnxruntime" for an ONNX source. Live ones are run on ``feeds``, or on small random numbers,
     and where they can be asked, every inner value is compared. ``bind`` are the ``feeds`` of ``import_model``, which
     bind inputs at import; ``options`` its others: inputs, outputs, signature, weights, shapes, base_dir, limits.
-    Raises InputRefused when ``against`` cannot be used.
+    ``dims`` fixes or bounds symbols, as for ``fw.compile``.
+    Raises InputRefused when ``against`` cannot be used, CompileRefused when ``dims`` cannot.
     """
     try:
         graph = graph_of(source, {**options, "feeds": bind})
     except ImportRefused as refusal:
         return Check(_gather([(p.code, p.reason, p.where, p.hint) for p in refusal.problems]), flops_share=None)
+    graph = bind_dims(graph, dims)
     problems, share = _uncompilable(graph)
     found = Check(_gather(problems), flops_share=share)
     if against is not None:
@@ -124,7 +129,7 @@ def _uncompilable(graph: Graph) -> tuple[list[tuple[str, str, str, str]], float 
         final, _ = default_pipeline(target).run(graph)
     except TypeRefused as error:
         return [("passes", str(error), "", "")], None
-    out = []
+    out = [_no_bound(node) for node in definitions(final) if node.attrs["high"] is None]
     total = covered = 0
     for node in _running(final):
         flops = _flops(node)
@@ -135,6 +140,13 @@ def _uncompilable(graph: Graph) -> tuple[list[tuple[str, str, str, str]], float 
             hint = f"write it with other ops, or give it a kernel: @fw.register_kernel({node.op.name!r})"
             out.append(("no-kernel", f"no CPU kernel for {node.op.name}", str(node.origin), hint))
     return out, covered / total if total else float(not out)
+
+
+def _no_bound(node: Node) -> tuple[str, str, str, str]:
+    """Memory is laid out before a run, so what is found out during it needs a greatest value."""
+    name = node.attrs["symbol"]
+    hint = f"give one with dims={{{name!r}: (0, 1000)}}, on the command line --dim {name}=0:1000"
+    return "no-bound", f"the extent {name} depends on values and has no upper bound", str(node.origin), hint
 
 
 def _flops(node: Node) -> int:

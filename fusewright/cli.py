@@ -21,6 +21,7 @@ import numpy as np
 
 import fusewright as fw
 
+from .arguments import UsageError, load_array, read_dims, read_feeds, read_names, read_shapes
 from .core.dims import evaluate, extent, symbols
 from .core.dtypes import dtype
 from .core.errors import CompileRefused, FusewrightError, InputRefused, SaveRefused
@@ -47,12 +48,6 @@ from .show import (
 )
 
 BUG = 3
-
-Dims = dict[str, Any]
-
-
-class UsageError(Exception):
-    """The command line itself is wrong; reported by argparse with exit code 2."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,6 +183,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VALUES.npz",
         help="compare with known values of inputs, inner values or outputs; or with 'onnxruntime', for an ONNX model",
     )
+    sub.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="N=1",
+        help="fix (N=8) or bound (N=1:512) a symbol, as for compile",
+    )
     model_options(sub)
 
     sub = add("bench", _bench, "Time a bundle on random inputs: best, median and 99th percentile.")
@@ -209,90 +211,25 @@ def _exit_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     parser.error(message)
 
 
-def _dims(items: Iterable[str]) -> Dims:
-    """``["N=8", "T=1:512"]`` as ``{"N": 8, "T": (1, 512)}``."""
-    dims: Dims = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        low, colon, high = value.partition(":")
-        try:
-            if not (name and equals):
-                raise ValueError
-            dims[name] = (int(low), int(high)) if colon else int(low)
-        except ValueError:
-            raise UsageError(
-                f"--dim {item}: expected NAME=EXTENT or NAME=LOW:HIGH, for example N=8 or N=1:512"
-            ) from None
-    return dims
-
-
-def _feeds(items: Iterable[str]) -> dict[str, Any]:
-    feeds: dict[str, Any] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not (name and equals):
-            raise UsageError(f"--feed {item}: expected NAME=VALUE")
-        if value.endswith(".npy"):
-            feeds[name] = _load_array(value)
-            continue
-        try:
-            feeds[name] = json.loads(value)
-        except json.JSONDecodeError:
-            raise UsageError(
-                f"--feed {item}: VALUE must be a number, true, false, a JSON list or a .npy file"
-            ) from None
-    return feeds
-
-
-def _shapes(items: Iterable[str]) -> dict[str, list[int | str | None]]:
-    """``["x=N,?,3"]`` as ``{"x": ["N", None, 3]}``; ``x=`` is a scalar."""
-    shapes: dict[str, list[int | str | None]] = {}
-    for item in items:
-        name, equals, text = item.rpartition("=")  # TensorFlow's names may hold "="; shapes never do
-        if not (name and equals):
-            raise UsageError(f"--shape {item}: expected NAME=EXTENT,EXTENT..., for example x=N,224,224,3")
-        axes = [axis.strip() for axis in text.strip("[]()").split(",")] if text.strip("[]()") else []
-        shapes[name] = [None if a == "?" else int(a) if a.isdecimal() else a for a in axes]
-        for axis in shapes[name]:
-            if isinstance(axis, str) and not axis.isidentifier():
-                raise UsageError(f"--shape {item}: {axis!r} is neither a number, a symbol's name nor ?")
-    return shapes
-
-
-def _names(text: str | None) -> list[str] | None:
-    return [name for name in text.split(",") if name] if text else None
-
-
 def _import_options(args: argparse.Namespace) -> dict[str, Any]:
     """Only what was given."""
     given = {
-        "inputs": _names(args.inputs),
-        "outputs": _names(args.outputs),
-        "feeds": _feeds(args.feed) or None,
+        "inputs": read_names(args.inputs),
+        "outputs": read_names(args.outputs),
+        "feeds": read_feeds(args.feed) or None,
         "weights": args.weights,
         "signature": args.signature,
-        "shapes": _shapes(args.shape) or None,
+        "shapes": read_shapes(args.shape) or None,
         "base_dir": args.base_dir,
     }
     return {key: value for key, value in given.items() if value is not None}
-
-
-def _load_array(path: str) -> Any:
-    """The array of a .npy, or the mapping of an .npz. Raises InputRefused for anything else."""
-    try:
-        # allow_pickle stays off: an array file from elsewhere must not run code.
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputRefused(f"{path}: no such file") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise InputRefused(f"{path}: not a readable .npy or .npz file ({error})") from None
 
 
 # ---------------------------------------------------------------------------------------------- commands
 
 
 def _compile(args: argparse.Namespace) -> int:
-    dims, options = _dims(args.dim), _import_options(args)
+    dims, options = read_dims(args.dim), _import_options(args)
     target: Any = "cpu" if not args.target else args.target[0] if len(args.target) == 1 else args.target
     if args.tune:
         raise CompileRefused("--tune is not available in this version; kernels are chosen by rules, not by timing")
@@ -369,7 +306,7 @@ def _bind_inputs(items: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
         name, equals, path = item.partition("=")
         if not equals:
             name, path = "", item
-        loaded = _load_array(path)
+        loaded = load_array(path)
         if isinstance(loaded, np.ndarray):
             if name:
                 feeds[name] = loaded
@@ -509,7 +446,9 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     options = _import_options(args)
-    result = fw.check(args.source, against=args.against, bind=options.pop("feeds", None), **options)
+    result = fw.check(
+        args.source, against=args.against, bind=options.pop("feeds", None), dims=read_dims(args.dim) or None, **options
+    )
     found = result.to_dict()
     if args.json:
         print_json(found)
@@ -528,7 +467,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    dims = _dims(args.dim)
+    dims = read_dims(args.dim)
     for name, value in dims.items():
         if isinstance(value, tuple):
             raise UsageError(f"--dim {name}: bench needs one extent, not a range")

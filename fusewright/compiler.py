@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack, cast
 
-import numpy as np
-
 from . import __version__, lazy
 from .backends import targets as machines
 from .backends.numba_cpu.lower import ConstantStore
-from .core.dims import Extent, minimum
+from .core.dims import Extent
 from .core.errors import CompileRefused
 from .core.manifest import Port, Signature, Symbol
 from .core.report import Report
@@ -23,12 +21,11 @@ from .frontends.source import ImportOptions, graph_of
 from .ir.footprint import footprint
 from .ir.graph import Graph, Value
 from .ir.program import Program
-from .ir.scope import defined, definitions
 from .passes.batch import batch_symbol
 from .passes.memory.arrange import arrange
 from .passes.pipeline import Pipeline
 from .passes.pipeline import default_pipeline as pipeline_for
-from .passes.specialise import specialise
+from .passes.specialise import bind_dims
 from .portable import portable_text
 from .runtime.built import Built
 from .runtime.bundle import Bundle
@@ -71,7 +68,7 @@ def compile(
     note("import", 0, 1)
     graph = graph_of(source, options)
     note("import", 1, 1)
-    graph = _bind(graph, dims)
+    graph = bind_dims(graph, dims)
     made: list[_Made] = []
     store, images = ConstantStore(), []
     for family, wanted in targets.items():
@@ -114,7 +111,7 @@ def plan(
 ) -> PlannedProgram:
     """Passes and memory plan without code generation; ``options`` and refusals as for ``compile``."""
     name = _targets(target)[0]
-    graph = _bind(graph_of(source, options), dims)
+    graph = bind_dims(graph_of(source, options), dims)
     made = _scheduled(graph, machines.family_of(name), None, "strict", lambda phase, done, total: None)
     return PlannedProgram(made.program, name, footprint(made.portable))
 
@@ -179,46 +176,6 @@ def _scheduled(
     program.verify()
     note("schedule", 1, 1)
     return _Made(portable, program, names)
-
-
-def _bind(graph: Graph, dims: Mapping[str, int | tuple[int, int | None]] | None) -> Graph:
-    """The graph with fixed symbols replaced and bounded ones noted."""
-    dims = dims or {}
-    if not isinstance(dims, Mapping):
-        raise CompileRefused(f"dims is a dict like {{'N': 8}}, not {dims!r}")
-    found = defined(graph)
-    unknown = [d for d in dims if d not in graph.symbols and d not in found]
-    if unknown:
-        known = ", ".join((*graph.symbols, *found)) or "none"
-        raise CompileRefused(f"dims names {', '.join(map(repr, unknown))}; the model's symbols are {known}")
-    fixed: dict[str, int] = {}
-    bounds: dict[str, tuple[int, int | None]] = {}
-    for name, value in dims.items():
-        if isinstance(value, tuple) and len(value) == 2:
-            low, high = _extent(value[0]), _extent(value[1])
-            if low is not None and (value[1] is None or high is not None and high >= low):
-                bounds[name] = (low, high)
-                continue
-        elif (size := _extent(value)) is not None:
-            fixed[name] = size
-            continue
-        raise CompileRefused(f"dims[{name!r}] = {value!r} must be an int >= 0 or (low, high)")
-    out = specialise(graph, {name: size for name, size in fixed.items() if name not in found})
-    out.bounds.update({name: b for name, b in bounds.items() if name not in found})
-    for node in definitions(out):
-        name = node.attrs["symbol"]
-        low, high = bounds.get(name, (fixed.get(name, 0), fixed.get(name)))
-        node.attrs["low"] = max(low, node.attrs["low"])
-        if high is not None:
-            node.attrs["high"] = high if node.attrs["high"] is None else minimum(high, node.attrs["high"])
-    return out
-
-
-def _extent(value: Any) -> int | None:
-    """``value`` as an extent, or None when it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        return None
-    return int(value) if value >= 0 else None
 
 
 def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, tuple[str, ...]]:

@@ -1,9 +1,14 @@
 """fw.check: every problem at once, and the first value that differs."""
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import fusewright as fw
+from fusewright.cli import main
 
 
 @pytest.fixture
@@ -103,3 +108,24 @@ def test_a_refused_file_gives_rows(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"not a model")
     found = fw.check(tmp_path / "model.keras")
     assert not found.ok and found.rows[0].count == 1
+
+
+def test_an_extent_without_a_bound_is_a_row_until_dims_bounds_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    count = helper.make_tensor_value_info("k", TensorProto.INT64, [1])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])
+    graph = helper.make_graph([helper.make_node("ConstantOfShape", ["k"], ["y"])], "g", [count], [made])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), str(path))
+    found = fw.check(path)
+    assert [(row.code, row.what) for row in found.rows] == [
+        ("no-bound", "the extent K depends on values and has no upper bound")
+    ]
+    assert "--dim K=0:1000" in found.rows[0].hint
+    assert fw.check(path, dims={"K": (0, 8)}).ok
+    with pytest.raises(fw.CompileRefused, match="Q"):
+        fw.check(path, dims={"Q": 8})
+    assert main(["check", str(path)]) == 1
+    assert main(["check", str(path), "--dim", "K=0:8"]) == 0
+    assert main(["compile", str(path), "-o", str(tmp_path / "m.fwb"), "--dim", "K=0:8"]) == 0

@@ -15,6 +15,7 @@ from ...core.dims import Extent
 from ...core.dtypes import DType, decode
 from ...core.errors import ImportRefused
 from ...ir.graph import Const, Value
+from ..positions import Positions
 from .fold import Folder
 from .reader import element_type
 
@@ -151,6 +152,23 @@ class Call:
                 raise self.refuse(f"{what} must be integers", "malformed")
             return tuple(int(v) for v in array.ravel())
         return tuple(known.ravel().tolist())
+
+    @property
+    def positions(self) -> Positions:
+        """Extents and positions that are computed while the model runs."""
+        return Positions(self.b, self.importer.fresh, self.b.dim)
+
+    def elements(self, value: Value, what: str) -> list[Extent | Value]:
+        """As ``extents``, with an i64 scalar for each element that depends on values."""
+        if value.const is not None or self.b.elements(value) is not None or not value.dtype.is_int:
+            return list(self.extents(value, what))
+        found = self.positions.elements(value)
+        return list(self.extents(value, what)) if found is None else found
+
+    def sizes(self, value: Value, what: str) -> tuple[Extent, ...]:
+        """As ``extents``; what depends on values is bound during the run."""
+        at = self.positions
+        return tuple(at.size(e) for e in self.elements(value, what))
 
     def known_ints(self, value: Value, what: str) -> tuple[int, ...]:
         """As ``extents``, where nothing may be symbolic (axes, steps...)."""

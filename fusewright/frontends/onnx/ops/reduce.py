@@ -132,10 +132,13 @@ def _top_k(c: Call, x: Value, k: Value | None = None) -> Any:
     if k is None:
         count: Any = c.integer("k")
     else:
-        (count,) = c.extents(k, "k")
-    if count is None:
+        (given,) = c.elements(k, "k")
+        count = None
+    if count is None and k is None:
         raise c.refuse("k is missing", "malformed")
     axis, largest = c.axis(c.integer("axis", -1), x.rank), bool(c.integer("largest", 1))
+    if k is not None:
+        count = c.positions.size(given, x.shape[axis])
     values, index = c.b.top_k(x, k=count, axis=axis, largest=largest)
     return values, c.b.cast(index, to=I64)
 

@@ -5,6 +5,7 @@ Owns ONNX's shape conventions (0 copies, -1 infers, clamped slices). Extents may
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def _constant(c: Call) -> Value:
 @op("ConstantOfShape")
 def _constant_of_shape(c: Call, shape: Value) -> Value:
     value = c.tensor("value")
-    dims = c.extents(shape, "the shape")
+    dims = c.sizes(shape, "the shape")
     _check_extents(c, dims)
     if value is None:
         return c.b.full(dims, 0.0, F32)
@@ -79,7 +80,10 @@ def _size(c: Call, x: Value) -> Value:
 
 @op("Reshape")
 def _reshape(c: Call, x: Value, shape: Value) -> Value:
-    want = list(c.extents(shape, "the shape"))
+    parts = c.elements(shape, "the shape")
+    if any(isinstance(p, Value) for p in parts):
+        return c.positions.reshaped(x, parts, zero_copies=not c.integer("allowzero", 0))
+    want = [p for p in parts if not isinstance(p, Value)]
     if not c.integer("allowzero", 0):
         for i, d in enumerate(want):
             if isinstance(d, int) and d == 0:
@@ -197,8 +201,8 @@ def _slice(
     c: Call, x: Value, starts: Value | None = None, ends: Value | None = None, axes: Value | None = None,
     steps: Value | None = None,
 ) -> Value:  # fmt: skip
-    first: tuple[Extent, ...]
-    last: tuple[Extent, ...]
+    first: Sequence[Extent | Value]
+    last: Sequence[Extent | Value]
     if c.opset < 10:
         first, last = c.ints("starts") or (), c.ints("ends") or ()
         which = c.ints("axes", tuple(range(len(first))))
@@ -208,7 +212,7 @@ def _slice(
             raise c.refuse("starts or ends are missing", "malformed")
         which = tuple(range(starts.type.size)) if axes is None else c.known_ints(axes, "axes")  # type: ignore[arg-type]
         stride = (1,) * len(which) if steps is None else c.known_ints(steps, "steps")
-        first, last = c.extents(starts, "starts"), c.extents(ends, "ends")
+        first, last = c.elements(starts, "starts"), c.elements(ends, "ends")
     if not len(first) == len(last) == len(which) == len(stride):
         raise c.refuse("starts, ends, axes and steps differ in length", "malformed")
     which = tuple(c.axis(a, x.rank) for a in which)
@@ -228,6 +232,14 @@ def _sliced(c: Call, x: Value, first: Any, last: Any, which: Any, stride: Any) -
             raise c.refuse("a step of 0", "malformed")
         if step < 0:
             flip.append(axis)
+        if isinstance(s, Value) or isinstance(e, Value):
+            # What exporters write for the end, or the start.
+            ends = [None if isinstance(v, int) and (v >= FAR if up else v <= -FAR) else v
+                    for v, up in ((s, step < 0), (e, step > 0))]  # fmt: skip
+            low[axis], high[axis] = c.positions.span(ends[0], ends[1], step, n, least=0)
+            steps[axis] = abs(step)
+            continue
+        if step < 0:
             # A start before the axis is its first element here, not nothing as in NumPy.
             s = n - 1 if isinstance(s, int) and s >= FAR else clamped(s, n, 0, n - 1)
         low[axis], high[axis] = span(s, e, step, n)
@@ -238,7 +250,10 @@ def _sliced(c: Call, x: Value, first: Any, last: Any, which: Any, stride: Any) -
 
 @op("Expand")
 def _expand(c: Call, x: Value, shape: Value) -> Value:
-    want = c.extents(shape, "the shape")
+    parts = c.elements(shape, "the shape")
+    if any(isinstance(p, Value) for p in parts):
+        return c.positions.spread(x, parts, one_keeps=True)
+    want = [p for p in parts if not isinstance(p, Value)]
     _check_extents(c, want)
     rank = max(len(want), x.rank)
     have = (1,) * (rank - x.rank) + tuple(x.shape)
@@ -255,7 +270,7 @@ def _expand(c: Call, x: Value, shape: Value) -> Value:
 @op("Tile")
 def _tile(c: Call, x: Value, repeats: Value) -> Value:
     b = c.b
-    counts = c.extents(repeats, "repeats")
+    counts = c.sizes(repeats, "repeats")
     if len(counts) != x.rank:
         raise c.refuse(f"{len(counts)} repeats for {x.type}", "malformed")
     _check_extents(c, counts)
@@ -326,6 +341,10 @@ def _wrap(c: Call, x: Value, low: list[Extent], high: list[Extent]) -> Value:
 @op("Range")
 def _range(c: Call, start: Value, limit: Value, delta: Value) -> Value:
     b = c.b
+    known = (b.elements(v) if start.dtype.is_int else v.const for v in (start, limit, delta))
+    if any(k is None for k in known):
+        first_, last_, step_ = (b.reshape(v, shape=()) for v in (start, limit, delta))
+        return c.positions.counting(first_, last_, step_, start.dtype)
     if start.dtype.is_int:
         (s,), (e,), (d,) = (c.extents(v, "the range") for v in (start, limit, delta))
         if not isinstance(d, int) or d == 0:

@@ -16,6 +16,7 @@ from ....core.dtypes import I64
 from ....ir.graph import Value
 from ..lower import Ctx, fold, op, same_type
 from ..values import Complex, Item, Resource, Tensor
+from . import positions
 from .state import contents
 
 
@@ -63,7 +64,7 @@ def _mirror_pad(c: Ctx, item: Item, paddings: Item) -> Any:
 @op("Tile", raw=True)
 def _tile(c: Ctx, item: Item, multiples: Item) -> Any:
     x = c.v(item)
-    times = c.extents(multiples, "the multiples")
+    times = positions.sizes(c, multiples, "the multiples")
     if len(times) != x.rank:
         raise c.refuse(f"{len(times)} multiples for rank {x.rank}", code="malformed")
     if all(t == 1 for t in times):

@@ -12,7 +12,6 @@ import numpy as np
 from ....core.dims import Extent, maximum, minimum, product
 from ....core.dtypes import BOOL, I64, U8
 from ....ir.graph import Value
-from ... import dependent as common
 from ..lower import Ctx, fold, op, same_type
 from ..values import Item
 from . import positions
@@ -100,7 +99,7 @@ def _top_k(c: Ctx, item: Item, count: Item | None = None) -> Any:
     if count is None:
         k = c.i("k")
     elif positions.known(c, count, "k") is None:
-        k = common.bound(c.bld, c.lowerer.fresh, positions.number(c, positions.element(c, c.v(count), 0)), x.shape[-1])
+        k = positions.computed(c).size(positions.elements(c, count, "k")[0], x.shape[-1])
     else:
         k = c.number_of(count, "k")
     values, places = c.bld.top_k(x, k=k, axis=x.rank - 1)

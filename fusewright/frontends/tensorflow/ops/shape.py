@@ -226,7 +226,7 @@ def _split_v(c: Ctx, item: Item, sizes: Item, axis: Item) -> Any:
 
 @op("Fill", raw=True)
 def _fill(c: Ctx, dims: Item, value: Item) -> Any:
-    shape, t = c.extents(dims, "the shape"), c.tensor(value)
+    shape, t = positions.sizes(c, dims, "the shape"), c.tensor(value)
     if t.is_constant and not any(isinstance(d, Dim) for d in shape):
         return Tensor.known(np.broadcast_to(t.content.reshape(()), [int(d) for d in shape]), t.dtype)  # type: ignore[union-attr, arg-type]
     return c.bld.broadcast_to(c.v(t), shape=tuple(shape)) if shape else c.v(t)
@@ -235,6 +235,8 @@ def _fill(c: Ctx, dims: Item, value: Item) -> Any:
 @op("Range", raw=True)
 def _range(c: Ctx, start: Item, limit: Item, delta: Item) -> Any:
     kind = c.tensor(start).dtype
+    if not all(positions.is_known(c, i, "the range") for i in (start, limit, delta)):
+        return positions.computed(c).counting(c.v(start), c.v(limit), c.v(delta), kind)
     if kind.is_int:
         (a,), (z,), (d,) = (c.extents(i, "the range") for i in (start, limit, delta))
         if not isinstance(d, int) or d == 0:
@@ -348,11 +350,14 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
         if not to_end and lasts is None:
             lasts = positions.known(c, end, "where the slice ends")
         if not from_start and firsts is None or not to_end and lasts is None:
-            if step < 0:
-                c.extents(begin if firsts is None else end, "where a slice backwards begins and ends")
-            p: Extent = 0 if from_start else positions.position(c, positions.element(c, c.v(begin), entry), size)
-            q: Extent = size if to_end else positions.position(c, positions.element(c, c.v(end), entry), size)
-            starts[axis], stops[axis], jumps[axis] = p, maximum(p, q), step
+            at_, p, q = positions.computed(c), None, None
+            if not from_start:
+                p = firsts[entry] if firsts is not None else at_.element(c.v(begin), entry)
+            if not to_end:
+                q = lasts[entry] if lasts is not None else at_.element(c.v(end), entry)
+            starts[axis], stops[axis] = at_.span(p, q, step, size)
+            jumps[axis] = abs(step)
+            backward += [axis] * (step < 0)
             continue
         first = None if from_start or firsts is None else firsts[entry]
         last = None if to_end or lasts is None else lasts[entry]
@@ -440,12 +445,12 @@ def _slice(c: Ctx, item: Item, begin: Item, size: Item) -> Any:
     x = c.v(item)
     sizes = positions.known(c, size, "the sizes")
     if sizes is None:
-        return positions.sliced(c, x, c.v(begin), c.v(size))
+        return positions.computed(c).sliced(x, c.v(begin), c.v(size))
     if len(sizes) != x.rank:
         raise c.refuse(f"{len(sizes)} sizes for rank {x.rank}", code="malformed")
     if c.tensor(begin).content is None and positions.known(c, begin, "where the slice begins") is None:
         if any(isinstance(s, int) and s < 0 for s in sizes):
-            return positions.sliced(c, x, c.v(begin), c.v(size))
+            return positions.computed(c).sliced(x, c.v(begin), c.v(size))
         first = c.v(begin)
         starts = [c.bld.reshape(c.bld.slice(first, starts=(i,), stops=(i + 1,)), shape=()) for i in range(x.rank)]
         return c.bld.dynamic_slice(x, *starts, sizes=tuple(sizes))
@@ -464,7 +469,10 @@ def _fold_slice(c: Ctx, x: np.ndarray, begin: np.ndarray, size: np.ndarray) -> A
 
 @op("BroadcastTo", raw=True)
 def _broadcast_to(c: Ctx, item: Item, shape: Item) -> Any:
-    return c.bld.broadcast_to(c.v(item), shape=tuple(c.extents(shape, "the shape")))
+    parts = positions.elements(c, shape, "the shape")
+    if any(isinstance(p, Value) for p in parts):
+        return positions.computed(c).spread(c.v(item), parts, one_keeps=False)
+    return c.bld.broadcast_to(c.v(item), shape=tuple(parts))
 
 
 @fold("BroadcastArgs")
