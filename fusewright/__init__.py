@@ -43,6 +43,7 @@ _LAZY = {
         for name in (
             "FusewrightError", "ImportRefused", "TypeRefused", "VerifyError", "ParseError", "RewriteError",
             "CompileRefused", "InputRefused", "BundleRefused", "BundleNotFound", "SaveRefused", "MissingDependency",
+            "DeviceFailed",
         )
     },
 }  # fmt: skip
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from .core.errors import BundleNotFound as BundleNotFound
     from .core.errors import BundleRefused as BundleRefused
     from .core.errors import CompileRefused as CompileRefused
+    from .core.errors import DeviceFailed as DeviceFailed
     from .core.errors import FusewrightError as FusewrightError
     from .core.errors import ImportRefused as ImportRefused
     from .core.errors import InputRefused as InputRefused

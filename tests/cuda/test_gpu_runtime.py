@@ -438,3 +438,10 @@ def test_lazy_verification_and_damage(gpu: FakeGpu) -> None:
     data[at + 100] ^= 1
     with pytest.raises(BundleRefused, match=r"kernels\.ptx does not match its hash"):
         fw.load(bytes(data), verify="lazy")
+
+
+def test_a_failure_keeps_its_number_when_it_travels() -> None:
+    import pickle
+
+    again = pickle.loads(pickle.dumps(fw.DeviceFailed("cuInit failed", 999)))
+    assert isinstance(again, fw.FusewrightError) and again.code == 999 and str(again) == "cuInit failed"
