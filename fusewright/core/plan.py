@@ -17,6 +17,7 @@ from .errors import BundleRefused, VerifyError
 from .layout import Layout
 
 VERSION = 1
+DEVICE_ALIGN = 256  # bytes: every array in a GPU's memory starts at a multiple
 MOST_GROWTH = 64  # a layout made at load pads at most this much: the bytes of a hostile plan stay bounded
 
 # One argument word of a kernel:

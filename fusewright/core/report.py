@@ -10,8 +10,8 @@ from typing import Any
 
 from . import dims as extents
 from .errors import FusewrightError, VerifyError
-from .plan import Call, Loop, Plan
-from .planner import Lifetimes, lower_bound, plan_offsets
+from .plan import DEVICE_ALIGN, Call, Loop, Plan
+from .planner import ALIGN, Lifetimes, lower_bound, plan_offsets
 
 ROLES = ("elementwise", "normalisation", "residual")  # results that one expects to be placed in place
 HOW = ("in place", "in concat", "view", "output", "own")
@@ -95,10 +95,14 @@ class Report:
                 )
         sizes = [values[b.bytes] for b in plan.buffers]
         lives = Lifetimes([b.first for b in plan.buffers], [b.last for b in plan.buffers])
-        scratch = (max((values[k.scratch] for k in plan.kernels), default=0) + 63) & -64
+        on_gpu = any(k.launch is not None for k in plan.kernels)
+        align = DEVICE_ALIGN if on_gpu else ALIGN
+        sizes = [(size + align - 1) & -align for size in sizes]
+        scratch = (max((values[k.scratch] for k in plan.kernels), default=0) + align - 1) & -align
         calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
         # A call that no second thread could help with runs on the caller alone.
-        lanes = threads if any(values[c.extent] > c.grain for c in calls) else 1
+        # On a GPU scratch is a launch's, and launches that use it follow each other.
+        lanes = threads if not on_gpu and any(values[c.extent] > c.grain for c in calls) else 1
         total = plan_offsets(sizes, lives)[1] + scratch * lanes
         if reference is None:
             bound = lower_bound(sizes, lives)

@@ -169,6 +169,9 @@ def test_report_signature_and_save(gpu: FakeGpu, tmp_path: Any) -> None:
     report = bundle.report(dims={"N": 8})
     assert report.target == "cuda" and report.arena_bytes == 2 * 1024 and len(report.kernels) == 5
     assert str(bundle.signature.inputs[0].name) == "x" and "cuda on Paper GPU" in repr(bundle)
+    more = load(paper.mlp(scratch=1000), threads=3)
+    p = more._prepare(((8, 64),), 1 << 30)
+    assert more.report(dims={"N": 8}).arena_bytes == p.binding.arena == 2 * 1024 + 1024
     path = tmp_path / "m.fwb"
     bundle.save(path)
     x = rows(2)

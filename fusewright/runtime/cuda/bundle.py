@@ -14,7 +14,7 @@ import numpy as np
 
 from ...core.dtypes import BF16
 from ...core.errors import FusewrightError, InputRefused, VerifyError
-from ...core.plan import Plan
+from ...core.plan import DEVICE_ALIGN, Plan
 from ..base import Loaded, Prepared, check_plan, new_array, refuse_overlap
 from ..binding import Expressions, Words, evaluator
 from ..bundle import constants
@@ -23,7 +23,7 @@ from ..format import Container
 from ..room import Room
 from .arrays import DeviceArray, Given, given, on_device
 from .code import Code
-from .device import ALIGN, Device, Event, Memory, Stream, aligned, device
+from .device import Device, Event, Memory, Stream, aligned, device
 from .graph import Ready
 from .nodes import Part, unroll
 
@@ -72,13 +72,13 @@ class Workspace:
             if self.arena is not None:
                 self.arena.free()
                 self.arena = None
-            self.arena = Memory(self.device, max(arena, ALIGN), "an arena")
+            self.arena = Memory(self.device, max(arena, DEVICE_ALIGN), "an arena")
         if self.ports is None or self.ports.size < ports:
             self.settle()
             if self.ports is not None:
                 self.ports.free()
                 self.ports = None
-            self.ports = Memory(self.device, max(ports, ALIGN), "inputs and outputs")
+            self.ports = Memory(self.device, max(ports, DEVICE_ALIGN), "inputs and outputs")
 
     def settle(self) -> None:
         """Wait for work under way."""
@@ -126,7 +126,7 @@ class CudaBundle(Loaded[Binding]):
             if verify == "full":
                 container.check_weights(self.threads)
             self._describe()
-            room = Room(plan, Expressions(plan.exprs, plan.symbols), ALIGN)
+            room = Room(plan, Expressions(plan.exprs, plan.symbols), DEVICE_ALIGN)
         except (VerifyError, OverflowError) as e:
             raise container.refused(str(e)) from None
         self._plan, self._room = plan, room
@@ -299,7 +299,7 @@ class CudaBundle(Loaded[Binding]):
         back: list[tuple[int, Any]] = []
         for n, a in enumerate((*inputs, *outputs)):
             mine, at = at, at + aligned(a.nbytes)
-            direct = isinstance(a, Given) and a.address % ALIGN == 0
+            direct = isinstance(a, Given) and a.address % DEVICE_ALIGN == 0
             addresses.append(a.address if direct else mine)
             if direct:
                 continue

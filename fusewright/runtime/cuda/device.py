@@ -12,9 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from ...core.errors import BundleRefused, DeviceFailed
+from ...core.plan import DEVICE_ALIGN
 from .driver import Driver, driver
-
-ALIGN = 256
 
 
 class Device:
@@ -99,4 +98,4 @@ def device(ordinal: int = 0) -> Device:
 
 def aligned(size: int) -> int:
     """``size`` rounded up to what every array on the device is aligned to."""
-    return (size + ALIGN - 1) & -ALIGN
+    return (size + DEVICE_ALIGN - 1) & -DEVICE_ALIGN
