@@ -17,7 +17,7 @@ from ..numba_cpu.templates.template import Template, TextBuilder
 from .tiles import A_PITCH, DEPTH, STAGES, WARP, Tile, pick
 
 LEAST_DEPTH, LEAST_COLUMNS = 32, 16  # smaller products leave tensor cores idle, and their splits inexact
-_ASK = 16  # bytes of the widest copy
+REGISTERS, MOST_REGISTERS = 1 << 16, 128  # of a processor; of a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,12 @@ class Blocks:
         # Elements that one copy takes: whole rows of 16 bytes where the operand lies in such rows.
         self.left = 4 if plan.wide[0] and plan.channels % 4 == 0 else 1
         self.right = 4 if plan.wide[1] and (plan.k if plan.across else plan.n) % 4 == 0 else 1
+
+    @property
+    def resident(self) -> int:
+        """Blocks that a processor is to hold at a time. Copies of single elements have too many addresses under way
+        for the registers that are left then."""
+        return REGISTERS // (MOST_REGISTERS * self.tile.threads) if self.left > 1 and self.right > 1 else 0
 
     def template(self) -> Template:
         t, plan, tile = self.text, self.plan, self.tile

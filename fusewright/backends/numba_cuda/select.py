@@ -25,7 +25,6 @@ from .pointwise import pointwise
 from .words import BLOCK, Placed
 
 _FUSED = (F32, F64)
-REGISTERS, MOST_REGISTERS = 1 << 16, 128  # of a processor; of a thread of a tiled kernel
 SCRATCH_BLOCK, SCRATCH_BLOCKS = 64, 256  # of kernels whose threads need memory of their own
 
 
@@ -131,7 +130,7 @@ def _contract(
     args = tuple(Word("dim", value=a.value) if a.kind == "dim" else words(a) for a in template.args)
     return Placed(
         f"{_name(found)}_{blocks.tile.name}", template.text, args, template.extent, 1, 0, cost.flops, cost.bytes, (),
-        "block", blocks.tile.threads, 1, resident=REGISTERS // (MOST_REGISTERS * blocks.tile.threads),
+        "block", blocks.tile.threads, 1, resident=blocks.resident,
     )  # fmt: skip
 
 

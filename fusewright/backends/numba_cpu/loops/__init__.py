@@ -29,6 +29,8 @@ _BY_NAME: dict[str, Callable[[Node], list[Template]]] = {
     "from_blocked": pool.from_blocked,
 }  # fmt: skip
 
+DEDICATED = frozenset(_BY_NAME)  # ops with a generator of their own, whatever their operands are
+
 
 def _generator(node: Node) -> Callable[[Node], list[Template]] | None:
     name, kind = node.op.name, node.attrs.get("kind")
@@ -74,4 +76,4 @@ def copy_template(type_: TensorType) -> Template:
     return copy_of(type_)
 
 
-__all__ = ["copy_template", "generate", "supports", "temps"]
+__all__ = ["DEDICATED", "copy_template", "generate", "supports", "temps"]
