@@ -17,6 +17,7 @@ from ..numba_cpu.templates.template import Template, TextBuilder
 from .tiles import A_PITCH, DEPTH, STAGES, WARP, Tile, pick
 
 LEAST_DEPTH, LEAST_COLUMNS = 32, 16  # smaller products leave tensor cores idle, and their splits inexact
+_FLAT = Axis(1, 1, 1, 1, 1, 0, 0, False)  # an axis that an image has not
 REGISTERS, MOST_REGISTERS = 1 << 16, 128  # of a processor; of a thread
 
 
@@ -84,6 +85,8 @@ class Blocks:
         for i in range(len(found.epilogue.extras)):
             t.pointer(f"e{i}", "extra", i)
         self.rows = t.dim(plan.m)
+        # Of an image, what a row of the block reads: the image's number, and where its window begins on each axis.
+        self.windows = [] if plan.stretched else [d for d in range(3) if plan.axes[d] != _FLAT]
         # Elements that one copy takes: whole rows of 16 bytes where the operand lies in such rows.
         self.left = 4 if plan.wide[0] and plan.channels % 4 == 0 else 1
         self.right = 4 if plan.wide[1] and (plan.k if plan.across else plan.n) % 4 == 0 else 1
@@ -124,7 +127,8 @@ class Blocks:
             t.add(0, f"p_e{i} = pf32(e{i})")
         t.add(0, f"tid = thread()\nlane = tid % {WARP}\nwarp = tid // {WARP}\ng = lane // 4\nt = lane % 4")
         t.add(0, f"wm = warp % {tile.wm} * {tile.mt * 16} + g\nwn = warp // {tile.wm} * {tile.nt * 8}")
-        t.add(0, f"smem = shared({tile.shared_bytes(plan.across)})\na_corner = (wm * {A_PITCH} + t) * 4")
+        table = 0 if plan.stretched else tile.rows * (1 + len(self.windows)) * 4
+        t.add(0, f"smem = shared({tile.shared_bytes(plan.across) + table})\na_corner = (wm * {A_PITCH} + t) * 4")
         corner = f"(wn + g) * {A_PITCH} + t" if plan.across else f"t * {tile.b_pitch} + wn + g"
         t.add(0, f"b_corner = ({corner}) * 4 + {4 * tile.a_floats}\nc_corner = (wm * {tile.c_pitch} + wn + 2 * t) * 4")
         t.add(0, "for u in range(start, stop):")
@@ -149,7 +153,22 @@ class Blocks:
         t.add(1, f"ab = ({' + '.join(a_terms) or '0'}) * {self.rows} * {plan.k}")
         t.add(1, f"wb = ({' + '.join(b_terms) or '0'}) * {plan.k * plan.n}")
         t.add(1, f"ob = {f'which * {self.rows} * {plan.n}' if plan.batch else '0'}")
+        if not plan.stretched:
+            self._table()
         t.add(1, f"acc = registers({4 * tile.mt * tile.nt})")
+
+    def _table(self) -> None:
+        """What the block's rows read, once for all slices: in registers it would be too much."""
+        t, plan, tile, width = self.text, self.plan, self.tile, 1 + len(self.windows)
+        t.add(1, f"table = si32(smem + {tile.shared_bytes(plan.across)})")
+        t.add(1, f"for row in range(tid, {tile.rows}, {tile.threads}):")
+        t.add(2, "pixel = m0 + row")
+        for at, d in reversed(list(enumerate(self.windows))):
+            axis = plan.axes[d]
+            t.add(2, f"o{d} = pixel % {t.dim(axis.out)}\npixel = pixel // {t.dim(axis.out)}")
+            t.add(2, f"table[row * {width} + {1 + at}] = i32(o{d} * {axis.stride} - {t.dim(axis.low)})")
+        t.add(2, f"table[row * {width}] = i32(pixel)")
+        t.add(1, "barrier()")
 
     # -- operands -------------------------------------------------------------------------------------------------
     def _load(self, indent: int, room: str, number: str) -> None:
@@ -191,32 +210,31 @@ class Blocks:
         if plan.stretched:
             t.add(indent, f"at = ab + i * {plan.k} + k\nok = (i < {self.rows}) & (k < {plan.k})")
             return
-        t.add(indent, f"ch = k % {plan.channels}\ntap = k // {plan.channels}\npixel = i")
-        self._taps(indent, "tap")
+        width = 1 + len(self.windows)
+        t.add(indent, f"ch = k % {plan.channels}\ntap = k // {plan.channels}\npixel = i64(table[row * {width}])")
+        for at, d in reversed(list(enumerate(self.windows))):
+            axis = plan.axes[d]
+            t.add(indent, f"x{d} = i64(table[row * {width} + {1 + at}]) + tap % {axis.taps} * {axis.dilation}")
+            t.add(indent, f"tap = tap // {axis.taps}")
         t.add(indent, f"ok = (i < {self.rows}) & (k < {plan.k})")
         place = self._place(indent, "ok")
         t.add(indent, f"at = ({place}) * {plan.channels} + ch")
 
-    def _taps(self, indent: int, tap: str) -> None:
-        """``x<axis>``: the places that tap ``tap`` of output ``pixel`` reads; ``image``."""
+    def _taps(self, indent: int) -> None:
+        """``x<axis>``: the places that ``tap`` of output ``pixel`` reads; ``pixel`` becomes the number of the image."""
         t = self.text
-        for d in (2, 1, 0):
+        for d in reversed(self.windows):
             axis = self.plan.axes[d]
-            if axis.out == 1:
-                t.add(indent, f"o{d} = 0")
-            else:
-                t.add(indent, f"o{d} = pixel % {t.dim(axis.out)}\npixel = pixel // {t.dim(axis.out)}")
-            if axis.taps == 1:
-                t.add(indent, f"t{d} = 0")
-            else:
-                t.add(indent, f"t{d} = {tap} % {axis.taps}\n{tap} = {tap} // {axis.taps}")
-            t.add(indent, f"x{d} = o{d} * {axis.stride} + t{d} * {axis.dilation} - {t.dim(axis.low)}")
+            t.add(indent, f"o{d} = pixel % {t.dim(axis.out)}\npixel = pixel // {t.dim(axis.out)}")
+            t.add(indent, f"x{d} = o{d} * {axis.stride} + tap % {axis.taps} * {axis.dilation} - {t.dim(axis.low)}")
+            t.add(indent, f"tap = tap // {axis.taps}")
 
     def _place(self, indent: int, ok: str) -> str:
         """Text of the pixel that ``x<axis>`` of image ``pixel`` name; ``ok`` is cleared where there is none."""
         t = self.text
         text = "pixel"
-        for d, axis in enumerate(self.plan.axes):
+        for d in self.windows:
+            axis = self.plan.axes[d]
             if axis.clips:
                 t.add(indent, f"{ok} = {ok} & (x{d} >= 0) & (x{d} < {t.dim(axis.size)})")
             text = f"({text}) * {t.dim(axis.size)} + x{d}"
@@ -251,7 +269,7 @@ class Blocks:
             return
         taps = plan.k // plan.channels
         t.add(indent, f"for tap0 in range({taps}):\n    tap = tap0\n    pixel = i")
-        self._taps(indent + 1, "tap")
+        self._taps(indent + 1)
         t.add(indent + 1, "ok = True")
         place = self._place(indent + 1, "ok")
         t.add(indent + 1, f"if ok:\n    base = ({place}) * {plan.channels}")

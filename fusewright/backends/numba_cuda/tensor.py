@@ -176,10 +176,11 @@ def _multiply(tile: Tile, across: bool, products: int) -> Any:
             zero = ir.Constant(FLOAT, 0.0)
             sums = [[zero] * 4 for _ in range(tile.mt * tile.nt)]
             for k in range(0, DEPTH, 8):
-                left, right = [], []
+                left = []
                 for i in range(tile.mt):
                     at = i * 16 * A_PITCH + k
                     left.append(fragments(builder, a_base, [at, at + 8 * A_PITCH, at + 4, at + 8 * A_PITCH + 4]))
+                # Column by column, so that few of the right operand's numbers wait in registers.
                 for j in range(tile.nt):
                     if across:
                         at = j * 8 * A_PITCH + k
@@ -187,12 +188,11 @@ def _multiply(tile: Tile, across: bool, products: int) -> Any:
                     else:
                         at = k * tile.b_pitch + j * 8
                         places = [at, at + 4 * tile.b_pitch]
-                    right.append(fragments(builder, b_base, places))
-                for low_a, low_b in ((1, 0), (0, 1), (0, 0))[3 - products :]:
-                    for i in range(tile.mt):
-                        for j in range(tile.nt):
+                    right = fragments(builder, b_base, places)
+                    for low_a, low_b in ((1, 0), (0, 1), (0, 0))[3 - products :]:
+                        for i in range(tile.mt):
                             at = i * tile.nt + j
-                            a_regs, b_regs = [x[low_a] for x in left[i]], [x[low_b] for x in right[j]]
+                            a_regs, b_regs = [x[low_a] for x in left[i]], [x[low_b] for x in right]
                             sums[at] = product(builder, a_regs, b_regs, sums[at])
             for at, four in enumerate(sums):
                 for i, part in enumerate(four):

@@ -119,6 +119,7 @@ def names() -> dict[str, Any]:
         out[f"slot_{name[1:]}"] = slot_maker(getattr(types, full))
     for count in (4, 8):
         out[f"get{count}"], out[f"put{count}"] = wide_get(count), wide_put(count)
+    out["si32"] = pointer_maker(types.int32, SHARED)
     out["sf32"] = pointer_maker(types.float32, SHARED)
     out["thread"] = special("tid.x")
     return out | tensor.names()
