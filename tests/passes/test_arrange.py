@@ -12,6 +12,7 @@ from fusewright.core.dims import evaluate
 from fusewright.core.planner import Lifetimes, plan_offsets
 from fusewright.ir import Builder, Graph
 from fusewright.ir.program import WHY_NOT, Copy, Program, Run
+from fusewright.passes.memory import order
 from fusewright.passes.memory.arrange import arrange
 from fusewright.passes.memory.schedule import schedule
 from fusewright.testing import PlainTarget, SeededDraw, check_memory, feeds, random_graph
@@ -155,3 +156,59 @@ def test_ten_thousand_nodes_take_seconds() -> None:
     start = time.process_time()
     arrange(graph, TARGET)
     assert time.process_time() - start < 60
+
+
+def branches(count: int, length: int = 4) -> Graph:
+    """Chains that begin at one value, of widths that go up and down, and meet in a tree of sums."""
+    b: Any = Builder()
+    x = b.input("x", "f32", (32,))
+    ends = []
+    for i in range(count):
+        y = x
+        for j in range(length):
+            y = b.concat(b.exp(y), y, axis=0) if (i + j) % 3 else b.cumsum(y, axis=0)
+        ends.append(b.reduce_sum(y, axes=0))
+    while len(ends) > 1:
+        ends = [
+            b.add(*pair) if len(pair) == 2 else pair[0] for pair in (ends[i : i + 2] for i in range(0, len(ends), 2))
+        ]
+    return b.build(ends[0])
+
+
+@pytest.mark.parametrize("count", [50, 200])
+def test_the_search_costs_the_same_however_many_nodes_are_ready(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    def counted(*args: Any) -> Any:
+        nonlocal looked
+        looked += 1
+        return stretch(*args)
+
+    stretch = order._stretch
+    monkeypatch.setattr(order, "_stretch", counted)
+    graph = branches(count)
+    program = arrange(graph, TARGET)
+    # At most one search for each try to share storage, and one without; moves look at a stretch each.
+    assert 0 < looked <= 5 * (order.WORK + 1000)
+    assert arena(program) < arena(schedule(graph, TARGET)) / 2
+
+
+def test_a_move_is_judged_as_if_the_whole_order_were_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = 0
+
+    def compared(self: Any, moved: list[int], first: int) -> tuple[int, int]:
+        nonlocal judged
+        judged += 1
+        whole = order._Profile(self.sizes, list(moved), self.least)
+        found: tuple[int, int] = after(self, moved, first)
+        assert found == (whole.peak, whole.above)
+        return found
+
+    after = order._Profile.after
+    monkeypatch.setattr(order._Profile, "after", compared)
+    for seed in range(40):
+        arrange(
+            random_graph(seed, max_nodes=24, ops=("add", "matmul", "reduce_sum", "concat", "cumsum", "sort")), TARGET
+        )
+    arrange(branches(12), TARGET)
+    assert judged > 20

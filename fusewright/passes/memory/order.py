@@ -15,13 +15,16 @@ from .storage import NO_STEP, Storage
 MOST_NODES = 20_000  # larger graphs keep their order
 READY = 8  # nodes tried next in each state: those that free most, and the first in the given order
 STRETCH = 8
-WORK = 20_000  # nodes times width of the beam
-MOVES = 40_000  # nodes times rounds of moves that improve the order found
+WIDTH = 64  # states kept for each number of nodes that have run, where WORK allows it
+WORK = 40_000  # stretches looked at in one search
+LOOKED_AT = 24  # nodes that are ready and looked at in each state: those opened last, and the first in the given order
+MOVES = 200_000  # nodes that run while moves are tried that improve the order found
 MOST_HELD, SPREAD = 12, 8
 
 Trail = tuple[int, "Trail | None"]
 Stretch = tuple[tuple[int, ...], int, int, int]  # nodes, the set after them, bytes alive then, bytes needed meanwhile
-State = tuple[tuple[int, int, int], int, int, tuple[int, ...], "Trail | None"]
+Ready = tuple[Sequence[int], Sequence[int]]  # what was ready before a stretch, and what it opened
+State = tuple[tuple[int, int, int], int, int, Ready, "Trail | None"]
 
 
 class Sizes:
@@ -119,45 +122,77 @@ def best_order(sizes: Sizes, least: int) -> list[Node]:
     peak = sizes.peak(given)
     if peak <= least or count > MOST_NODES:
         return list(sizes.nodes)
-    found = _search(sizes, least, max(2, min(64, WORK // count)), peak)
+    found = _search(sizes, least, peak)
     return [sizes.nodes[i] for i in _improved(sizes, list(found or given), least)]
 
 
 def _improved(sizes: Sizes, order: list[int], least: int) -> list[int]:
     """``order`` with what runs at its peak brought forward as long as that lowers the peak, or what is above it."""
-    best = _profile(sizes, order, least)
-    for _ in range(max(1, MOVES // len(order))):
-        peak, at, held = best[0], best[2], best[3]
-        if peak <= least:
+    best = _Profile(sizes, order, least)
+    left = MOVES // (1 + len(order) // 2048)
+    while best.peak > least and left > 0:
+        tried = []
+        for p in best.worth_a_try():
+            moved = _forward(sizes, best.order, p, best.at)
+            tried.append((best.after(moved, p), moved))
+            left -= best.at - p + 1
+        score, order = min(tried, key=lambda t: t[0], default=((best.peak, best.above), order))
+        if score >= (best.peak, best.above):
             break
-        moved = [_forward(sizes, order, p, at) for p in held]
-        tried = [(_profile(sizes, o, least), o) for o in moved]
-        better, candidate = min(tried, key=lambda t: t[0][:2], default=(best, order))
-        if better[:2] >= best[:2]:
-            break
-        best, order = better, candidate
-    return order
+        left -= len(order)
+        best = _Profile(sizes, order, least)
+    return best.order
 
 
-def _profile(sizes: Sizes, order: Sequence[int], least: int) -> tuple[int, int, int, list[int]]:
-    """(peak, bytes above ``least`` summed over the steps, position of the peak, positions before it worth a try: where
-    what is alive there was made, and some from the first possible one on)."""
-    done = live = peak = above = at = 0
-    made: dict[int, int] = {}
-    held: list[int] = []
-    for position, i in enumerate(order):
-        for k in sizes.writes[i]:
-            made.setdefault(k, position)
-        done, live, high = sizes.step(done, live, i)
-        above += max(0, high - least)
-        if high > peak:
-            peak, at = high, position
-            own = {*sizes.reads[i], *sizes.writes[i]}
-            held = sorted({p for k, p in made.items() if k not in own and sizes.readers[k] & ~done})
-    needs = sizes.needs[order[at]]
-    first = max((position + 1 for position in range(at) if needs >> order[position] & 1), default=0)
-    spread = {first + (at - first) * j // SPREAD for j in range(SPREAD)}
-    return peak, above, at, sorted({*held[-MOST_HELD:], *spread} - {at})
+class _Profile:
+    """What an order needs, step by step. ``at``: the position of the ``peak``; ``above``: bytes above ``least``, summed
+    over the steps."""
+
+    def __init__(self, sizes: Sizes, order: list[int], least: int) -> None:
+        self.sizes, self.order, self.least = sizes, order, least
+        self.live, self.highs = [0], list[int]()
+        done = live = 0
+        for i in order:
+            done, live, high = sizes.step(done, live, i)
+            self.live.append(live)
+            self.highs.append(high)
+        self.peak = max(self.highs, default=0)
+        self.above = sum(max(0, high - least) for high in self.highs)
+        self.at = self.highs.index(self.peak) if self.highs else 0
+        # The most before each position, and behind it.
+        self.before, self.behind = [0], [0]
+        for high in self.highs:
+            self.before.append(max(self.before[-1], high))
+        for high in reversed(self.highs):
+            self.behind.append(max(self.behind[-1], high))
+
+    def after(self, moved: Sequence[int], first: int) -> tuple[int, int]:
+        """(peak, bytes above) of ``moved``, which is the same up to position ``first``."""
+        done = sum(1 << i for i in moved[:first])
+        live, end = self.live[first], len(moved)
+        while end > self.at + 1 and moved[end - 1] == self.order[end - 1]:
+            end -= 1
+        most, above = 0, self.above - sum(max(0, h - self.least) for h in self.highs[first:end])
+        for i in moved[first:end]:
+            done, live, high = self.sizes.step(done, live, i)
+            most, above = max(most, high), above + max(0, high - self.least)
+        return max(most, self.before[first], self.behind[len(moved) - end]), above
+
+    def worth_a_try(self) -> list[int]:
+        """Positions before the peak: where what is alive there was made, and some from the first possible one on."""
+        sizes, at = self.sizes, self.at
+        made: dict[int, int] = {}
+        for position, i in enumerate(self.order[: at + 1]):
+            for k in sizes.writes[i]:
+                made.setdefault(k, position)
+        done = sum(1 << i for i in self.order[: at + 1])
+        node = self.order[at]
+        own = {*sizes.reads[node], *sizes.writes[node]}
+        held = sorted({p for k, p in made.items() if k not in own and sizes.readers[k] & ~done})
+        needs = sizes.needs[node]
+        first = max((position + 1 for position in range(at) if needs >> self.order[position] & 1), default=0)
+        spread = {first + (at - first) * j // SPREAD for j in range(SPREAD)}
+        return sorted({*held[-MOST_HELD:], *spread} - {at})
 
 
 def _forward(sizes: Sizes, order: Sequence[int], p: int, at: int) -> list[int]:
@@ -174,29 +209,39 @@ def _forward(sizes: Sizes, order: Sequence[int], p: int, at: int) -> list[int]:
     return [*order[:p], *(i for i in rest if wanted >> i & 1), *(i for i in rest if not wanted >> i & 1)]
 
 
-def _search(sizes: Sizes, least: int, width: int, limit: int) -> list[int] | None:
-    """An order with a peak below ``limit``."""
+def _search(sizes: Sizes, least: int, limit: int) -> list[int] | None:
+    """An order with a peak below ``limit``; None where there is none, or WORK is done before one is found."""
     first = tuple(i for i, need in enumerate(sizes.needs) if not need)
     count = len(sizes.nodes)
     # States by the number of nodes that have run: a stretch takes several at once.
     levels: list[dict[int, State]] = [{} for _ in range(count + 1)]
-    levels[0][0] = ((least, 0, 0), 0, 0, first, None)
+    levels[0][0] = ((least, 0, 0), 0, 0, (first, ()), None)
+    # Sets of nodes are numbers of as many bits: the more there are, the more a stretch costs.
+    left = WORK // (1 + count // 2048)
     for done_nodes in range(count):
-        states = heapq.nsmallest(width, levels[done_nodes].values(), key=lambda s: s[0])
+        states = heapq.nsmallest(WIDTH, levels[done_nodes].values(), key=lambda s: s[0])
         levels[done_nodes] = {}
-        for (peak, _, _), done, live, ready, trail in states:
-            for stretch, after, left, high in _tried(sizes, done, live, ready):
+        if states and left <= 0:
+            return None
+        fair = left // (count - done_nodes)  # what is left is shared out evenly
+        for (peak, _, _), done, live, (before, opened), trail in states:
+            if fair <= 0:
+                break
+            ready = [i for i in (*before, *opened) if not done >> i & 1]
+            looked = _looked_at(ready, max(2, min(LOOKED_AT, fair)))
+            cost = len(looked) + len(ready) // 256  # going through a list costs little, but not nothing
+            left, fair = left - cost, fair - cost
+            for stretch, after, alive, high in _tried(sizes, done, live, looked):
                 # The position breaks ties, so that equal choices keep the given order.
-                key = (max(high, peak), left, stretch[0])
+                key = (max(high, peak), alive, stretch[0])
                 level = levels[done_nodes + len(stretch)]
                 if key[0] >= limit or (after in level and level[after][0] <= key):
                     continue
-                opened = dict.fromkeys(u for i in stretch for u in sizes.users[i] if not sizes.needs[u] & ~after)
-                left_over = (*ready, *opened)
+                new = dict.fromkeys(u for i in stretch for u in sizes.users[i] if not sizes.needs[u] & ~after)
                 way = trail
                 for i in stretch:
                     way = (i, way)
-                level[after] = (key, after, left, tuple(r for r in left_over if not after >> r & 1), way)
+                level[after] = (key, after, alive, (ready, tuple(new)), way)
     end = levels[count]
     if not end:
         return None
@@ -205,6 +250,15 @@ def _search(sizes: Sizes, least: int, width: int, limit: int) -> list[int] | Non
         order.append(trail[0])
         trail = trail[1]
     return order[::-1]
+
+
+def _looked_at(ready: list[int], most: int) -> list[int]:
+    """At most ``most`` of the nodes that are ready: half of them opened last, which go on with what was begun, the
+    others first in the given order."""
+    if len(ready) <= most:
+        return ready
+    last = ready[-(most // 2) :]
+    return [*heapq.nsmallest(most - len(last), ready[: -len(last)]), *last]
 
 
 def _tried(sizes: Sizes, done: int, live: int, ready: Sequence[int]) -> Iterable[Stretch]:
