@@ -7,7 +7,7 @@ import pytest
 
 from ptx.lanes import Deadlock
 from ptx.machine import Loaded
-from ptx.memory import FORBIDDEN, Memory, MemoryFault
+from ptx.memory import FORBIDDEN, GlobalRace, Memory, MemoryFault
 from ptx.parse import PtxError, parse
 from ptx.shared import Race
 from ptx.values import bf16_to_f32, f32_to_bf16
@@ -119,6 +119,24 @@ def test_bytes_that_nobody_wrote_and_gaps_are_found() -> None:
         card.run("k", 1, 64, x, y, units=64)
     with pytest.raises(MemoryFault, match="never written"):
         card.memory.read(fresh, 8)
+
+
+def test_blocks_that_touch_each_others_bytes_are_found() -> None:
+    shifted = "add.s64 %p, %a0, %at; ld.global.f32 %t0, [%p+4]; add.f32 %y, %x0, %t0;"
+    card = Card(elementwise("near", shifted, 1), elementwise("own", "add.f32 %y, %x0, %x0;", 1))
+    x = np.arange(129, dtype="f4")
+    a, y = card.put(x), card.memory.alloc(512)
+    card.run("near", 2, 64, a, y, units=128)
+    np.testing.assert_array_equal(card.get(y, x[:128]), x[:-1] + x[1:])
+    with pytest.raises(GlobalRace, match="block 1 touches bytes read by several blocks"):
+        card.run("near", 2, 64, a, a, units=128)  # in place: who reads its neighbour first?
+    a = card.put(x)
+    card.run("near", 1, 64, a, y, units=64)
+    card.run("own", 2, 64, a, a, units=128)
+    np.testing.assert_array_equal(card.get(a, x)[:128], 2 * x[:128])
+    everyone = Card(threads("k", 1, "st.global.u32 [%a0], %r0;"))
+    with pytest.raises(GlobalRace, match="written by block"):
+        everyone.run("k", 2, 32, everyone.memory.alloc(256))
 
 
 def test_constant_tables_local_memory_and_generic_addresses() -> None:

@@ -123,7 +123,7 @@ def _ld(inst: Inst) -> Step:
         data = np.empty((len(lanes), total), np.uint8)
         for kind, at, local in _by_space(m, lanes, a, space, what):
             if kind == "global":
-                words = m.memory.load(local, total, what)
+                words = m.memory.load(local, total, what, m.block_of(lanes[at]))
             elif kind == "shared":
                 words = m.shared.load(lanes[at], local, total, what)
             else:
@@ -179,7 +179,7 @@ def _st(inst: Inst) -> Step:
         words = data.view(np.uint64) if total >= 8 else data.view(v.UNSIGNED[total])
         for kind, at, local in _by_space(m, lanes, a, space, what):
             if kind == "global":
-                m.memory.store(local, words[at], total, what)
+                m.memory.store(local, words[at], total, what, m.block_of(lanes[at]))
             elif kind == "shared":
                 m.shared.store(lanes[at], local, words[at], total, what)
             else:
@@ -298,7 +298,7 @@ def _cp(inst: Inst) -> Step:
             raise MemoryFault(f"source {int(b[0]):#x}: misaligned for {width} bytes: {what}")
         whole = counts == width
         if whole.any():
-            data[whole] = m.memory.load(b[whole], width, what)
+            data[whole] = m.memory.load(b[whole], width, what, m.block_of(lanes[whole]))
         for k in np.flatnonzero(~whole & (counts > 0)):
             raw = [m.memory.load(b[k : k + 1] + np.uint64(j), 1, what)[0, 0] for j in range(int(counts[k]))]
             data[k] = np.frombuffer(np.array(raw + [0] * (width - len(raw)), np.uint8).tobytes(), data.dtype)

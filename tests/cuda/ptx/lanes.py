@@ -57,6 +57,10 @@ class Launch:
         """Numbers of the lanes in ``idx``."""
         return self.everyone if idx is None else idx
 
+    def block_of(self, lanes: Array) -> Array:
+        """The mark of each lane's block in global memory."""
+        return (self.blocks[lanes // self.threads] + 1).astype(np.uint32)
+
     def get(self, name: str, idx: Index) -> Array:
         """Bit patterns (bool for predicates) of a register."""
         r = self.regs.get(name)

@@ -98,6 +98,7 @@ class Loaded:
         symbols = {**self.addresses, **symbols}
         widths = {n: 0 if t == "pred" else SIZES[t] for n, t in entry.regs.items()}
         per, steps = max(1, LANES // block), 0
+        self.memory.begin()
         with np.errstate(all="ignore"):
             for start in range(0, grid, per):
                 blocks = np.arange(start, min(start + per, grid))

@@ -21,6 +21,7 @@ SHARED_BASE = 0x0100_0000_0000  # generic addresses of shared and local memory; 
 LOCAL_BASE = 0x0200_0000_0000
 _GUARD = 1 << 20
 _WORD = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_SEVERAL = np.uint32(0xFFFFFFFF)  # a mark: blocks, not one block
 POISON = 0xFF  # NaN in every float type, so that what nobody wrote shows in results
 
 
@@ -28,10 +29,17 @@ class MemoryFault(PtxError):
     """An access outside every allocation, to freed memory, misaligned, or of bytes that nobody wrote."""
 
 
-class Block:
-    """One allocation: ``data`` bytes and ``state`` of each, padded to 16; the padding is forbidden."""
+class GlobalRace(PtxError):
+    """Two blocks of one launch touch the same bytes of global memory, one of them writing: nothing orders them."""
 
-    __slots__ = ("address", "size", "data", "state", "_views")
+
+class Block:
+    """One allocation: ``data`` bytes and ``state`` of each, padded to 16; the padding is forbidden.
+
+    ``writer`` and ``reader`` say for each four bytes which block of the present launch touched them (0: none).
+    """
+
+    __slots__ = ("address", "size", "data", "state", "writer", "reader", "_views")
 
     def __init__(self, address: int, size: int, poison: int = POISON) -> None:
         self.address, self.size = address, size
@@ -39,7 +47,15 @@ class Block:
         self.data = np.full(padded, poison, np.uint8)
         self.state = np.full(padded, UNWRITTEN, np.uint8)
         self.state[size:] = FORBIDDEN
+        self.writer: Array | None = None
+        self.reader: Array | None = None
         self._views: dict[int, tuple[Array, Array]] = {}
+
+    def marks(self) -> tuple[Array, Array]:
+        """Writers and readers, made at need."""
+        if self.writer is None or self.reader is None:
+            self.writer, self.reader = (np.zeros(len(self.data) // 4, np.uint32) for _ in range(2))
+        return self.writer, self.reader
 
     def rows(self, width: int) -> tuple[Array, Array]:
         """Data and state as rows of ``width`` bytes."""
@@ -70,6 +86,14 @@ class Memory:
         self.starts: list[int] = []
         self.freed: list[tuple[int, int]] = []
         self._next = GLOBAL_BASE
+        self._marked: set[Block] = set()
+
+    def begin(self) -> None:
+        """A launch starts: what came before it is ordered before it."""
+        for block in self._marked:
+            for marks in block.marks():
+                marks[...] = 0
+        self._marked.clear()
 
     # -- the host's side ------------------------------------------------------------------------------------------
     def alloc(self, size: int) -> int:
@@ -149,24 +173,58 @@ class Memory:
                 block.data[at : at + size] = POISON
 
     # -- the device's side ----------------------------------------------------------------------------------------
-    def load(self, address: Array, width: int, what: str) -> Array:
-        """(lanes, words) of ``width`` bytes at each address."""
+    def load(self, address: Array, width: int, what: str, who: Array | None = None) -> Array:
+        """(lanes, words) of ``width`` bytes at each address. ``who``: each lane's block + 1; None: not judged."""
         block = self._one(address, width, what)
         if block is None:
             out = np.empty((len(address), max(1, width // 8)), _WORD[min(width, 8)])
             for part, chosen in self._parts(address, width, what):
                 out[part] = self._load(chosen, address[part], width, what)
+                if who is not None and width >= 4:
+                    self._read(chosen, address[part], width, who[part], what)
             return out
+        if who is not None and width >= 4:
+            self._read(block, address, width, who, what)
         return self._load(block, address, width, what)
 
-    def store(self, address: Array, values: Array, width: int, what: str) -> None:
-        """Values as ``load`` gives them."""
+    def store(self, address: Array, values: Array, width: int, what: str, who: Array | None = None) -> None:
+        """Values as ``load`` gives them; of bytes narrower than four, blocks are not told apart."""
         block = self._one(address, width, what)
-        if block is None:
-            for part, chosen in self._parts(address, width, what):
-                self._store(chosen, address[part], values[part], width, what)
-        else:
-            self._store(block, address, values, width, what)
+        parts = [(slice(None), block)] if block is not None else self._parts(address, width, what)
+        for part, chosen in parts:
+            self._store(chosen, address[part], values[part], width, what)
+            if who is not None and width >= 4:
+                self._wrote(chosen, address[part], width, who[part], what)
+
+    def _places(self, block: Block, address: Array, width: int) -> Array:
+        first = ((address - np.uint64(block.address)) >> np.uint64(2)).astype(np.int64)[:, None]
+        return first if width == 4 else first + np.arange(width // 4)
+
+    def _read(self, block: Block, address: Array, width: int, who: Array, what: str) -> None:
+        writer, reader = block.marks()
+        self._marked.add(block)
+        at, mine = self._places(block, address, width), who[:, None]
+        self._ordered(writer[at], mine, what, "written")
+        before = reader[at]
+        reader[at] = np.broadcast_to(mine, at.shape)
+        other = (reader[at] != mine) | ((before != 0) & (before != mine))
+        reader[at[other]] = _SEVERAL
+
+    def _wrote(self, block: Block, address: Array, width: int, who: Array, what: str) -> None:
+        writer, reader = block.marks()
+        self._marked.add(block)
+        at, mine = self._places(block, address, width), who[:, None]
+        self._ordered(writer[at], mine, what, "written")
+        self._ordered(reader[at], mine, what, "read")
+        writer[at] = np.broadcast_to(mine, at.shape)
+        self._ordered(writer[at], mine, what, "written")
+
+    def _ordered(self, found: Array, mine: Array, what: str, how: str) -> None:
+        odd = (found != 0) & (found != mine)
+        if odd.any():
+            i, j = np.argwhere(odd)[0]
+            other = "several blocks" if found[i, j] == _SEVERAL else f"block {int(found[i, j]) - 1}"
+            raise GlobalRace(f"block {int(mine[i, 0]) - 1} touches bytes {how} by {other} of the same launch: {what}")
 
     def _load(self, block: Block, address: Array, width: int, what: str) -> Array:
         data, state = block.rows(width)
