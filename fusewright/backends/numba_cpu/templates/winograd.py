@@ -29,8 +29,11 @@ from .template import (
     winograd_output_call,
 )
 
-GROUP_BYTES = 640 * 1024  # transformed inputs of a group of tiles: they and a panel of weights stay in the cache
-MOST_TILES = 64
+# Scratch is memory that a model needs for each thread: groups of tiles are no larger than speed asks for. Weights that
+# no near cache holds are read again for each group, so these groups are larger.
+GROUP_BYTES = 128 * 1024  # transformed inputs and products of a group
+MOST_TILES, LEAST_TILES, LEAST_TILES_FAR = 64, 8, 28
+NEAR_BYTES = 512 * 1024  # transformed weights
 LEAST_GROUPS = 8  # fewer groups than this, and each panel of weights is a unit of its own
 
 
@@ -78,7 +81,9 @@ def plan_winograd(
     direct = plan_conv(variant, dtype, x_shape, w_shape, (1, 1), pads, (1, 1), 1, True, True)
     tiles = ceildiv(direct.axes[1].out, m) * ceildiv(direct.axes[2].out, m)
     total = tiles * x_shape[0]
-    most = max(8, min(MOST_TILES, GROUP_BYTES // ((m + TAPS - 1) ** 2 * 4 * (w_shape[2] + BLOCK))))
+    point_bytes = (m + TAPS - 1) ** 2 * 4
+    least = LEAST_TILES if point_bytes * w_shape[2] * w_shape[3] <= NEAR_BYTES else LEAST_TILES_FAR
+    most = max(least, min(MOST_TILES, GROUP_BYTES // (point_bytes * (w_shape[2] + direct.tile.columns))))
     rows: Extent = total if isinstance(total, int) else tiles
     group = _group(rows, most) if isinstance(rows, int) else most
     return WinogradPlan(m, group, direct)
