@@ -17,10 +17,10 @@ from ..ir import OPS, Graph, Node, TensorType, Value
 from ..ir.opdef import REQUIRED
 from ..passes import Pipeline, Rewrite, RuleSet
 from ..passes.engine.base import Pass
-from ..passes.engine.pattern import Apply, OneOf, Pattern, Placeholder, Scalar, Var, trace
+from ..passes.engine.pattern import Apply, OneOf, Pattern, Placeholder, Scalar, Var, below, trace
 from . import samples
 from .draw import Draw
-from .graphs import CONTROL_SAMPLERS, PREFERS, SAMPLERS, Maker, Options, chosen, domain, from_hint, plain
+from .graphs import CONTROL_SAMPLERS, PREFERS, SAFE_ECHO, SAMPLERS, Maker, Options, chosen, domain, from_hint, plain
 from .likes import LIKES
 
 Sampler = Callable[[Maker], Any]
@@ -31,6 +31,7 @@ AROUND = (
     "concat", "reduce_sum", "reduce_max", "exp", "broadcast_to",
 )  # fmt: skip
 KNOBS = ("none", "second user", "interior output", "attribute", "scalar", "variable", "order")
+_AXES = ("perm", "axes", "axis", "starts", "low", "shape")
 NEAR = tuple(k for k in KNOBS if k != "none")
 
 
@@ -40,7 +41,7 @@ class _Given(Maker):
     __slots__ = ("busy", "known", "queue")
 
     def __init__(self, m: Maker, queue: Sequence[Value | None]) -> None:
-        super().__init__(m.draw, m.options, m.depth, m.b, m.values, m.made, m.refused, m.prefer, m.fixed)
+        super().__init__(m.draw, m.options, m.depth, m.b, m.values, m.made, m.refused, m.prefer, m.fixed, m.cube)
         self.known, self.queue = list(queue), list(queue)
         self.busy = False
 
@@ -106,6 +107,8 @@ class _Growth:
     chosen: dict[Placeholder, Placeholder] = field(default_factory=dict)
     inner: list[Value] = field(default_factory=list)
     turned: bool = False
+    # Attributes that the pattern leaves open, by the op that has drawn them last.
+    drawn: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def turn(self, knob: str, share: float = 0.6) -> bool:
         """The near miss is due here."""
@@ -157,6 +160,7 @@ class _Growth:
                 continue
             if not self.turn("attribute", 0.5):
                 attrs[name] = given
+        self._repeat(p, operands, attrs)
         if self.turn("order") and len(operands) > 1:
             operands = [operands[1], operands[0], *operands[2:]]
         out: Value = self.m.emit(p.op.name, *operands, **attrs)[p.index]
@@ -168,6 +172,15 @@ class _Growth:
                 self.env.setdefault(o.name, v)
         self.inner.append(out)
         return out
+
+    def _repeat(self, p: Apply, operands: Sequence[Value], attrs: dict[str, Any]) -> None:
+        """Now and then what the pattern leaves open is as it was in the last op of the kind: rules ask for that."""
+        opened = {k: attrs[k] for k, given in p.attrs.items() if given is ... and k in attrs}
+        last = self.drawn.get(p.op.name, {})
+        if opened and opened.keys() == last.keys() and self.m.draw.chance(0.4):
+            if SAFE_ECHO.get(p.op.name, lambda o, a: True)(operands, {**attrs, **last}):
+                attrs.update(last)
+        self.drawn[p.op.name] = {k: attrs[k] for k in opened}
 
     def _operands(self, p: Apply, known: list[Value | None]) -> tuple[list[Value], dict[str, Any]]:
         if p.op.kind == "elementwise":
@@ -284,19 +297,27 @@ class _Growth:
         return operands, attrs
 
 
+def _names_axes(p: Placeholder) -> bool:
+    """Axes are open in the pattern: a rule that takes the wrong one keeps the type of what has equal extents."""
+    own = p.attrs.items() if isinstance(p, Apply) else ()
+    return any(k in _AXES and (v is ... or isinstance(v, Var)) for k, v in own) or any(map(_names_axes, below(p)))
+
+
 def instance(m: Maker, pattern: Pattern, knob: str = "none") -> Value:
     """Build ``pattern`` over drawn operands, or something near it. Raises TypeRefused when no try fits."""
+    cubes = 0.35 if _names_axes(pattern.root) else 0.05
     for _ in range(TRIES):
         mark, values, made = m.b.graph.nodes._last, len(m.values), len(m.made)
         growth = _Growth(m, knob)
         m.fixed = m.draw.chance(0.15)
+        m.cube = m.draw.pick((2, 3)) if m.draw.chance(cubes) else 0
         try:
             root = growth.build(pattern.root)
         except TypeRefused:
             _undo(m, mark, values, made)
             continue
         finally:
-            m.fixed = False
+            m.fixed, m.cube = False, 0
         inner = [v for v in growth.inner if v is not root]
         if knob == "second user" and inner:
             other = m.draw.pick(inner)

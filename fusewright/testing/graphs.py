@@ -63,6 +63,8 @@ class Maker:
     prefer: Callable[[Maker], Sequence[Extent]] | None = None
     # New values are constants, as what folding looks for.
     fixed: bool = False
+    # The extent of every axis of new values (0: drawn): where axes cannot be told apart by type, only values can.
+    cube: int = 0
 
     # Types.
     def size(self, shape: Sequence[Extent]) -> int:
@@ -84,6 +86,8 @@ class Maker:
 
     def shape(self, rank: int, static: bool = False, least: int = 0) -> tuple[Extent, ...]:
         """A shape of ``rank`` axes under the cap."""
+        if self.cube and self.cube >= least and self.draw.chance(0.9):
+            return (self.cube,) * rank
         shape = [self.extent(static, least) for _ in range(rank)]
         while not self.fits(shape):
             i = max(range(rank), key=lambda k: self.size([shape[k]]))
@@ -134,7 +138,12 @@ class Maker:
         found, prefer = None, self.prefer
         if not self.draw.chance(new if prefer is None else 0.7):
             found = self.find(
-                lambda v: (dtypes is None or v.dtype in dtypes) and ranks[0] <= v.rank <= ranks[1] and accept(v)
+                lambda v: (
+                    (dtypes is None or v.dtype in dtypes)
+                    and ranks[0] <= v.rank <= ranks[1]
+                    and accept(v)
+                    and (not self.cube or v.rank > 2 and {*v.shape} == {self.cube})
+                )
             )
         if found is not None:
             return found
@@ -144,7 +153,8 @@ class Maker:
                 made = self.new(self.dtype(dtypes), shape, constants=0.1)
                 if accept(made):
                     return made
-        rank = min(max(self.draw.pick((2, 1, 2, 3, 0, 4, 2, 1, 5)), ranks[0]), ranks[1])
+        usual = (3, 4, 3, 2) if self.cube else (2, 1, 2, 3, 0, 4, 2, 1, 5)
+        rank = min(max(self.draw.pick(usual), ranks[0]), ranks[1])
         return self.new(self.dtype(dtypes), make(rank) if make else self.shape(rank))
 
     def given(self, index: int) -> Value | None:

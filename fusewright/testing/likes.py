@@ -87,6 +87,8 @@ PAIRS: Patterns = [
     lambda c, x, y: op.where(c, x, y) - op.where(c, y, x),
     lambda x: op.cumsum(x, axis=..., exclusive=..., reverse=...),
     lambda x: op.reduce_sum(x, **REDUCE),
+    lambda x, y: op.maximum(x, y) - op.minimum(x, y),
+    lambda x: op.floor(x) + op.ceil(x) * op.relu(x),
 ]
 CONSTANTS: Patterns = [lambda x: _turned(x), lambda x, y: op.concat(x, y, axis=...), lambda x, y: x * y + x]
 # By the name of the pass.

@@ -49,7 +49,9 @@ def _cast(m: Maker, name: str) -> Any:
 
 
 def _axes(m: Maker, rank: int, some: bool = False) -> tuple[int, ...]:
-    """A subset of the axes, some of them counted from the end."""
+    """A subset of the axes, some of them counted from the end; of equal ones mostly one."""
+    if m.cube and rank and m.draw.chance(0.6):
+        return (m.draw.integer(-rank, rank - 1),)
     axes = [i - rank * m.draw.integer(0, 1) for i in range(rank) if m.draw.chance(0.5)]
     return tuple(axes or ([rank - 1] if some and rank else []))
 
@@ -119,7 +121,14 @@ def _slice(m: Maker, name: str) -> Any:
     starts: list[Any] = []
     stops: list[Any] = []
     steps = []
+    alike = m.cube and m.draw.chance(0.7)
     for d in x.shape:
+        if alike and isinstance(d, int) and d > 1:
+            # As long along every axis, and not at the same place: what takes one axis for another keeps the type.
+            starts.append(m.draw.integer(0, 1))
+            stops.append(starts[-1] + d - 1)
+            steps.append(1)
+            continue
         steps.append(m.draw.pick((1, 1, 2, 3)))
         if not isinstance(d, int) or m.draw.chance(0.3):
             starts.append(m.draw.pick((0, None)))
@@ -275,6 +284,7 @@ def _reduction(domain: Sequence[DType]) -> Callable[[Maker, str], Any]:
     def sample(m: Maker, name: str) -> Any:
         x = m.value(domain)
         axes = m.draw.pick((None, _axes(m, x.rank), _axes(m, x.rank, some=True)))
+        axes = _axes(m, x.rank) if axes is None and m.cube else axes
         return m.emit(name, x, axes=axes, keepdims=m.draw.chance(0.5))
 
     return sample

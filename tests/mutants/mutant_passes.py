@@ -102,7 +102,7 @@ for _name, _at in (("sub", 0), ("maximum", 1), ("div", 2), ("lt", 3)):
 fault("logic", "attributes do not count", CSE, cse, "_key", "node.op.name, tuple(operands), attrs,",
       "node.op.name, tuple(operands),", like=PAIRS[5:6])  # fmt: skip
 fault("logic", "the last operand does not count", CSE, cse, "_key", "for v in node.operands]",
-      "for v in node.operands[:2]]", [lambda c, x, y: op.where(c, x, y) - op.where(c, x, c * 1)])  # fmt: skip
+      "for v in node.operands[:2]]", [lambda c, x, y: op.where(c, x, y) - op.where(c, x, y * 2)])  # fmt: skip
 fault("logic", "the op does not count", CSE, cse, "_key", "node.op.name, tuple", "len(node.operands), tuple")
 within(
     "logic",

@@ -87,6 +87,10 @@ rule("numeric", "tanh(x) -> x near zero everywhere", lambda x: op.tanh(x), lambd
 rule("numeric", "exp(log(x)) -> x", lambda x: op.exp(op.log(x)), lambda x: x, "reassoc")
 rule("numeric", "log(exp(x)) -> x, exact", lambda x: op.log(op.exp(x)), lambda x: x)
 rule("numeric", "sqrt(square(x)) -> x", lambda x: op.sqrt(op.square(x)), lambda x: x, "reassoc")
+rule("numeric", "a b^T / 3 -> a b * (1 / 3), exact", lambda a, b: op.matmul(a, b, transpose_b=True) / 3,
+     lambda a, b: op.matmul(a, op.transpose(b, perm=(1, 0))) * (1 / 3))  # fmt: skip
+rule("numeric", "a b + a c -> a (b + c), exact", lambda a, b, c: op.matmul(a, b) + op.matmul(a, c),
+     lambda a, b, c: op.matmul(a, b + c))  # fmt: skip
 # Logic.
 rule("B7", "relu(clip(x, l, h)) -> clip(x, 0, h)", lambda x, low, high: op.relu(op.clip(x, low, high)),
      lambda x, low, high: op.clip(x, 0, high), "nsz")  # fmt: skip

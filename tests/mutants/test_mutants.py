@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+import mutant_axes
 import mutant_loops
 import mutant_memory
 import mutant_passes
@@ -17,6 +18,7 @@ from fusewright.passes.memory import schedule
 
 FAMILIES: dict[str, list[Mutant]] = {
     "rules": mutant_rules.RULES,
+    "axes": mutant_axes.MUTANTS,
     "passes": mutant_passes.MUTANTS,
     "raising": mutant_raising.MUTANTS,
     "loops": mutant_loops.MUTANTS,

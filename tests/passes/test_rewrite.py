@@ -195,6 +195,8 @@ def test_numerics_is_mandatory() -> None:
         (lambda x: op.relu(x), lambda x: op.logical_not(x), "does not type"),
         (lambda x: op.relu(x, axis=1), lambda x: x, "no attribute"),
         (lambda x: op.add(x), lambda x: x, "takes"),
+        (lambda x: op.reduce_sum(x, axes=(0,), keepdims=True), lambda x: op.reduce_sum(x, axes=(0,)), "type"),
+        (lambda x: op.slice(x, starts=(1, 0), stops=(3, 3), steps=(1, 1)), lambda x: x, "type"),
         (lambda *x: op.relu(x[0]), lambda x: x, "positional"),
         (lambda x: op.relu(x) + "a", lambda x: x, "scalars"),
     ],
@@ -202,6 +204,24 @@ def test_numerics_is_mandatory() -> None:
 def test_wrong_rules_are_refused_when_declared(pattern: Any, replacement: Any, said: str) -> None:
     with pytest.raises(RewriteError, match=said):
         rewrite(pattern, replacement, numerics="exact")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement"),
+    [
+        (lambda x: op.slice(x, starts=(0, 0), stops=(2, 3), steps=(1, 1)), lambda x: x),
+        (lambda x: op.broadcast_to(x, shape=(5, 3)), lambda x: x),
+        (lambda x: op.cast(x, to="i8"), lambda x: x),
+        # Wrong, but of one type where all extents are equal: only values show it.
+        (lambda x: op.transpose(x, perm=(1, 2, 0)), lambda x: op.transpose(x, perm=(2, 0, 1))),
+        (
+            lambda x, w: op.conv(x, w, strides=(1, 1), pads=((0, 0), (0, 0)), dilations=(1, 1), groups=1),
+            lambda x, w: op.matmul(x, w),
+        ),
+    ],
+)
+def test_a_rule_that_fits_some_types_is_declared(pattern: Any, replacement: Any) -> None:
+    assert rewrite(pattern, replacement, numerics="reassoc").numerics == "reassoc"
 
 
 def test_rule_that_matches_what_it_makes() -> None:

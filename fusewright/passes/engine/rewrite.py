@@ -13,6 +13,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from ...core.dtypes import DTYPES, DType, dtype
 from ...core.errors import FusewrightError, RewriteError, TypeRefused
 from ...ir.builder import Builder
 from ...ir.graph import Graph, Node, Origin, Value, refines
@@ -38,10 +39,13 @@ from .pattern import (
 from .values import const_array, splat_scalar
 
 _MATCHES_TRIED = 8
-_PROBES_TRIED = 48
+_PROBES_TRIED = 160
+_SHAPES, _EXTENT = 6, 1 << 16
+# An image, the weights of a convolution that only mixes its channels, one number per channel.
+_LAYER = (("f32", (2, 8, 8, 4)), ("f32", (1, 1, 4, 4)), ("f32", (4,)))
 _PROBES = (
     ("f32", (4, 4)), ("bool", (4, 4)), ("i32", (4, 4)), ("f32", (4,)), ("f32", ()), ("i64", ()), ("bool", ()),
-    ("f32", (2, 8, 8, 4)), ("f32", (3, 3, 4, 4)), ("f32", (2, 8, 4)),
+    ("f32", (2, 8, 8, 4)), ("f32", (3, 3, 4, 4)), ("f32", (2, 8, 4)), ("f32", (4, 4, 4)), ("f32", (4, 4, 4, 4)),
 )  # fmt: skip
 
 
@@ -271,7 +275,7 @@ def check_declared(rule: Rewrite) -> None:
         return
     root = pattern.root.options[0] if isinstance(pattern.root, OneOf) else pattern.root
     names = tuple(dict.fromkeys(variables(root)))
-    for types in islice(_probe_types(len(names)), _PROBES_TRIED):
+    for types in islice(_probe_types(len(names), *_named_in(root)), _PROBES_TRIED):
         b = Builder()
         env = {n: b.input(n, *t) for n, t in zip(names, types)}
         try:
@@ -291,11 +295,28 @@ def check_declared(rule: Rewrite) -> None:
         raise RewriteError(f"rule {rule.name!r}: {refusal}")
 
 
-def _probe_types(n: int) -> Iterable[tuple[tuple[str, tuple[int, ...]], ...]]:
-    for probe in _PROBES:
+def _probe_types(
+    n: int, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[DType]
+) -> Iterable[tuple[tuple[str, tuple[int, ...]], ...]]:
+    named = [(dt, shape) for shape in shapes for dt in ("f32", "i32", "bool")]
+    for probe in (*_PROBES, *named, *((dt.name, shape) for dt in dtypes for shape in ((4, 4), (4,), (2, 8, 8, 4)))):
         yield (probe,) * n
     if 2 <= n <= 4:
+        yield from product(_LAYER, repeat=n)
         yield from product(_PROBES[:4], repeat=n)
+
+
+def _named_in(root: Placeholder) -> tuple[list[tuple[int, ...]], list[DType]]:
+    """Shapes and types that a pattern itself names: where it slices to (2, 3), a value of that shape may be all."""
+    shapes: dict[tuple[int, ...], None] = {}
+    dtypes: dict[DType, None] = {}
+    for v in _attr_values(root):
+        given = v.value if isinstance(v, Scalar) else v
+        if isinstance(given, (tuple, list)) and all(isinstance(d, int) and 0 <= d <= _EXTENT for d in given):
+            shapes[tuple(given)] = None
+        elif isinstance(given, DType) or isinstance(given, str) and given in DTYPES:
+            dtypes[dtype(given)] = None
+    return list(shapes)[:_SHAPES], list(dtypes)
 
 
 def _attr_values(p: Placeholder) -> Iterable[Any]:
