@@ -40,10 +40,14 @@ class ImportRefused(FusewrightError):
     def __init__(
         self, code: str, where: str = "", reason: str = "", hint: str = "", problems: Sequence[Problem] = ()
     ) -> None:
-        self.problems = tuple(problems) or (Problem(code, where, reason, hint),)
+        self.tell(problems or (Problem(code, where, reason, hint),))
+
+    def tell(self, problems: Sequence[Problem]) -> None:
+        """Take other words for the ``problems`` (at least one); what else is known of them stays."""
+        self.problems = tuple(problems)
         first = self.problems[0]
         self.code, self.where, self.reason, self.hint = first.code, first.where, first.reason, first.hint
-        super().__init__("\n".join(str(p) for p in self.problems))
+        self.args = ("\n".join(str(p) for p in self.problems),)
 
     @classmethod
     def of(cls, problems: Sequence[Problem]) -> ImportRefused:

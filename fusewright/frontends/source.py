@@ -177,9 +177,9 @@ def import_model(
         return _import(source, inputs, outputs, signature, feeds, weights, shapes, base_dir, limits)
     except ImportRefused as refusal:
         files = [f for f in (source, weights) if isinstance(f, (str, os.PathLike))]
-        if not files:
-            raise
-        raise ImportRefused.of([_with_folder(p, files) for p in refusal.problems]) from refusal.__cause__
+        if files:
+            refusal.tell([_with_folder(p, files) for p in refusal.problems])
+        raise
 
 
 def _with_folder(problem: Problem, files: Sequence[str | os.PathLike[str]]) -> Problem:

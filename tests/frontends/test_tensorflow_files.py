@@ -13,6 +13,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -282,3 +283,16 @@ def test_functions_that_are_not_called_are_not_read(saved: Path) -> None:
     assert graph.functions.get(names[0]) is graph.functions[names[0]]
     assert graph.functions.get("none") is None
     assert len(graph.functions._made) == 1
+
+
+def test_variables_of_a_keras_model_that_tensorflow_saves(tmp_path: Path) -> None:
+    """Keras 3 beside ``tf.saved_model.save``: restored are copies; what the signature reads is found by its object."""
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.LSTM(3)(inputs)))
+    for i, v in enumerate(model.weights):
+        v.assign(np.random.default_rng(i).uniform(-1, 1, v.shape).astype(np.float32))
+    tf.saved_model.save(model, str(tmp_path / "saved"))
+    graph = fw.import_model(tmp_path / "saved")
+    x = np.random.default_rng(9).standard_normal((2, 5, 4)).astype(np.float32)
+    (got,) = graph.run({graph.inputs[0].name: x}).values()
+    np.testing.assert_allclose(got, np.asarray(model(x)), rtol=1e-5, atol=1e-6)

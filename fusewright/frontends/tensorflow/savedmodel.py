@@ -24,6 +24,7 @@ from .wire import Message, Reader, Schema
 
 _ASSIGN = ("AssignVariableOp", "Assign")
 _PASS = ("Identity", "Cast", "ReadVariableOp")
+_LONGEST = 4096  # characters of a path to an object
 _HANDLES = ("VarHandleOp", "VariableV2", "Variable")
 
 
@@ -66,7 +67,7 @@ def saved_model_request(
     bundle = None
     if (path / "variables" / "variables.index").is_file():
         bundle = Bundle(path / "variables" / "variables", limits)
-    variables = variable_reader(graph, bundle, meta.get("saver", {}), limits)
+    variables = variable_reader(graph, bundle, meta.get("saver", {}), limits, meta.get("objects", {}))
     signatures = {k: v for k, v in meta.get("signatures", {}).items() if not k.startswith("__saved_model")}
     if signature is None and "serving_default" not in signatures and len(signatures) != 1 and outputs is not None:
         request = graph_request(graph, inputs, outputs, feeds)
@@ -142,9 +143,10 @@ def _tensor(graph: TFGraph, info: Message, name: str) -> Ref:
 
 
 def variable_reader(
-    graph: TFGraph, bundle: Bundle | None, saver: Message, limits: ImportLimits
+    graph: TFGraph, bundle: Bundle | None, saver: Message, limits: ImportLimits, objects: Message | None = None
 ) -> Callable[[str], Tensor | None]:
-    """node of a variable -> its contents. The key is what the restore operation assigns to that node.
+    """node of a variable -> its contents. The key is what the restore operation assigns to that node; else the path to
+    the object that a function captured there.
 
     Names are not enough: an exported Keras model names a variable ``conv2d/kernel_1`` in the graph and
     ``variables/3/.ATTRIBUTES/VARIABLE_VALUE`` in the checkpoint.
@@ -158,7 +160,7 @@ def variable_reader(
             return None
         if name not in made:
             if keys is None:
-                keys = restored(graph, saver)
+                keys = captured(graph, objects or {}, bundle) | restored(graph, saver)
             key, part = keys.get(name, (None, ""))
             if key is None:
                 node = graph.nodes[name]
@@ -171,6 +173,35 @@ def variable_reader(
         return made[name]
 
     return read
+
+
+def captured(graph: TFGraph, objects: Message, bundle: Bundle) -> dict[str, tuple[str, str]]:
+    """Variable node -> (checkpoint key, ""), by the objects whose handles the calls of the top level pass.
+
+    ``tf.saved_model.save`` of a Keras 3 model restores copies of the variables that the signatures read; its objects
+    are right. A key is the path from the root, by the shortest way.
+    """
+    nodes, functions = objects.get("nodes", []), objects.get("functions", {})
+    paths: dict[int, str] = {0: ""}
+    for at in (queue := [0]):
+        for child in nodes[at].get("children", []) if at < len(nodes) else []:
+            to = child.get("node", 0)
+            if 0 <= to < len(nodes) and to not in paths and len(paths[at]) < _LONGEST:
+                # The checkpoint escapes what would end a step.
+                paths[to] = paths[at] + child.get("name", "").replace(".", "..").replace("/", ".S") + "/"
+                queue.append(to)
+    out: dict[str, tuple[str, str]] = {}
+    for node in graph.nodes.values():
+        if "f" not in node.attrs:
+            continue
+        given = functions.get(Attrs(node, graph.limits).function("f"), {}).get("captured", [])
+        if len(given) > len(node.inputs):
+            continue
+        for ref, at in zip(node.inputs[len(node.inputs) - len(given) :], given, strict=True):
+            key = f"{paths.get(at, '')}.ATTRIBUTES/VARIABLE_VALUE"
+            if key in bundle:
+                out[_root(graph.nodes, ref)] = (key, "")
+    return out
 
 
 def restored(graph: TFGraph, saver: Message) -> dict[str, tuple[str, str]]:

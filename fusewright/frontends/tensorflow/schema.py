@@ -62,10 +62,14 @@ SIGNATURE = _schema(
     "SignatureDef", inputs=(1, "map", TENSOR_INFO), outputs=(2, "map", TENSOR_INFO), method=(3, "string")
 )
 META_INFO = _schema("MetaInfoDef", tags=(4, "string*"))
+CHILD = _schema("ObjectReference", node=(1, "int"), name=(2, "string"))
+OBJECT = _schema("SavedObject", children=(1, "message*", CHILD))
+FUNCTION_OBJECT = _schema("SavedConcreteFunction", captured=(2, "int*"))
+OBJECT_GRAPH = _schema("SavedObjectGraph", nodes=(1, "message*", OBJECT), functions=(2, "map", FUNCTION_OBJECT))
 META_GRAPH = _schema(
     "MetaGraphDef",
     info=(1, "message", META_INFO), graph=(2, "message", GRAPH), saver=(3, "message", SAVER),
-    signatures=(5, "map", SIGNATURE),
+    signatures=(5, "map", SIGNATURE), objects=(7, "message", OBJECT_GRAPH),
 )  # fmt: skip
 SAVED_MODEL = _schema("SavedModel", version=(1, "int"), meta_graphs=(2, "message*", META_GRAPH))
 EXTENT = _schema("TensorSliceProto.Extent", start=(1, "int"), length=(2, "int"))
