@@ -16,13 +16,18 @@ Shape = tuple[Extent, ...]
 
 
 class TensorType:
-    """An interned ``dtype[shape]``. Equal types are one object; ``shape`` holds ints and Dims."""
+    """An interned ``dtype[shape]``. Equal types are one object; ``shape`` holds ints and Dims.
 
-    __slots__ = ("dtype", "shape", "__weakref__")
+    ``size``: number of elements; ``nbytes``: of a dense array of this type.
+    """
+
+    __slots__ = ("dtype", "shape", "size", "nbytes", "__weakref__")
     _table: dict[tuple[str, tuple[str, ...]], TensorType] = {}
 
     dtype: DType
     shape: Shape
+    size: Extent
+    nbytes: Extent
 
     def __new__(cls, element: Any, shape: Iterable[DimLike] = ()) -> TensorType:
         dt = dtype(element)
@@ -35,6 +40,9 @@ class TensorType:
             found = object.__new__(cls)
             object.__setattr__(found, "dtype", dt)
             object.__setattr__(found, "shape", dims)
+            # Asked for again and again, and products of symbolic extents are slow.
+            object.__setattr__(found, "size", product(dims))
+            object.__setattr__(found, "nbytes", found.size * dt.size)
             cls._table[key] = found
         return found
 
@@ -48,16 +56,6 @@ class TensorType:
     def rank(self) -> int:
         """Number of axes."""
         return len(self.shape)
-
-    @property
-    def size(self) -> Extent:
-        """Number of elements."""
-        return product(self.shape)
-
-    @property
-    def nbytes(self) -> Extent:
-        """Bytes of a dense array of this type."""
-        return self.size * self.dtype.size
 
     @property
     def symbols(self) -> tuple[str, ...]:
