@@ -95,7 +95,7 @@ class Blocks:
     def resident(self) -> int:
         """Blocks that a processor is to hold at a time. Copies of single elements have too many addresses under way
         for the registers that are left then."""
-        return REGISTERS // (MOST_REGISTERS * self.tile.threads) if self.left > 1 and self.right > 1 else 0
+        return REGISTERS // (MOST_REGISTERS * self.tile.threads) if self.left > 1 and self.right > 1 else 1
 
     def template(self) -> Template:
         t, plan, tile = self.text, self.plan, self.tile
