@@ -288,7 +288,6 @@ def one(
     if "gpu" not in found:
         driver, gpu = bundle.device.driver, bundle.device
         found["gpu"] = {"name": gpu.name, "capability": list(gpu.capability), "driver": driver.version()}
-        found["gpu"]["copy_bandwidth"] = copy_bandwidth(bundle, (512 << 20) // scale)
     row: dict[str, Any] = {"case": case.name, "kind": case.kind, "mode": mode, "code": bundle._code.file}
     row.update(load_s=time.perf_counter() - start, warnings=[str(w.message) for w in said], ptx=fallback(bundle))
     row.update(numerics(bundle, path, case, mode, seed))
@@ -298,6 +297,8 @@ def one(
     )
     if numerics_only:
         return [row]
+    if "copy_bandwidth" not in found["gpu"]:
+        found["gpu"]["copy_bandwidth"] = copy_bandwidth(bundle, (512 << 20) // scale)
     rows = []
     for n in sorted({max(1, t // scale) for t in case.time}):
         call, size = rotation(bundle, n)
@@ -334,8 +335,8 @@ def table(found: dict[str, Any]) -> str:
     if gpu:
         version = f"{gpu['driver'] // 1000}.{gpu['driver'] % 1000 // 10}"
         capability = ".".join(map(str, gpu["capability"]))
-        copy = gpu["copy_bandwidth"] / 1e12
-        lines.append(f"{gpu['name']}, compute capability {capability}, driver for CUDA {version}; copy {copy:.2f} TB/s")
+        copied = f"; copy {gpu['copy_bandwidth'] / 1e12:.2f} TB/s" if "copy_bandwidth" in gpu else ""
+        lines.append(f"{gpu['name']}, compute capability {capability}, driver for CUDA {version}{copied}")
     lines += ["", "| " + " | ".join(HEAD) + " |", "| --- " * len(HEAD) + "|"]
     for r in found["rows"]:
         best = min(r.get("peers_ms", {}).items(), key=lambda kv: kv[1], default=None)

@@ -60,6 +60,7 @@ def test_a_wrong_result_and_a_refused_bundle_fail(script: Any, tmp_path: Path, m
 
             monkeypatch.setattr(gpu, "execute", skewed)
             found = script.run(tmp_path, "softmax", numerics_only=True)
+            assert gpu.memory.size < 16 << 20 and "Paper GPU" in script.table(found)
         assert [r["right"] for r in found["rows"]] == [False]
         with fake_gpu((7, 5)):
             assert script.main(["run", str(tmp_path), "--only", "softmax", "--numerics-only"]) == 1

@@ -88,6 +88,11 @@ class Memory:
         self._next = GLOBAL_BASE
         self._marked: set[Block] = set()
 
+    @property
+    def size(self) -> int:
+        """Bytes allocated now."""
+        return sum(b.size for b in self.blocks)
+
     def begin(self) -> None:
         """A launch starts: what came before it is ordered before it."""
         for block in self._marked:
