@@ -174,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TEXT",
         help="every rewrite, or those that mention a layer, op or rule",
     )
+    sub.add_argument("--dim", action="append", default=[], metavar="N=8", help="of a bundle: report at this extent")
     model_options(sub)
 
     sub = add("check", _check, "List everything in a model that cannot be compiled, all at once.")
@@ -339,6 +340,8 @@ def _inspect(args: argparse.Namespace) -> int:
                 "--after, --explain and --journal ask what passes do to a model; a bundle is compiled already"
             )
         return _inspect_bundle(args)
+    if args.dim:
+        raise UsageError("--dim asks what a bundle needs at these extents; a model is not compiled yet")
     graph = fw.import_model(args.source, **_import_options(args))
     if args.after or args.explain or args.journal is not None:
         graph, told = _after_passes(graph, args)
@@ -408,13 +411,20 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
     """Manifest and plans only: nothing is mapped executable, so any machine can look at any bundle."""
     container = Container.open(args.source)
     manifest = container.manifest
-    low = {symbol.name: max(1, symbol.low) for symbol in manifest.symbols}
+    at = {symbol.name: max(1, symbol.low) for symbol in manifest.symbols}
+    for name, value in _fixed_dims(args, "inspect").items():
+        symbol = next((s for s in manifest.symbols if s.name == name), None)
+        if symbol is None:
+            raise InputRefused(f"--dim {name}: the bundle's symbols are {', '.join(at) or 'none'}")
+        if value < symbol.low or symbol.high is not None and value > symbol.high:
+            raise InputRefused(f"--dim {name}={value} is outside of what the bundle takes, see its symbols")
+        at[name] = value
     reuses, bounds = read_fields(json.loads(container.read("report.json")), [s.name for s in manifest.symbols])
     reports = {}
     for target in manifest.targets:
         plan = Plan.from_bytes(container.read(f"native/{target.name}/plan.json"))
         reports[target.name] = Report.of_plan(
-            plan, low, manifest.threads or 1, reuses, manifest.numerics, target.name, bounds
+            plan, at, manifest.threads or 1, reuses, manifest.numerics, target.name, bounds
         ).to_dict()
     sizes = {name: member["size"] for name, member in manifest.members.items()}
     signature = signature_rows(manifest.signature)
@@ -466,13 +476,18 @@ def _check(args: argparse.Namespace) -> int:
     return DONE if result.ok else REFUSED
 
 
-def _bench(args: argparse.Namespace) -> int:
+def _fixed_dims(args: argparse.Namespace, what: str) -> dict[str, int]:
     dims = read_dims(args.dim)
     for name, value in dims.items():
         if isinstance(value, tuple):
-            raise UsageError(f"--dim {name}: bench needs one extent, not a range")
+            raise UsageError(f"--dim {name}: {what} needs one extent, not a range")
         if value < 0:
             raise UsageError(f"--dim {name}={value}: an extent is at least 0")
+    return dims
+
+
+def _bench(args: argparse.Namespace) -> int:
+    dims = _fixed_dims(args, "bench")
     start = time.perf_counter()
     bundle: Any = fw.load(args.bundle, threads=args.threads)
     loaded = time.perf_counter() - start

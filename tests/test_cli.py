@@ -236,3 +236,24 @@ def test_an_arena_that_is_empty_is_said_to_be(bundle: Path, model: Path, capsys:
     assert main(["inspect", str(bundle)]) == 0
     printed = capsys.readouterr().out
     assert "arena    none: nothing is kept between kernels at N=1" in printed and "lower bound" not in printed
+
+
+def test_inspect_reports_at_the_extents_asked_for(
+    found_during_the_call: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiled = str(tmp_path / "found.fwb")
+    assert main(["compile", str(found_during_the_call), "-o", compiled, "--dim", "N=1:64"]) == 0
+    sizes = []
+    for extent in ("1", "64"):
+        capsys.readouterr()
+        assert main(["inspect", compiled, "--dim", f"N={extent}", "--json"]) == 0
+        report = next(iter(json.loads(capsys.readouterr().out)["reports"].values()))
+        assert report["dims"] == {"N": int(extent)}
+        sizes.append(report["arena_bytes"])
+    assert sizes[0] < sizes[1]
+    assert main(["inspect", compiled, "--dim", "N=65"]) == main(["inspect", compiled, "--dim", "M=3"]) == 1
+    assert "symbols are N" in capsys.readouterr().err
+    for wrong in (["inspect", compiled, "--dim", "N=1:8"], ["inspect", str(found_during_the_call), "--dim", "N=1"]):
+        with pytest.raises(SystemExit) as stop:
+            main(wrong)
+        assert stop.value.code == 2
