@@ -6,9 +6,11 @@ Owns the choice between native code and the portable graph. The native way impor
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import lazy
+from .core.errors import BundleRefused
 from .runtime import bundle as native_bundle
 from .runtime.format import Container
 
@@ -29,7 +31,8 @@ def load(
     ``threads`` overrides the number stored at compile time; ``native=False`` interprets the portable graph with NumPy,
     on any platform; ``verify`` is 'full' (every byte hashed now) or 'lazy' (weights hashed in the background);
     ``max_bytes`` bounds the memory of one call (None: half of what is available). A bundle with code for GPUs runs on
-    the first one where there is one, else on the CPU if it has code for that too. Raises BundleRefused, BundleNotFound.
+    the first one where there is one that fits, else on the CPU if it has code for that too. Raises BundleRefused,
+    BundleNotFound.
     """
     if native:
         container = Container.open(source)
@@ -37,8 +40,13 @@ def load(
         if "cuda" in names:
             cuda: Any = lazy("runtime.cuda.bundle")
             if names == {"cuda"} or cuda.usable():
-                on_gpu: CudaBundle = cuda.CudaBundle(container, threads, verify, max_bytes)
-                return on_gpu
+                try:
+                    on_gpu: CudaBundle = cuda.CudaBundle(container, threads, verify, max_bytes)
+                    return on_gpu
+                except BundleRefused as e:
+                    if names == {"cuda"}:
+                        raise
+                    warnings.warn(f"{e}; it runs on the CPU", RuntimeWarning, stacklevel=2)
         return native_bundle.Bundle(container, threads, verify, max_bytes)
     portable: Any = lazy("portable")
     found: PortableBundle = portable.load(source, max_bytes=max_bytes)

@@ -14,6 +14,7 @@ import fusewright as fw
 from fusewright.backends.writer import Weights
 from fusewright.core.errors import BundleRefused, DeviceFailed, InputRefused
 from fusewright.core.plan import Bind, Launch, RunSymbol
+from fusewright.runtime.bundle import Bundle
 from fusewright.runtime.cuda import driver as driver_module
 from fusewright.runtime.cuda.bundle import CudaBundle
 from fusewright.runtime.cuda.code import choose
@@ -448,3 +449,18 @@ def test_a_failure_keeps_its_number_when_it_travels() -> None:
 
     again = pickle.loads(pickle.dumps(fw.DeviceFailed("cuInit failed", 999)))
     assert isinstance(again, fw.FusewrightError) and again.code == 999 and str(again) == "cuInit failed"
+
+
+def test_a_bundle_for_both_takes_the_gpu_that_fits_else_the_cpu() -> None:
+    b = fw.Builder()
+    graph = b.build(b.relu(b.input("x", "f32", ("N", 8))))
+    with fake_gpu(count=0):
+        data = fw.compile(graph, target=["cpu", "cuda"])._container.data
+        assert type(fw.load(data)) is Bundle
+    x = RNG.normal(size=(3, 8)).astype("f4")
+    with fake_gpu(), pytest.warns(RuntimeWarning, match="PTX now|NO_BINARY"):
+        np.testing.assert_array_equal(load(data)(x), np.maximum(x, 0))
+    with fake_gpu((7, 5)), pytest.warns(RuntimeWarning, match="it runs on the CPU"):
+        on_cpu = fw.load(data)
+    assert type(on_cpu) is Bundle
+    np.testing.assert_array_equal(on_cpu(x), np.maximum(x, 0))
