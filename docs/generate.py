@@ -37,6 +37,11 @@ An index of an `Embedding` outside the table: Keras raises on a CPU and gives ze
 on every machine: the nearest row (a negative index the first, one past the end the last), and never a read outside the
 table.
 
+Where eager Keras 3.15 and what it traces differ, the native route is eager Keras: a `TimeDistributed` with batch and
+time free is traced with as many steps as the batch has rows, and a `CenterCrop` of a free size does not resize a small
+image (here the call refuses it). One eager answer is not followed: a `MultiHeadAttention` takes the masks off its
+inputs, so that other layers on the same tensors see them or not by the order of execution; here they see them.
+
 ## Keras 1
 
 Files of Keras 1.0 to 1.2 mean what their Keras computed, not what a later one makes of them:
