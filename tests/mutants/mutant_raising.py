@@ -15,7 +15,7 @@ import fusewright as fw
 from fusewright.passes.engine import pattern
 from fusewright.passes.engine.pattern import trace
 from fusewright.passes.raising import RULES as BUILT_IN
-from fusewright.passes.raising import activations, atrous, attention, norms
+from fusewright.passes.raising import activations, atrous, attention, causal, groups, norms
 
 op, one_of, about = fw.op, fw.one_of, fw.about
 MUTANTS: list[Mutant] = []
@@ -60,7 +60,49 @@ fault("logic", "forgets gamma", "batch_norm of own statistics", norms, "_batch_n
       "m.number(gamma) == 1", "True")  # fmt: skip
 fault("logic", "each part of a pattern chooses for itself", "layer_norm, folded", pattern, "match",
       "for i in [env[p]] if p in env else range(len(p.options))", "for i in range(len(p.options))")  # fmt: skip
+fault("shape", "groups and members change places", "group_norm", groups, "_group_norm",
+      "groups=groups, axis", "groups=channels // groups, axis")  # fmt: skip
+fault(
+    "shape",
+    "the norm runs over fewer axes",
+    "group_norm",
+    groups,
+    "_axis",
+    "len(left) != 2 or left[0] != 0",
+    "left[0] != 0",
+)
+fault("logic", "a scale inside is forgotten", "group_norm", groups, "_group_norm", "m.number(one) != 1 or", "")
+fault("logic", "beta becomes gamma", "group_norm", groups, "_group_norm", "gamma is not None", "True")
+fault("logic", "gamma becomes beta", "scale into group_norm", groups, "_scale_into", "gamma, True", "gamma, False")
+fault(
+    "shape",
+    "a shift along any axis",
+    "shift into group_norm",
+    groups,
+    "_joined",
+    "d != 1 and i + lead != axis",
+    "False",
+)
 # Attention.
+fault("boundary", "the diagonal is hidden, too", "causal attention", causal, "_compared",
+      'offset - (name in ("lt", "gt"))', "offset")  # fmt: skip
+fault("logic", "the mask is turned round", "causal attention", causal, "_compared", "(rows, columns) == (-1, 1)",
+      "(rows, columns) == (1, -1)")  # fmt: skip
+fault(
+    "logic",
+    "other parts of the mask are lost",
+    "causal attention",
+    causal,
+    "causal",
+    "rest[0] if rest else None",
+    "None",
+)
+fault("logic", "the opposite of a mask", "causal attention", causal, "band",
+      "Band(low=inner.high + 1) if math.isinf(inner.low)", "inner if math.isinf(inner.low)")  # fmt: skip
+fault(
+    "shape", "a piece from the middle of a triangle", "causal attention", causal, "band", "s == 0 and t == 1", "t == 1"
+)
+fault("numeric", "masked scores become the default", "causal attention", causal, "causal", ", masked=masked", "")
 fault("shape", "a softmax over any axis", "attention", attention, "_attention", "axes != (q.rank - 1,)", "not axes")
 fault("logic", "hidden scores are kept", "attention", attention, "_attention", "m.op.logical_not(hidden)", "hidden")
 fault("numeric", "masked scores become the default", "attention", attention, "_attention",
@@ -127,6 +169,7 @@ EQUIVALENT = {
     "layer_norm: takes a negative epsilon": "the op means the same formula",
     "layer_norm, folded: takes an infinite gamma": "it meets an inexact value, of which nothing is promised",
     "scale into norm: takes a gamma along other axes": "slower, not wrong: it broadcasts into the result",
+    "group_norm: any reshape behind": "the result has another type, and the driver refuses that",
     "dilated convolution: blocks in any order": "what is behind must undo the same order",
     "crop of convolution: any stride": "the extents no longer fit, and the driver refuses that",
 }

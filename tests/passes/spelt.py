@@ -244,12 +244,111 @@ def cropped(m: Maker) -> Any:
     return _crop(m, _e(m, "conv", x, w, pads=pads, strides=m.draw.pick((1, 1, 1, 2)), dilations=dilations))
 
 
+def groups(m: Maker) -> Any:
+    """Channels in groups, last or behind the batch, with members of their own axis or joined with what follows."""
+    last, flat = m.draw.chance(0.5), m.draw.chance(0.5)
+    n, g, k, hw = m.draw.pick((2, "N")), m.draw.pick((2, 3, 1)), m.draw.pick((2, 1, 3)), (2, 3)
+    axis = 3 if last and not flat else 1
+    shape = (n, *hw, g * k) if axis == 3 else (n, g * k, *hw)
+    x = _x(m, shape)
+    inner = (n, g, k * 6) if flat else (*shape[:axis], g, k, *shape[axis + 1 :])
+    if m.draw.chance(0.1):
+        inner = (n, k, g * 6) if flat else (*shape[:axis], k, g, *shape[axis + 1 :])
+    y = _e(m, "reshape", x, shape=inner)
+    axes = tuple(i for i in range(1, len(inner)) if i != axis)
+    attrs = {"axes": axes if m.draw.chance(0.9) else axes[:1], "epsilon": 1e-3}
+    if flat and m.draw.chance(0.7):
+        own = [m.b.full((g, 1), m.draw.pick(v), x.dtype) for v in ((1.0, 1.0, 0.5), (0.0, 0.0, 0.0, 0.5))]
+        y = _e(m, "layer_norm", y, *own, **attrs)
+    else:
+        y = _e(m, "layer_norm", y, **attrs)
+    for op in ("mul", "add"):
+        if m.draw.chance(0.6):
+            each = (g, 1) if flat else tuple(inner[axis : axis + 2]) + (1,) * (len(inner) - axis - 2)
+            y = _e(m, op, y, _weights(m, x, each if m.draw.chance(0.85) else (inner[-1],)))
+    y = _e(m, "reshape", y, shape=shape if m.draw.chance(0.9) else (n, *reversed(shape[1:])))
+    return _per_channel(m, y, g * k, axis)
+
+
+def _per_channel(m: Maker, y: Any, channels: int, axis: int) -> Any:
+    for op in ("mul", "add"):
+        if m.draw.chance(0.5):
+            vector = (channels,) + (1,) * (y.rank - axis - 1) if m.draw.chance(0.8) else (int(str(y.shape[-1])),)
+            y = _e(m, op, y, _weights(m, y, vector))
+    return y
+
+
+def grouped(m: Maker) -> Any:
+    """A group norm, then scale and shift per channel or along something else."""
+    axis = m.draw.pick((1, 3, -1))
+    x = _x(m, (m.draw.pick((2, "N")), 4, 4, 4))
+    y = _e(m, "group_norm", x, groups=m.draw.pick((2, 1, 4)), axis=axis, epsilon=1e-3, has_gamma=m.draw.chance(0.5))
+    for op in ("mul", "add"):
+        vectors = ((4, 1, 1) if axis == 1 else (4,), (1,), (4,), (4, 1), (3, 1, 4, 4, 4))
+        if m.draw.chance(0.8):
+            y = _e(m, op, y, _weights(m, x, m.draw.pick((vectors[0], *vectors))))
+    return y
+
+
+def _index(m: Maker, t: int, s: int) -> tuple[Any, Any]:
+    """Numbers of rows and columns, as a matrix, or as vectors that stand and lie."""
+    dtype = m.draw.pick(("i32", "i64"))
+    if m.draw.chance(0.5):
+        return _e(m, "iota", shape=(t, s), axis=0, dtype=dtype), _e(m, "iota", shape=(t, s), axis=1, dtype=dtype)
+    rows = _e(m, "reshape", _e(m, "iota", shape=(t,), axis=0, dtype=dtype), shape=(t, 1))
+    columns = _e(m, "iota", shape=(s,), axis=0, dtype=dtype)
+    return rows, _e(m, "reshape", columns, shape=(1, s)) if m.draw.chance(0.5) else columns
+
+
+def _lower(m: Maker, t: int, s: int) -> Any:
+    """A mask that keeps the lower triangle in one of many spellings, or one nearly like it."""
+    i, j = _index(m, t, s)
+    shift = m.draw.pick((0, 0, 0, 1, -1))
+    how = m.draw.integer(0, 6)
+    if how == 0:
+        return _e(m, "ge", _e(m, "add", i, m.b.constant(shift, i.dtype)), j)
+    if how == 1:
+        return _e(m, "le", _e(m, "sub", j, i), m.b.constant(shift, i.dtype))
+    if how == 2:
+        return _e(m, "logical_not", _e(m, "lt", i, j) if shift == 0 else _e(m, "le", i, j))
+    if how == 3:
+        keep = _e(m, "lt", j, _e(m, "add", i, m.b.constant(1 + shift, i.dtype)))
+        return _e(m, "where", keep, m.b.constant(m.draw.pick((True, True, True, False))), m.b.constant(False))
+    if how == 4:
+        return _e(m, "le", i, j) if m.draw.chance(0.5) else _e(m, "logical_not", _e(m, "ge", i, j))
+    size = max(t, s) + 2
+    whole = m.b.constant(np.tri(size, size, shift) > 0)
+    start = m.draw.pick((0, 0, 0, 1))
+    return _e(m, "slice", whole, starts=(start, 0), stops=(start + t, s))
+
+
+def causal(m: Maker) -> Any:
+    """An attention that masks the future, and perhaps more."""
+    n, heads = m.draw.pick((2, "N")), 2
+    t = m.draw.pick((2, 3, 4, 1))
+    s = t if m.draw.chance(0.7) else m.draw.pick((2, 5))
+    q = m.new(F32, (n, heads, t, 2), constant=False)
+    k, v = (m.new(F32, (n, heads, s, 2), constant=False) for _ in range(2))
+    mask = _lower(m, t, s)
+    if m.draw.chance(0.3):
+        mask = _e(m, "reshape", mask, shape=(1, 1, *mask.shape))
+    if m.draw.chance(0.3):
+        mask = _e(m, "logical_and", m.new(BOOL, (n, 1, 1, s), constant=False), mask)
+    if m.draw.chance(0.2):
+        mask = _e(m, "broadcast_to", mask, shape=(n, heads, t, s))
+    return _e(m, "attention", q, k, v, mask, scale=0.5, masked=m.draw.pick((-1e9, float("-inf"), -1e9)))
+
+
 SAMPLERS: dict[str, tuple[Sampler, ...]] = {
     "rows between reshapes": (rows,),
     "layer_norm, folded": (layer_norm,), "scale into norm": (affine_norm,), "shift into norm": (affine_norm,),
     "shift into scaled norm": (affine_norm,), "batch_norm": (channels,),
     "batch_norm of own statistics": (trained, square),
     "attention": (attention,), "attention, divided": (attention,), "attention of einsums": (einsums,),
+    "group_norm": (groups,), "scale into group_norm": (grouped,), "shift into group_norm": (grouped,),
+    "shift into scaled group_norm": (grouped,), "causal attention": (causal,),
     "attention of einsums, divided": (einsums,), "dilated convolution": (dilated,), "crop of convolution": (cropped,),
 }  # fmt: skip
-ALL: tuple[Sampler, ...] = (layer_norm, affine_norm, channels, trained, rows, attention, einsums, dilated, cropped)
+ALL: tuple[Sampler, ...] = (
+    layer_norm, affine_norm, channels, trained, rows, groups, grouped, attention, einsums, causal, dilated, cropped,
+)  # fmt: skip

@@ -138,9 +138,40 @@ def crops(b: Any, x: Any, w: Any, pad: int = 1, lead: int = 0, step: int = 1, **
     return b.slice(y, starts=(lead, 0, 0, 0), stops=stops, steps=(1, 1, step, 1))
 
 
+def grouped(
+    b: Any, x: Any, inner: Any, axes: Any, *own: Any, gamma: Any = None, beta: Any = None, back: Any = None
+) -> Any:
+    """A norm of groups between two reshapes; gamma and beta meet the groups."""
+    y = b.layer_norm(b.reshape(x, shape=inner), *own, axes=axes, epsilon=1e-3)
+    y = y if gamma is None else b.mul(y, gamma)
+    y = y if beta is None else b.add(y, beta)
+    return b.reshape(y, shape=x.shape if back is None else back)
+
+
+def in_groups(b: Any, x: Any, gamma: Any, beta: Any) -> Any:
+    """As Keras and TensorFlow trace it: moments, and everything folded into one product and one sum."""
+    n, h, w, c = x.shape
+    y = b.reshape(x, shape=(n, h, w, 2, c // 2))
+    split = [b.constant(np.reshape(v, (1, 1, 1, 2, c // 2)).astype(np.float32)) for v in (gamma, beta)]
+    return b.reshape(folded(b, y, *split, axes=(1, 2, 4)), shape=x.shape)
+
+
+def triangle(b: Any, t: Any, s: Any, **attrs: Any) -> Any:
+    return b.ge(b.iota(shape=(t, s), axis=0, **attrs), b.iota(shape=(t, s), axis=1, **attrs))
+
+
+def banded(b: Any, t: Any) -> Any:
+    """As TensorFlow's band part spells it, with the constants that it drags along."""
+    near = b.le(b.sub(b.iota(shape=(t, t), axis=1), b.iota(shape=(t, t), axis=0)), b.constant(0, "i64"))
+    keep = b.reshape(b.where(near, b.full((t, t), True, "bool"), b.constant(False)), shape=(1, 1, t, t))
+    return b.logical_and(b.full(("N", 2, t, t), True, "bool"), keep)
+
+
 INF = np.array([1, np.inf, 1, 1], np.float32)
 ONES = np.ones(4, np.float32)
 QKV = ((2, 3, 4), (2, 5, 4), (2, 5, 6))
+GROUPED = (2, 3, 3, 4)
+HEADS = (("N", 2, "T", 4), ("N", 2, "T", 4), ("N", 2, "T", 4))
 IMAGE = ((2, 6, 6, 2), (2, 2, 2, 3))
 DECLINES: list[tuple[str, Graph, str]] = [
     ("hard_sigmoid", graph(lambda b, x, a: b.clip(b.add(b.mul(x, a), 0.5), 0.0, 1.0), (4,), (4,)), "slope"),
@@ -188,6 +219,32 @@ DECLINES: list[tuple[str, Graph, str]] = [
      "over the keys"),
     ("attention of einsums", graph(
         lambda b, q, k, v: einsums(b, q, k, v, "btd,bsd->bst", "bst,bsv->btv"), *QKV), "subscripts"),
+    ("group_norm", graph(lambda b, x: grouped(b, x, (2, 3, 3, 2, 2), (1, 2, 3)), GROUPED), "do not split"),
+    ("group_norm", graph(lambda b, x: grouped(b, x, (2, 3, 3, 2, 2), (1, 4)), GROUPED), "do not split"),
+    ("group_norm", graph(lambda b, x: grouped(b, x, (2, 3, 3, 2, 2), (1, 2, 4), back=(2, 9, 4)), GROUPED),
+     "do not split"),
+    ("group_norm", graph(lambda b, x: grouped(b, x, (2, 2, 18), (2,)), GROUPED), "do not split"),
+    ("group_norm", graph(lambda b, x, g: grouped(b, x, (2, 3, 3, 2, 2), (1, 2, 4), gamma=g), GROUPED, (3, 1, 1)),
+     "other axes"),
+    ("group_norm", graph(lambda b, x, g, h: grouped(b, x, (2, 2, 18), (2,), g, h), (2, 4, 3, 3), (2, 1), (2, 1)),
+     "of its own"),
+    ("scale into group_norm", graph(lambda b, x, g: b.mul(b.group_norm(x, groups=2), g), GROUPED, (3, 1)),
+     "other axes"),
+    ("shift into group_norm", graph(lambda b, x, g: b.add(b.group_norm(x, groups=1), g), (2, 3, 1), (4,)),
+     "per channel"),
+    ("shift into scaled group_norm", graph(
+        lambda b, x, g, h: b.add(b.group_norm(x, g, groups=2), h), GROUPED, (4,), (3, 3, 1)), "other axes"),
+    *(("causal attention", graph(lambda b, q, k, v, how=how: b.attention(q, k, v, how(b)), *QKV), "below the diagonal")
+      for how in (
+          lambda b: b.logical_not(triangle(b, 3, 5)),
+          lambda b: b.gt(b.iota(shape=(3, 5), axis=0), b.iota(shape=(3, 5), axis=1)),
+          lambda b: b.ge(b.iota(shape=(3, 5), axis=1), b.iota(shape=(3, 5), axis=0)),
+          lambda b: triangle(b, 3, 5, dtype="f16"),
+          lambda b: b.ge(b.constant(1, "i64"), b.iota(shape=(3, 5), axis=1)),
+          lambda b: b.slice(triangle(b, 3, 5), starts=(0, 0), stops=(1, 5)),
+          lambda b: b.logical_or(triangle(b, 3, 5), triangle(b, 3, 5)),
+          lambda b: b.full((3, 5), True, "bool"),
+      )),
     ("dilated convolution", graph(lambda b, x, w: batched(b, x, w, p=(4, 2, 0, 1, 3, 5)), *IMAGE), "no space-to-batch"),
     ("dilated convolution", graph(lambda b, x, w: batched(b, x, w, q=(2, 3, 1, 4, 0, 5)), *IMAGE), "batch-to-space"),
     ("dilated convolution", graph(lambda b, x, w: batched(b, x, w, strides=2), *IMAGE), "strides of 1"),
@@ -232,6 +289,23 @@ FORMS: list[tuple[str, Graph, list[str]]] = [
      ["layer_norm", "mul", "add"]),
     ("layer norm from a batch norm in training", graph(
         lambda b, x: trained(b, x, b.full((4,), 1.0, "f32"), b.full((4,), 0.0, "f32")), (3, 4)), ["layer_norm"]),
+    ("Keras group norm", graph(lambda b, x: in_groups(b, x, ONES, ONES * 2), ("N", 3, 2, 4)),
+     ["reshape", "reshape", "group_norm"]),
+    ("PyTorch group norm", graph(
+        lambda b, x, g, h: b.add(b.mul(grouped(
+            b, x, ("N", 2, 12), (2,), b.full((2, 1), 1.0, "f32"), b.full((2, 1), 0.0, "f32")),
+            b.reshape(g, shape=(4, 1, 1))), b.reshape(h, shape=(4, 1, 1))),
+        ("N", 4, 3, 2), (4,), (4,)), ["group_norm"]),
+    ("group norm of a vector", graph(lambda b, x: grouped(b, x, ("N", 2, 3), (2,)), ("N", 6)), ["group_norm"]),
+    ("causal attention of a band", graph(
+        lambda b, q, k, v: b.attention(q, k, v, banded(b, "T")), *HEADS), ["attention"]),
+    ("causal attention of a stored triangle", graph(
+        lambda b, q, k, v: b.attention(q, k, v, b.slice(
+            b.constant(np.tri(9, 9)[None, None] > 0), starts=(0,) * 4, stops=(1, 1, 3, 3))),
+        *((2, 2, 3, 4),) * 3), ["attention"]),
+    ("causal attention with padding", graph(
+        lambda b, q, k, v, m: b.attention(q, k, v, b.logical_and(m, triangle(b, "T", "T"))), *HEADS,
+        ("bool", ("N", 1, 1, "T"))), ["attention"]),
     ("masked attention", graph(attends, *QKV, ("bool", (3, 5))), ["attention"]),
     ("attention with hidden scores", graph(
         lambda b, q, k, v, m: b.matmul(b.softmax(b.where(m, -np.inf, b.matmul(q, k, transpose_b=True))), v),
@@ -264,6 +338,12 @@ def test_forms_become_one_op(name: str, g: Graph, want: list[str]) -> None:
     assert_equivalent(g, got, feeds, "reassoc")
     wide, raised = g.run(feeds, precision="f64"), got.run(feeds, precision="f64")
     np.testing.assert_allclose(raised["y"], wide["y"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "g", "want"), FORMS, ids=lambda v: v if isinstance(v, str) else "")
+def test_causal_forms_are_said_to_be(name: str, g: Graph, want: list[str]) -> None:
+    found = [n.attrs["causal"] for n in raising.apply(g)[0].nodes if n.op.name == "attention"]
+    assert found == [name.startswith("causal")] * len(found)
 
 
 def test_dead_readers_do_not_hold_a_match_back() -> None:

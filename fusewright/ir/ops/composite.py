@@ -235,9 +235,12 @@ def _group_norm(b: Any, v: Sequence[Value], a: Attrs) -> Value:
     channels = x.shape[axis]
     split = (*x.shape[:axis], groups, channels // groups, *x.shape[axis + 1 :])
     axes = tuple(i for i in range(1, len(split)) if i != axis)
-    y = _layer_norm(b, [b.reshape(x, shape=split)], {"axes": axes, "epsilon": a["epsilon"], "has_gamma": False})
-    rest = [_vector(t, axis, x.rank, b) for t in v[1:]]
-    return _affine(b, b.reshape(y, shape=x.shape), rest, a["has_gamma"])
+    # As an op: where the members come last, a target has a kernel for it. Scale and shift meet the groups, so that
+    # no reshape stands between them and the norm.
+    y = b.layer_norm(b.reshape(x, shape=split), axes=axes, epsilon=a["epsilon"], has_gamma=False)
+    each = (groups, channels // groups) + (1,) * (x.rank - axis - 1)
+    rest = [b.reshape(t, shape=each) for t in v[1:]]
+    return b.reshape(_affine(b, y, rest, a["has_gamma"]), shape=x.shape)
 
 
 define_op(

@@ -10,9 +10,11 @@ from ..engine.base import PassContext
 from ..engine.rewrite import Rewrite, RuleSet
 from ..local.canonicalise import RULES as FORMS
 from ..local.dce import dce
-from . import activations, atrous, attention, norms
+from . import activations, atrous, attention, causal, groups, norms
 
-RULES: list[Rewrite] = [*norms.RULES, *activations.RULES, *attention.RULES, *atrous.RULES]
+RULES: list[Rewrite] = [
+    *norms.RULES, *groups.RULES, *activations.RULES, *attention.RULES, *causal.RULES, *atrous.RULES,
+]  # fmt: skip
 
 
 class Raising(RuleSet):
@@ -24,5 +26,5 @@ class Raising(RuleSet):
 
 
 raising = Raising("raise", RULES, FORMS)
-raising.__doc__ = "Activations, norms, attention and dilated convolutions that are spelt out become one op each."
+raising.__doc__ = "Activations, norms, attention with causal masks and dilated convolutions, spelt out, become one op."
 __all__ = ["RULES", "Raising", "raising"]
