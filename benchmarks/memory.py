@@ -17,13 +17,9 @@ from typing import Any
 import numpy as np
 
 NOTES = """\
-Over the aim:
-
-* Xception: two results of 10.6 MiB (depthwise, then pointwise) stand beside the value that the shortcut reads, because
-  the shortcut's convolution takes the sum into its epilogue and so runs last. Run first it would give 1.13 by
-  calculation; less takes a separable convolution that is one kernel.
-* NASNet: nine branches read the stem's one large value, one of them through a padding and a crop, each a copy of it.
-  Whatever runs last finds the results of the others alive. It takes a crop of a padding that is one step.
+What is over the aim is so by the scratch of convolutions in Winograd tiles: every thread has its own,
+beside the arena. Xception: its shortcut reads a strided slice, so that the value sliced need not wait for the branch.
+NASNet: pools of one element and crops of a padding are slices; fewer channels than a block stay in blocks.
 """
 LITE = ("MobileNetV2", "DenseNet121")
 BAR = 1.10
