@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import fusewright as fw
 from fusewright.cli import main
@@ -89,6 +90,23 @@ def test_a_refusal_inside_a_folder_or_of_the_weights_shows_it(tmp_path: Path) ->
     with pytest.raises(fw.ImportRefused) as refusal:
         fw.import_model(tmp_path / "net.json", weights=tmp_path / "w.h5")
     assert refusal.value.where.startswith(str(tmp_path))
+
+
+def test_a_refusal_from_a_file_says_which_inputs_to_bind(tmp_path: Path) -> None:
+    """What is a kind of its own stays one when the path is put into it."""
+
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((7,), tf.float32, "x"), tf.TensorSpec((), tf.int32, "n")])
+        def every(self, x: Any, n: Any) -> Any:
+            return x[::n]
+
+    model = Model()
+    tf.saved_model.save(model, str(tmp_path / "m"), signatures=model.every)
+    with pytest.raises(fw.ImportRefused) as refusal:
+        fw.import_model(tmp_path / "m")
+    found: Any = refusal.value
+    assert found.code == "data-dependent" and found.inputs == ("n",)
+    assert fw.import_model(tmp_path / "m", feeds={"n": np.int32(2)}).outputs[0].shape == (4,)
 
 
 def test_the_origin_of_a_node_stays_the_name_alone(tmp_path: Path) -> None:

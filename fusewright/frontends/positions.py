@@ -221,20 +221,25 @@ class Positions:
             x = b.view_as(x, shape=same)
         return b.broadcast_to(x, shape=tuple(want))  # type: ignore[no-any-return]
 
+    def steps(self, start: Value, limit: Value, delta: Value) -> Value:
+        """How many steps of ``delta`` lie between ``start`` and ``limit``, which is left out, in i64; -1, which is
+        refused as a size, for a step of 0."""
+        b = self.b
+        if start.dtype.is_float:
+            number = b.maximum(b.ceil(b.div(b.sub(limit, start), delta)), 0.0)
+            number = b.where(b.eq(delta, 0.0), b.constant(-1.0, start.dtype), number)
+            return b.cast(number, to=I64)  # type: ignore[no-any-return]
+        first, last, by = (common.as_i64(b, v) for v in (start, limit, delta))
+        zero, one = self.const(0), self.const(1)
+        away = b.where(b.lt(by, zero), b.sub(first, last), b.sub(last, first))
+        width = b.maximum(b.abs(by), one)
+        number = b.maximum(b.floordiv(b.sub(b.add(away, width), one), width), zero)
+        return b.where(b.eq(by, zero), self.const(-1), number)  # type: ignore[no-any-return]
+
     def counting(self, start: Value, limit: Value, delta: Value, dtype: DType) -> Value:
         """start, start + delta... up to ``limit``, which is left out; scalars of one integer or float type."""
         b = self.b
-        if dtype.is_float:
-            steps = b.ceil(b.div(b.sub(limit, start), delta))
-            number = b.cast(b.where(b.eq(delta, 0.0), b.constant(-1.0, dtype), b.maximum(steps, 0.0)), to=I64)
-        else:
-            first, last, by = (common.as_i64(b, v) for v in (start, limit, delta))
-            zero, one = self.const(0), self.const(1)
-            away = b.where(b.lt(by, zero), b.sub(first, last), b.sub(last, first))
-            width = b.maximum(b.abs(by), one)
-            number = b.maximum(b.floordiv(b.sub(b.add(away, width), one), width), zero)
-            number = b.where(b.eq(by, zero), self.const(-1), number)  # no range has a step of 0: refused as a size
-        line = b.iota(shape=(self.size(number),), axis=0, dtype=dtype)
+        line = b.iota(shape=(self.size(self.steps(start, limit, delta)),), axis=0, dtype=dtype)
         return b.add(b.mul(line, delta), start)  # type: ignore[no-any-return]
 
 

@@ -78,6 +78,7 @@ ROW = Spec([None, 3], tf.float32)
             [[X, np.int32([2, 3])], [X, np.int32([0, 1])]],
         ),
         (lambda x, i, j: x[j:i:-1], [ROW, I32, I32], [[X, *map(np.int32, p)] for p in ((0, 1), (-9, 9), (1, -1))]),
+        (lambda k, m: tf.reshape(tf.fill([k, m], 2.0), [3, -1]) + 1, [I32, I32], i32((3, 4), (6, 1), (3, 0))),
         (lambda x, k: tf.reshape(x, [k, tf.shape(x)[0], -1]), [ROW, I32], [[X, np.int32(k)] for k in (1, 3)]),
     ],
 )
@@ -112,6 +113,54 @@ def test_a_step_of_nothing_is_refused() -> None:
     bundle = fw.compile(traced, dims={"K": (0, 8)})
     with pytest.raises(fw.InputRefused):
         bundle(np.int32(0))
+
+
+# -- ragged tensors ----------------------------------------------------------------------------------------------------
+def rows_of(values: Any, splits: Any) -> Any:
+    return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+
+
+VALUES = RNG.standard_normal(7).astype(np.float32)
+SPLITS = Spec([None], tf.int64)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda v, s: rows_of(v, s).to_tensor(),
+        lambda v, s: rows_of(v, s).to_tensor(-1.5, shape=[None, 2]) * 2,
+        lambda v, s: rows_of(v, s).to_tensor(shape=[5, 4]),
+        lambda v, s: rows_of(v, s).to_tensor(shape=[1, None]),
+        lambda v, s: rows_of(tf.stack([v, v * 2], 1), s).to_tensor(7.0),
+    ],
+)
+def test_ragged_rows_become_a_padded_tensor(fn: Any) -> None:
+    traced = tf.function(fn, input_signature=[Spec([None], tf.float32), SPLITS])
+    feeds = [[VALUES, np.array(s, np.int64)] for s in ([0, 3, 3, 7], [0, 0, 1, 7], [0, 7])]
+    agree(fw.import_model(traced), traced, feeds)
+
+
+def test_nested_rows_and_rows_by_their_numbers() -> None:
+    nested = tf.function(
+        lambda v, a, b: tf.RaggedTensor.from_nested_row_splits(v, [a, b], validate=False).to_tensor(),
+        input_signature=[Spec([None], tf.float32), SPLITS, SPLITS],
+    )
+    agree(fw.import_model(nested), nested, [[VALUES, np.array([0, 1, 3]), np.array([0, 2, 2, 7])]])
+    numbered = tf.function(
+        lambda v, r: tf.RaggedTensor.from_value_rowids(v, r, nrows=4, validate=False).to_tensor(),
+        input_signature=[Spec([None], tf.float32), SPLITS],
+    )
+    agree(fw.import_model(numbered), numbered, [[VALUES, np.array(r)] for r in ([0, 0, 0, 1, 3, 3, 3], [2] * 7)])
+
+
+def test_rows_of_ranges() -> None:
+    def ranges(a: Any, z: Any) -> Any:
+        made = tf.ragged.range(a, z, 2)
+        return made.values, made.row_splits, made.to_tensor(-1)
+
+    traced = tf.function(ranges, input_signature=[Spec([None], tf.int32)] * 2)
+    feeds = [[np.int32(a), np.int32(z)] for a, z in (([0, 5, 3], [5, 5, 10]), ([2], [9]), ([4, 4], [0, 0]))]
+    agree(fw.import_model(traced), traced, feeds)
 
 
 # -- ONNX --------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 
 from ....core.dims import Extent, ceildiv, compare_eq, compare_le, floordiv, product
 from ....core.dtypes import BOOL, F32
+from ....core.errors import TypeRefused
 from ....ir.graph import Const, Value
 from ...slicing import FAR, clamped, dropped, span
 from ..call import REFUSED, Call, op
@@ -100,7 +101,12 @@ def _reshape(c: Call, x: Value, shape: Value) -> Value:
             if compare_eq(x.type.size, 0) is not True:
                 raise c.refuse(f"cannot infer -1 beside an extent 0 for {x.type}", "malformed")
     _check_extents(c, [d for i, d in enumerate(want) if i not in minus])
-    return c.b.reshape(x, shape=tuple(want))
+    try:
+        return c.b.reshape(x, shape=tuple(want))
+    except TypeRefused:
+        if not c.importer.fresh.concerns(*x.shape):
+            raise
+        return c.positions.reshaped(x, want)  # whether it fits turns out during the run
 
 
 @op("Flatten")

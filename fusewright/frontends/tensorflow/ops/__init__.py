@@ -12,6 +12,7 @@ from . import (
     lists,
     matrix,
     movement,
+    ragged,
     reduce,
     refused,
     search,
@@ -24,7 +25,7 @@ from . import (
 )  # fmt: skip
 
 FAMILIES = (
-    cell, dependent, elementwise, image, linalg, lists, matrix, movement, reduce, refused, search, segment,
+    cell, dependent, elementwise, image, linalg, lists, matrix, movement, ragged, reduce, refused, search, segment,
     shape, special, spectral, state, window,
 )  # fmt: skip
 

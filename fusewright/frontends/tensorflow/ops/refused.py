@@ -35,5 +35,5 @@ for _name in (
 ):  # fmt: skip
     REFUSED[_name] = f"{_name}: {_STRING}"
     HINTS[_name] = _CUT
-for _name in ("SparseFillEmptyRows", "RaggedRange", "RaggedTensorToTensor"):
+for _name in ("SparseFillEmptyRows",):
     REFUSED[_name] = f"{_name}: {_DEPENDENT}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from ....core.dims import Dim, Extent, ceildiv, compare_le, maximum, product
 from ....core.dtypes import I64
+from ....core.errors import TypeRefused
 from ....ir.graph import Value
 from ...slicing import dropped, span
 from ..lower import Ctx, fold, op, same_type, settle
@@ -74,7 +75,13 @@ def _reshape(c: Ctx, item: Item, shape: Item) -> Any:
     if isinstance(item, Complex):
         return item.each(lambda p: c.bld.reshape(c.v(p), shape=new_shape(c, p, wanted)))
     x = c.tensor(item)
-    return c.bld.reshape(c.v(x), shape=new_shape(c, x, wanted))
+    want = new_shape(c, x, wanted)
+    try:
+        return c.bld.reshape(c.v(x), shape=want)
+    except TypeRefused:
+        if not c.lowerer.fresh.concerns(*x.shape):
+            raise
+        return positions.computed(c).reshaped(c.v(x), want)  # whether it fits turns out during the run
 
 
 @fold("Reshape")
