@@ -40,6 +40,11 @@ run; where nothing bounds such a number the compiler asks for a bound: `dims={"K
 (`.pbtxt`); a variable that a checkpoint stores in slices is put together. Of several graphs in a SavedModel the one for
 serving is taken, else one that has the signature. Lookup tables and string tensors are refused.
 
+Where TensorFlow promises nothing, every machine gives one answer here: a float that does not fit an integer type is
+clipped into it and NaN becomes 0 (in TensorFlow the processor decides: x86 gives the least number, and small types
+wrap). A complex number divided by zero is NaN in both parts. Boxes whose overlap is NaN do not suppress each other
+(TensorFlow sets the score of the later one to 0, so that it comes last).
+
 Control flow: `If`, `Case` and `While` become regions; the conditionals and loops of TensorFlow 1 (`Switch`, `Merge`,
 `Enter`, `Exit`, `NextIteration`), nested in any way, are rebuilt into the same. Of a condition known at import only the
 branch taken is left. Refused: a conditional whose branches differ in shape, a loop whose values change shape, and a

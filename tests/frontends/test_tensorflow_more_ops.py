@@ -197,3 +197,25 @@ def test_resizing_free_extents(method: str, options: dict[str, bool]) -> None:
 def test_samplers_of_whole_images(method: str, antialias: bool) -> None:
     x = RNG.standard_normal((2, 9, 6, 3)).astype(np.float32)
     check(lambda a: tf.image.resize(a, (4, 8), method=method, antialias=antialias), x, rtol=1e-4)
+
+
+def test_what_fits_is_cast_as_in_tensorflow_and_the_rest_is_clipped() -> None:
+    x = np.float32([2.9, -2.9, 127.5, -128.0, 0.0, np.inf, -np.inf, np.nan, 3e9, -300.0])
+    cast = tf.function(lambda v: tf.cast(v, tf.int8), input_signature=[tf.TensorSpec([None], tf.float32)])
+    graph = fw.import_model(cast)
+    (got,) = graph.run({graph.inputs[0].name: x}).values()
+    np.testing.assert_array_equal(got[:5], cast(x)[:5])
+    np.testing.assert_array_equal(got[5:], [127, -128, 0, 127, -128])
+
+
+def test_a_complex_number_divided_by_zero_is_nan_in_both_parts() -> None:
+    def divided(a: tf.Tensor, b: tf.Tensor) -> list[tf.Tensor]:
+        z = tf.complex(a, b) / tf.complex(tf.zeros_like(a), tf.zeros_like(a))
+        return [tf.math.real(z), tf.math.imag(z)]
+
+    traced = tf.function(divided, input_signature=[tf.TensorSpec([4], tf.float32)] * 2)
+    a, b = np.float32([1, 0, -2, np.inf]), np.float32([0, 0, 3, 1])
+    graph = fw.import_model(traced)
+    got = graph.run(dict(zip([v.name for v in graph.inputs], (a, b), strict=True)))
+    for part, want in zip(got.values(), traced(a, b), strict=True):
+        assert np.isnan(part).all() and np.isnan(want).all()
