@@ -32,7 +32,7 @@ from .template import (
 # Scratch is memory that a model needs for each thread: groups of tiles are no larger than speed asks for. Weights that
 # no near cache holds are read again for each group, so these groups are larger.
 GROUP_BYTES = 128 * 1024  # transformed inputs and products of a group
-MOST_TILES, LEAST_TILES, LEAST_TILES_FAR = 64, 8, 28
+MOST_TILES, LEAST_TILES, LEAST_TILES_FAR = 64, 8, 24
 NEAR_BYTES = 512 * 1024  # transformed weights
 LEAST_GROUPS = 8  # fewer groups than this, and each panel of weights is a unit of its own
 
