@@ -44,7 +44,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/lint-imports
 
 conformance: $(VENV)/.installed-test
-	$(PY) tests/conformance/run.py --suite all --sample $(SAMPLE) --corpora $(SHARED)/corpora --compare tests/conformance/scores.json --json build/conformance.json
+	$(PY) tests/conformance/run.py --suite all --sample $(SAMPLE) --time-limit 180 --corpora $(SHARED)/corpora --compare tests/conformance/scores.json --json build/conformance.json
 
 bench: $(VENV)/.installed-test
 	$(PY) benchmarks/mlp_call.py
