@@ -267,3 +267,14 @@ def test_onnx_suppression_over_batches_and_classes():
     node = helper.make_node("NonMaxSuppression", ["b", "s", "m", "i", "t"], ["at"])
     inputs = [info("b", [2, "n", 4]), info("s", [2, 3, "n"]), info("m", [1], T.INT64), info("i", [1]), info("t", [1])]
     against_onnxruntime([node], inputs, [info("at", [None, 3], T.INT64)], *feeds)
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_the_main_diagonal_of_a_matrix_of_any_size(square: bool) -> None:
+    def run(x: Any) -> Any:
+        rows = tf.shape(tf.where(x > 0))[0]
+        return tf.eye(rows) if square else [tf.eye(rows, tf.shape(x)[0]), tf.linalg.set_diag(tf.eye(tf.shape(x)[0]), x)]
+
+    against_tensorflow(
+        run, [Spec([None], tf.float32)], *([f32(n, shift=s)] for n, s in ((5, 0), (5, -9), (0, 0), (4, 9)))
+    )

@@ -76,9 +76,15 @@ def _band(c: Ctx, item: Item, lower: Item, upper: Item) -> Any:
 
 @op("MatrixDiag")
 def _diag(c: Ctx, x: Value) -> Any:
+    return _main(c, x, c.const(0, x))
+
+
+def _main(c: Ctx, x: Value, elsewhere: Value) -> Value:
+    """The square matrix of any size whose main diagonal is ``x``."""
     n = x.shape[-1]
     wide = c.bld.reshape(x, shape=(*x.shape, 1))
-    return c.bld.where(c.bld.eq(_offset(c, n, n), c.const(0, I64)), wide, c.const(0, x))
+    out: Value = c.bld.where(c.bld.eq(_offset(c, n, n), c.const(0, I64)), wide, elsewhere)
+    return out
 
 
 @op("Diag")
@@ -156,6 +162,8 @@ def _diag_v3(c: Ctx, item: Item, k: Item, num_rows: Item, num_cols: Item, paddin
     align = c.s("align", "RIGHT_LEFT") if c.node.op.endswith("V3") else "LEFT_LEFT"
     longest = x.shape[-1]
     if isinstance(longest, Dim):
+        if low == high == 0 and all(c.number_of(i, "the size") == -1 for i in (num_rows, num_cols)):
+            return _main(c, x, same_type(c, c.v(padding), x.dtype))
         raise c.refuse("the diagonal's length is not fixed", "fix it with shapes=")
     least_rows, least_cols = longest - min(high, 0), longest + max(low, 0)
     rows, cols = c.number_of(num_rows, "num_rows"), c.number_of(num_cols, "num_cols")
@@ -178,9 +186,23 @@ def _set_diag_v3(c: Ctx, item: Item, diagonal: Item, k: Item) -> Any:
     return _set(c, c.v(item), c.v(diagonal), band[0], band[-1], align)
 
 
+def _set_main(c: Ctx, x: Value, diagonal: Value) -> Value:
+    """The same for the main diagonal of a matrix of any size."""
+    rows, cols = x.shape[-2:]
+    line = diagonal.rank - 1
+    high = (0,) * line + (cols - diagonal.shape[-1],)
+    row = c.bld.pad(diagonal, low=(0,) * diagonal.rank, high=high)
+    out: Value = c.bld.where(
+        c.bld.eq(_offset(c, rows, cols), c.const(0, I64)), c.bld.reshape(row, shape=(*row.shape[:-1], 1, cols)), x
+    )
+    return out
+
+
 def _set(c: Ctx, x: Value, diagonal: Value, low: int, high: int, align: str) -> Any:
     """The matrix with a band replaced: every element of the result picks its source."""
     b = c.bld
+    if low == high == 0 and not x.type.is_static:
+        return _set_main(c, x, diagonal)
     rows, cols = (_fixed(c, d) for d in x.shape[-2:])
     row, col, there = _places(c, rows, cols, low, high, align)
     source = np.zeros((rows, cols), np.int64)
