@@ -27,6 +27,7 @@ from .local.localise import localise
 from .local.scale import scale
 from .local.simplify import simplify
 from .local.sink import sink
+from .local.strides import strides
 from .local.windows import windows
 from .loops.counted import loops
 from .loops.hoist import hoist, invariant
@@ -266,7 +267,7 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
     recurrence = [invariant, loops, carried, hoist]
     portable = [canonicalise, localise, fold, simplify, *recurrence, raising, sink, cse, dce, scale, merge]
     targeted = [layout, winograd, winograd4, gates, fuse, thin] if target is not None else []
-    lowering = [windows, decompose, tidy, *targeted]
+    lowering = [strides, windows, decompose, tidy, *targeted]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = merge.name
     return out

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from mutant import Kill, Mutant, changed, exchanged
 from mutant_rules import hunted, sound
+from strided import strided_reader
 
 import fusewright as fw
 from fusewright.core.dtypes import BF16, F16, F32
 from fusewright.ir import TensorType, text
 from fusewright.passes.engine.base import GraphPass
-from fusewright.passes.local import canonicalise, cse, dce, fold, localise, scale, simplify, sink, windows
+from fusewright.passes.local import canonicalise, cse, dce, fold, localise, scale, simplify, sink, strides, windows
 from fusewright.passes.target import decompose, fuse, layout, outline, thin
 from fusewright.testing import Maker
 from fusewright.testing.likes import CHAINS, CONSTANTS, MATMUL, MOVES, PADS, PAIRS, WINDOWS
@@ -199,6 +200,19 @@ fault("logic", "every padding is a constant", EDGES, windows, "_cut", 'pad.attrs
       like=WINDOWS[:1])  # fmt: skip
 fault("logic", "the value of a padding is zero", EDGES, windows, "_slice_of_pad", "[y, *pad.operands[1:]]", "[y]",
       like=WINDOWS[1:2])  # fmt: skip
+# Strides that go backwards.
+BACK = strides.strides
+fault("shape", "windows of two are windows of one", BACK, strides, "_stride", "all(k == 1 for k in window)",
+      "any(k == 1 for k in window)", extra=[strided_reader])  # fmt: skip
+fault("shape", "padded readers take every second position", BACK, strides, "_stride", "and all(p == 0 for p in pads)",
+      "", extra=[strided_reader])  # fmt: skip
+fault("logic", "whoever else reads it", BACK, strides, "_move", "len(found) != 1 or", "", extra=[strided_reader])
+fault("shape", "strides are added", BACK, strides, "_Thinning._of", "a * s for", "a + s - 1 for",
+      extra=[strided_reader])  # fmt: skip
+fault("shape", "the reader skips again", BACK, strides, "_move", '"strides": (1,) * len(strides)', '"strides": strides',
+      extra=[strided_reader])  # fmt: skip
+fault("shape", "rows of operands are not cut", BACK, strides, "_Thinning._operand", "all(d == 1", "any(d == 1",
+      extra=[strided_reader])  # fmt: skip
 # Sinking of transposes.
 fault(
     "shape",

@@ -31,8 +31,8 @@ def test_default_names_and_portable_cut() -> None:
     p = default_pipeline(FakeTarget())
     assert p.names == (
         "canonicalise", "localise", "fold", "simplify", "invariant", "loops", "carried", "hoist", "raise", "sink",
-        "cse", "dce", "scale", "merge", "windows", "decompose", "tidy", "layout", "winograd", "winograd4", "gates",
-        "fuse", "thin",
+        "cse", "dce", "scale", "merge", "strides", "windows", "decompose", "tidy", "layout", "winograd", "winograd4",
+        "gates", "fuse", "thin",
     )  # fmt: skip
     assert p.portable_names == p.names[:14]
     assert all(p[name].numerics != "approx" for name in p.names if name != "winograd4")
