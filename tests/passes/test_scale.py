@@ -11,7 +11,7 @@ import pytest
 from fusewright.core.dtypes import dtype as get_dtype
 from fusewright.ir import Builder, Graph
 from fusewright.passes.local.scale import _scaled as scaled
-from fusewright.passes.local.scale import scale, to_const
+from fusewright.passes.local.scale import batch_norm_affine, scale, to_const
 from fusewright.testing import assert_equivalent
 
 F = np.float32
@@ -72,6 +72,17 @@ def test_batch_norm_goes_into_the_weights(name: str) -> None:
     y = norm(b, b.add(anchor(b, x), b.constant(w(1)[0])))
     got = run(b.build({"y": b.relu(y)}))
     assert ops(got) == [op, "add", "relu"]
+
+
+@pytest.mark.parametrize(("dtype", "epsilon"), [("f32", np.float32(1e-3)), ("f16", np.float16(1e-3)), ("f64", 1e-3)])
+def test_epsilon_is_a_number_of_the_ops_type(dtype: str, epsilon: Any) -> None:
+    """A variance just above -epsilon leaves little but the rounding of epsilon, which the op's own arithmetic has."""
+    b: Any = Builder()
+    var = np.array([-0.0009567885, -0.00099, 0.5]).astype(np.dtype(type(epsilon)))
+    y = b.batch_norm(b.input("x", dtype, ("N", 3)), np.ones(3, var.dtype), var, has_gamma=False)
+    found = batch_norm_affine(y.producer)
+    assert found is not None
+    np.testing.assert_array_equal(found[0], 1 / np.sqrt(var.astype(np.float64) + float(epsilon)))
 
 
 STEPS: dict[str, Any] = {

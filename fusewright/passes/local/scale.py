@@ -15,6 +15,7 @@ from ...core.dtypes import F32, F64, DType
 from ...ir.builder import Builder
 from ...ir.graph import Const, Graph, Node, Origin, Value
 from ...ir.ops.contract import parse_equation
+from ...ir.ops.elementwise import round_to
 from ..engine.base import PassContext, erase_dead, graph_pass, subgraphs
 from ..engine.values import channel_vector, const_array, same_shape
 
@@ -41,8 +42,11 @@ def batch_norm_affine(node: Node) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     vectors = [np.asarray(a, np.float64) for a in arrays]
     mean, var, rest = vectors[0], vectors[1], vectors[2:]
+    # Epsilon is a constant of the op's own type: beside a variance near -epsilon its rounding is what is left.
+    dtype = node.results[0].dtype
+    epsilon = round_to(np.asarray(node.attrs["epsilon"], dtype.compute), dtype).astype(np.float64)
     with np.errstate(all="ignore"):
-        scale = 1.0 / np.sqrt(var + node.attrs["epsilon"])
+        scale = 1.0 / np.sqrt(var + epsilon)
         if node.attrs["has_gamma"] and rest:
             scale, rest = scale * rest[0], rest[1:]
         shift = -(mean * scale)
