@@ -160,7 +160,7 @@ MUTANTS: dict[str, tuple[str, Any, str, Any]] = {
     "a definition is taken for dead": ("plain", dce, "is_live", lambda node, graph: False),
     "what depends on a body's symbol leaves the loop": ("looped", hoist, "mentioned", lambda node: set()),
     "equal extents are not compared": ("joined", schedule, "guards", lambda node, known, seen: ()),
-    "windows are not checked": ("cut", guards, "_ordered", lambda node: iter(())),
+    "windows are not checked": ("cut", guards, "ordered_extents", lambda node: iter(())),
     "the found extents are the bounds": ("plain", bundle.Bundle, "_found", lambda self, context: {"K": 2, "L": 2}),
 }
 
