@@ -277,7 +277,7 @@ fault("shape", "rows of transposed weights are scaled", SCALE, scale, "_weight_f
       's[:, None] if attrs["transpose_b"] else s', "s")  # fmt: skip
 fault("B10", "an inner value with other readers is folded", SCALE, scale, "_chain", "while len(value._uses) == 1:",
       "while value._uses:")  # fmt: skip
-fault("logic", "batch norm without epsilon", SCALE, scale, "batch_norm_affine", 'var + node.attrs["epsilon"]', "var")  # fmt: skip
+fault("logic", "batch norm without epsilon", SCALE, scale, "batch_norm_affine", "var + epsilon", "var")  # fmt: skip
 fault("logic", "batch norm forgets the mean", SCALE, scale, "batch_norm_affine", "-(mean * scale)", "0 * mean")
 fault("shape", "batch norm along the last axis", SCALE, scale, "_spell_out", "(x.rank - axis - 1)", "0")
 fault("shape", "the wrong axis of the weights before", SCALE, scale, "_fold_before",

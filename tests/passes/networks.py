@@ -183,6 +183,13 @@ def around(stride: int = 2, size: int = 1, last: Any = pooled, given: bool = Fal
     return b.build(conv(b, b.add(z, other), 1))
 
 
+def skipped() -> Graph:
+    """Convolutions of which a strided 1x1 convolution reads every other pixel."""
+    b: Any = Builder()
+    y = b.relu(conv(b, b.input("x", "f32", ("N", 8, 8, 3)), 4))
+    return b.build(conv(b, y, 2, 1, strides=(2, 2)))
+
+
 def shifted() -> Graph:
     """A factorised reduction: every other pixel, and every other pixel of what lies one further."""
     b: Any = Builder()

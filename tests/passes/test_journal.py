@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_loops import counted_loop, recurrence
-from networks import around, cnn, lstm, shifted, transformer
+from networks import around, cnn, lstm, shifted, skipped, transformer
 from targets import FakeTarget
 
 from fusewright.core.errors import RewriteError
@@ -59,7 +59,12 @@ def test_every_pass_of_a_pipeline_writes() -> None:
 def test_every_entry_of_every_built_in_pass_says_rule_place_before_and_after() -> None:
     pipeline = default_pipeline(FakeTarget())
     drawn = [make(seed) for make in (cnn, transformer, lstm) for seed in range(12)]
-    drawn += [around(), shifted(), *(random_graph(seed, inject=[counted_loop, recurrence]) for seed in range(60))]
+    drawn += [
+        around(),
+        shifted(),
+        skipped(),
+        *(random_graph(seed, inject=[counted_loop, recurrence]) for seed in range(60)),
+    ]
     journal = Journal()
     for graph in drawn:
         pipeline.run(graph, verify=0, journal=journal)
