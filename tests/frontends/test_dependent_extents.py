@@ -278,3 +278,20 @@ def test_the_main_diagonal_of_a_matrix_of_any_size(square: bool) -> None:
     against_tensorflow(
         run, [Spec([None], tf.float32)], *([f32(n, shift=s)] for n, s in ((5, 0), (5, -9), (0, 0), (4, 9)))
     )
+
+
+def test_a_transposed_convolution_fixes_the_extents_of_its_input() -> None:
+    """What was reshaped to numbers found during the run can only have the extents that give the size asked for."""
+    weights = f32(3, 3, 2, 4)
+
+    def run(x: Any, n: Any) -> Any:
+        sides = tf.minimum(tf.reduce_max(n), 5)
+        y = tf.reshape(x, tf.stack([1, sides, sides, 4]))
+        return tf.nn.conv2d_transpose(y, weights, (1, 10, 10, 2), 2)
+
+    graph = fw.import_model(tf.function(run, input_signature=[Spec([100], tf.float32), Spec([2], tf.int32)]))
+    x, n = f32(100), np.array([5, 3], np.int32)
+    names = [v.name for v in graph.inputs]
+    compare(list(graph.run(dict(zip(names, (x, n), strict=True))).values()), [run(x, n)])
+    with pytest.raises(fw.InputRefused):
+        graph.run(dict(zip(names, (x, n - 1), strict=True)))

@@ -127,10 +127,13 @@ def _conv_transpose(c: Ctx, sizes: Item, kernel: Item, item: Item) -> Any:
     extra = []
     for i, n in enumerate(target):
         reach = (shape[i] - 1) * dilations[i] + 1
-        if window_extent(n, shape[i], strides[i], pads[i], dilations[i]) != y.shape[1 + i]:
-            gap = window_extent(n, shape[i], strides[i], pads[i], dilations[i]) - y.shape[1 + i]
-            if isinstance(gap, int):
-                raise c.refuse(f"an input of {y.shape[1 + i]} does not give {n}", code="malformed")
+        have, want = y.shape[1 + i], window_extent(n, shape[i], strides[i], pads[i], dilations[i])
+        if want != have:
+            if isinstance(want - have, int):
+                raise c.refuse(f"an input of {have} does not give {n}", code="malformed")
+            if isinstance(want, int):
+                # Found during the run, it can only be this.
+                y = c.bld.view_as(y, shape=(*y.shape[: 1 + i], want, *y.shape[2 + i :]))
         full = (y.shape[1 + i] - 1) * strides[i] + reach
         rest = full - pads[i][0] - n
         if isinstance(rest, Dim):
