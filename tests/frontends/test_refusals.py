@@ -160,6 +160,40 @@ def test_subclassed_model() -> None:
     assert caught.value.code == "not-a-model-graph"
 
 
+def test_a_layer_without_a_config_is_named() -> None:
+    """Keras raises NotImplementedError for an argument that it cannot write down."""
+
+    class Scaled(L.Layer):
+        def __init__(self, factor: Any, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+
+        def call(self, x: Any) -> Any:
+            return x
+
+    inp = keras.Input((3,))
+    with pytest.raises(ImportRefused, match=r"NotImplementedError: Object Scaled was created") as caught:
+        import_keras(keras.Model(inp, Scaled(object())(inp)))
+    assert caught.value.code == "not-a-model-graph" and "Example" not in caught.value.reason
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, OSError, KeyError])
+def test_configs_of_users_that_fail(raised: type[Exception]) -> None:
+    """A layer's own get_config may raise anything and is a refusal; a loss's is of no use to inference."""
+
+    def fail(self: Any) -> dict[str, Any]:
+        raise raised("not today")
+
+    inp = keras.Input((3,))
+    lossy = keras.Model(inp, L.ReLU()(inp))
+    lossy.compile(loss=type("Loss", (keras.losses.Loss,), {"get_config": fail, "call": lambda s, a, b: a})())
+    graph = import_keras(lossy)
+    assert [n.op.name for n in graph.nodes][-2:] == ["relu", "return"] and "training" not in graph.meta
+    layer = type("Odd", (L.Layer,), {"get_config": fail, "call": lambda self, x: x})()
+    with pytest.raises(ImportRefused, match=rf"get_config\(\) fails \({raised.__name__}") as caught:
+        import_keras(keras.Model(inp, layer(inp)))
+    assert caught.value.code == "not-a-model-graph" and isinstance(caught.value.__cause__, raised)
+
+
 MALFORMED = [
     b"",
     b"{",
@@ -211,6 +245,19 @@ def test_zip_rules(scratch: Path) -> None:
     good[40] ^= 0xFF
     assert code(memoryview(bytes(good))) == "malformed"
     assert code(memoryview(b"PK\x03\x04 nothing")) == "malformed"
+
+
+def test_zips_of_a_later_version_and_encrypted_members() -> None:
+    """Of what zipfile refuses itself, only the version shows when the directory is read; the rest is looked at here."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as z:
+        z.writestr("a", b"x")
+    for field, value, reason in ((6, 99, "zip file version 9.9"), (8, 1, "encrypted"), (10, 9, "compression method 9")):
+        raw = bytearray(stream.getvalue())
+        struct.pack_into("<H", raw, raw.index(b"PK\x01\x02") + field, value)
+        with pytest.raises(ImportRefused, match=reason) as caught:
+            ZipArchive(memoryview(bytes(raw)), "x.zip")
+        assert caught.value.code == "unsupported-format"
 
 
 def test_a_member_that_lies_about_its_size(scratch: Path) -> None:

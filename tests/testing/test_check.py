@@ -182,6 +182,16 @@ def test_termination_names_what_goes_on() -> None:
     assert ops_of(failure.graph) == 0 and len(failure.graph.outputs) == 2
 
 
+@pytest.mark.parametrize("raised", [RuntimeError, NotImplementedError, OSError, EOFError, Warning])
+def test_whatever_a_pass_raises_is_a_finding(raised: type[Exception]) -> None:
+    @fw.graph_pass(numerics="exact")
+    def raises(graph: Any, ctx: Any) -> None:
+        raise raised("of its own")
+
+    failure = caught_once(raises)
+    assert failure.property == "terminates" and f"it raised {raised.__name__}: of its own" in str(failure)
+
+
 def test_a_pass_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fusewright.testing.properties.SECONDS", 0.2)
 

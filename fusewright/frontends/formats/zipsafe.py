@@ -25,15 +25,11 @@ class ZipArchive:
         self._members: dict[str, zipfile.ZipInfo] = {}
         try:
             infos = zipfile.ZipFile(cast("str", Stream(data))).infolist()
-        except (
-            zipfile.BadZipFile,
-            ValueError,
-            OSError,
-            struct.error,
-            NotImplementedError,
-            OverflowError,
-            IndexError,
-        ) as e:
+        except NotImplementedError as e:
+            # The directory asks for a later version of the format. Encrypted or oddly packed members never get so far:
+            # zipfile refuses them where it opens one, and members are read here.
+            raise ImportRefused("unsupported-format", where, str(e)) from None
+        except (zipfile.BadZipFile, ValueError, OSError, struct.error, OverflowError, IndexError) as e:
             raise ImportRefused("malformed", where, f"not a readable zip archive: {e}") from None
         limits.check("zip_members", len(infos), where, "the number of members")
         total = 0

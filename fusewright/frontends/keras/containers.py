@@ -192,9 +192,15 @@ def from_live(source: Any, limits: ImportLimits = DEFAULT) -> KerasModel:
     )
     version = parse_version(getattr(sys.modules.get(package), "__version__", None))
     kind = type(source).__name__
-    config: Any = None
-    with suppress(NotImplementedError):
+    try:
         config = source.get_config()
+    except Exception as e:
+        # Configs come from every layer's own get_config, which is anybody's code; where a class with arguments has
+        # none, Keras raises NotImplementedError.
+        raise ImportRefused(
+            "not-a-model-graph", kind, f"get_config() fails ({type(e).__name__}: {_first_line(e)})",
+            "give the class a get_config, pass a tf.function of the model's call, or export it as a SavedModel",
+        ) from e  # fmt: skip
     if not isinstance(config, dict) or "layers" not in config:
         raise ImportRefused(
             "not-a-model-graph", kind, "a subclassed model has no graph in its config",
@@ -206,9 +212,14 @@ def from_live(source: Any, limits: ImportLimits = DEFAULT) -> KerasModel:
     if model.sequential and model.input_shape is None:
         model.input_shape = _built_shape(source)
     _live_model(model, source)
-    with suppress(AttributeError, NotImplementedError, TypeError, ValueError):  # not compiled, or not serialisable
+    # Losses, metrics and optimisers serialise themselves, with the user's code too. Inference needs nothing of it.
+    with suppress(Exception):
         model.training = _object(_plain(source.get_compile_config()))
     return model
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).strip().partition("\n\n")[0].split())
 
 
 def _built_shape(source: Any) -> Any:
