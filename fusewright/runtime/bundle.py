@@ -28,6 +28,7 @@ from .format import Buffer, Container
 from .image import NativeImage
 from .memory import Arena, available_bytes
 from .pool import pool
+from .profile import Clock, StepTime, Walk, rows_of
 
 _GROWTH_CHECKED = 16 << 20  # arena growth from here on is checked against free memory
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int64)  # no argument types: the arguments are ready-made c_int64
@@ -167,9 +168,7 @@ class Bundle(Loaded[Binding]):
                 raise InputRefused(f"bind takes the {what}s {wanted}; got {', '.join(map(repr, given)) or 'none'}")
         arrays = [_bindable(s, inputs[s.name], f"input {s.name!r}") for s in self._inputs]
         results = [_bindable(s, outputs[s.name], f"output {s.name!r}") for s in self._outputs]
-        p = self._prepare(tuple(a.shape for a in arrays), self._limit())
-        if p.rows:
-            raise InputRefused(f"bind needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
+        p = self._whole(arrays, "bind")
         for s, r, shape in zip(self._outputs, results, p.out_shapes):
             if r.shape != shape or not r.flags.writeable:
                 raise InputRefused(f"output {s.name!r}: got shape {r.shape}, wanted a writable array of shape {shape}")
@@ -195,6 +194,40 @@ class Bundle(Loaded[Binding]):
             return found
 
         return bound
+
+    def profile(
+        self, inputs: Mapping[str, Any], rounds: int = 10, warm: int = 2, clock: Clock | None = None
+    ) -> list[StepTime]:
+        """The time of every kernel call on ``inputs``, in the order of the report: ``rounds`` passes after ``warm``.
+
+        Steps are handed to the dispatcher one by one, in memory of their own, with this bundle's threads; what handing
+        over an empty table takes is subtracted. A step that a pass does not reach has no runs in it. ``clock`` gives
+        seconds (None: ``time.perf_counter``). Raises InputRefused.
+        """
+        if type(rounds) is not int or type(warm) is not int or rounds < 1 or warm < 0:
+            raise InputRefused(f"profile: rounds={rounds!r} is at least 1, warm={warm!r} at least 0")
+        if self._bad is not None:
+            raise self._bad
+        arrays = [convert(s, v) for s, v in zip(self._inputs, ordered(self._inputs, (), inputs))]
+        p = self._whole(arrays, "profile")
+        results = self._trimmed.stand_ins([new_array(s, shape) for s, shape in zip(self._outputs, p.out_shapes)])
+        arena = Arena(p.total)
+        context = self._context(arena, p)
+        self._patch(context, arrays, results)
+        steps = rows_of(self._plan, self.report(p.env).kernels)
+        walk = Walk(self._entry, context.args, context.words, steps, clock)
+        for i in range(-warm, rounds):
+            code = walk.run(i >= 0)
+            if code:
+                raise self._refused(code, context)
+        return steps
+
+    def _whole(self, arrays: Sequence[Array], what: str) -> Prepared[Binding]:
+        """The shapes of ``arrays`` prepared for a call in one piece. Raises InputRefused."""
+        p = self._prepare(tuple(a.shape for a in arrays), self._limit())
+        if p.rows:
+            raise InputRefused(f"{what} needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
+        return p
 
     def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Array]:
         if self._bad is not None:
