@@ -212,6 +212,8 @@ class _Conv(RowWalk):
             w_at += f" + {first} * {self.w0 * size}"
             values |= {"n0": "cn" if self.blocks_per_pass else self.in_blocks, "w0": self.w0}
             values |= {"a0": f"{self.h} * {self.w} * {BLOCK}", "RUN": self._run()}
+            if all(axis.taps == 1 for axis in plan.axes):  # nobody else reads these lines: they may be far away
+                values["AHEAD"] = height
             values["nk_last"] = "nkl" if self.blocks_per_pass else self._last_channels()
             if self.blocks_per_pass:
                 row = t.dim(self._part_row())

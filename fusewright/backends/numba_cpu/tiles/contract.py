@@ -106,6 +106,8 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
 
     def outer(i0: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
         a_at = e.at(a, e.mul(i0, run["a0"]))
+        for p in range(rows if lit["AHEAD"] else 0):
+            e.prefetch(e.at(a_at, e.mul(run["a_px"], lit["AHEAD"] + p)))
         w_at = e.at(w, e.mul(i0, run["w0"]))
         count = run["nk"]
         if not _same(run["nk"], run["nk_last"]):
@@ -196,13 +198,13 @@ def _load_partial(e: Emitter, run: dict[str, ir.Value], rows: int, vectors: int,
 def contract_tile(  # type: ignore[no-untyped-def]
     typingctx, out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
     wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-    DPX, RUN,
+    DPX, AHEAD, RUN,
 ):
     """``out[p, n] = epilogue(sum over taps and channels of a * w)``, accumulated in loop order with one FMA each."""
     given = (
         out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
         wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-        DPX, RUN,
+        DPX, AHEAD, RUN,
     )
     # fmt: on
     lit = literal_values(LITERAL, given)

@@ -55,6 +55,7 @@ LITERAL = (
     "RIGHT",
     "SPX",
     "DPX",
+    "AHEAD",  # each outer iteration asks for the first line of the rows this many rows ahead (prefetch); 0: none
     "RUN",  # outer iterations summed from zero before they join the total; 0: one sum (long sums keep their accuracy)
 )
 SIGNATURE = RUNTIME + LITERAL
