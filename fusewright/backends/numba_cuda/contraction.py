@@ -12,7 +12,7 @@ from ...core.dims import Extent, ceildiv, product
 from ..numba_cpu.select.epilogue import Contraction
 from ..numba_cpu.templates.conv_plan import Axis, make_axes
 from ..numba_cpu.templates.epilogue import lower
-from ..numba_cpu.templates.matmul import _batch
+from ..numba_cpu.templates.plain import Batch, broadcast_batch, matrix_numbers
 from ..numba_cpu.templates.template import Template, TextBuilder
 from .tiles import A_PITCH, DEPTH, STAGES, WARP, Tile, pick
 
@@ -29,7 +29,7 @@ class Product:
     m: Extent
     k: int
     n: int
-    batch: tuple[tuple[Extent, bool, bool], ...]
+    batch: Batch
     across: bool
     channels: int
     axes: tuple[Axis, ...]
@@ -45,7 +45,7 @@ def read(found: Contraction, wide: tuple[bool, bool]) -> Product | None:
         return None
     axes: tuple[Axis, ...] = ()
     stretched, across = True, False
-    batch: tuple[tuple[Extent, bool, bool], ...] = ()
+    batch: Batch = ()
     if node.op.name == "matmul":
         if node.attrs["transpose_a"]:
             return None
@@ -54,7 +54,7 @@ def read(found: Contraction, wide: tuple[bool, bool]) -> Product | None:
         m, lead = a[-2], a[:-2]
         if all(d == 1 for d in b[:-2]):
             m, lead = product(a[:-1]), ()
-        batch = _batch(lead, b[:-2])
+        batch = broadcast_batch(lead, b[:-2])
         channels = k
     elif node.op.name == "conv" and node.attrs["groups"] == 1:
         if not all(isinstance(d, int) for d in b):
@@ -139,19 +139,9 @@ class Blocks:
             t.add(1, f"m0 = rest % {blocks} * {tile.rows}\nrest = rest // {blocks}\nwhich = rest")
         else:
             t.add(1, f"m0 = rest * {tile.rows}")
-        a_terms, b_terms = [], []
-        a_step: Extent = 1
-        b_step: Extent = 1
-        for d, (extent, in_a, in_b) in reversed(list(enumerate(plan.batch))):
-            t.add(1, f"b{d} = rest % {t.dim(extent)}\nrest = rest // {t.dim(extent)}")
-            if in_a:
-                a_terms.append(f"b{d} * {t.dim(a_step)}")
-                a_step = a_step * extent
-            if in_b:
-                b_terms.append(f"b{d} * {t.dim(b_step)}")
-                b_step = b_step * extent
-        t.add(1, f"ab = ({' + '.join(a_terms) or '0'}) * {self.rows} * {plan.k}")
-        t.add(1, f"wb = ({' + '.join(b_terms) or '0'}) * {plan.k * plan.n}")
+        left, right = matrix_numbers(t, 1, plan.batch)
+        t.add(1, f"ab = {left} * {self.rows} * {plan.k}")
+        t.add(1, f"wb = {right} * {plan.k * plan.n}")
         t.add(1, f"ob = {f'which * {self.rows} * {plan.n}' if plan.batch else '0'}")
         if not plan.stretched:
             self._table()

@@ -5,14 +5,11 @@ Owns what no tensor-core kernel covers. Must not be used where one does: it is f
 
 from __future__ import annotations
 
-from ...core.dims import Extent, floordiv, product
-from ...core.dtypes import F64, DType
+from ...core.dims import Extent, product
 from ...ir.graph import Node
 from ..numba_cpu.select.epilogue import Contraction
-from ..numba_cpu.templates.conv_plan import make_axes
 from ..numba_cpu.templates.epilogue import lower
-from ..numba_cpu.templates.matmul import _batch
-from ..numba_cpu.templates.rows import clip_axis
+from ..numba_cpu.templates.plain import TapWalk, broadcast_batch, matrix_numbers, zero_of
 from ..numba_cpu.templates.template import SUM_TERMS, Template, TextBuilder, scalar_access
 
 
@@ -55,13 +52,6 @@ class _Text:
         return Template(t.source(), t.entry, tuple(t.args), extent, 1, 0, flops, same)
 
 
-def zero_of(dtype: DType) -> str:
-    """The accumulator's first value."""
-    if not dtype.is_float:
-        return "i64(0)"
-    return "f64(0.0)" if dtype is F64 else "f32(0.0)"
-
-
 def matmul(found: Contraction) -> Template:
     """``a @ w`` with NumPy's batch broadcasting."""
     node = found.anchor
@@ -75,24 +65,14 @@ def matmul(found: Contraction) -> Template:
     text = _Text(found, "matmul_general")
     t = text.text
     width, depth, height = t.dim(n), t.dim(k), t.dim(m)
-    batch = _batch(lead, b[:-2])
+    batch = broadcast_batch(lead, b[:-2])
     t.add(1, f"j = u % {width}\nrow = u // {width}")
     t.add(1, f"i = row % {height}\nrest = row // {height}" if batch else "i = row")
-    a_terms, b_terms = [], []
-    a_step: Extent = 1
-    b_step: Extent = 1
-    for d, (extent, in_a, in_b) in reversed(list(enumerate(batch))):
-        t.add(1, f"b{d} = rest % {t.dim(extent)}\nrest = rest // {t.dim(extent)}")
-        if in_a:
-            a_terms.append(f"b{d} * {t.dim(a_step)}")
-            a_step = a_step * extent
-        if in_b:
-            b_terms.append(f"b{d} * {t.dim(b_step)}")
-            b_step = b_step * extent
+    a_number, b_number = matrix_numbers(t, 1, batch)
     row, step = ("1", height) if across else (depth, "1")
     w_row, w_step = ("1", depth) if down else (width, "1")
-    t.add(1, f"a0 = ({' + '.join(a_terms) or '0'}) * ({height} * {depth}) + i * {row}")
-    t.add(1, f"w0 = ({' + '.join(b_terms) or '0'}) * ({depth} * {width}) + j * {w_step}")
+    t.add(1, f"a0 = {a_number} * ({height} * {depth}) + i * {row}")
+    t.add(1, f"w0 = {b_number} * ({depth} * {width}) + j * {w_step}")
     t.add(1, f"acc = {text.zero}")
     indent, inner = 1, "acc"
     if text.dtype.is_float and not (isinstance(k, int) and k <= SUM_TERMS):
@@ -114,41 +94,18 @@ def conv(found: Contraction) -> Template:
     node: Node = found.anchor
     x, w = (v.shape for v in node.operands)
     attrs, transposed = node.attrs, node.op.name == "conv_transpose"
-    groups = attrs["groups"]
-    axes = make_axes(
-        x, w, attrs["strides"], attrs["pads"], attrs["dilations"], transposed, attrs.get("output_padding")
-    )  # fmt: skip
     text = _Text(found, "conv_general")
     t = text.text
-    channels = x[-1]
-    out_group = w[-2] if transposed else floordiv(w[-1], groups)
-    outputs = out_group * groups
-    c, cg, k, kg = t.dim(channels), t.dim(floordiv(channels, groups)), t.dim(outputs), t.dim(out_group)
-    d_size, h_size, w_size = (t.dim(axis.size) for axis in axes)
-    t.add(1, f"j = u % {k}\nrest = u // {k}")
-    for name, axis in zip(("ow", "oh", "od"), reversed(axes), strict=True):
-        t.add(1, f"{name} = rest % {t.dim(axis.out)}\nrest = rest // {t.dim(axis.out)}")
-    for name, axis in zip("dhw", axes, strict=True):
-        clip_axis(t, 1, axis, f"o{name}", name)
-    step = [-axis.tap_back if axis.transposed else axis.dilation for axis in axes]
-    every = [axis.tap_every if axis.transposed else 1 for axis in axes]
-    taps_h, taps_w = axes[1].taps, axes[2].taps
-    t.add(1, f"g = j // {kg}\nacc = {text.zero}")
-    t.add(1, "for t0 in range(d_lo, d_hi):\n    for t1 in range(h_lo, h_hi):\n        for t2 in range(w_lo, w_hi):")
-    t.add(4, f"row = (rest * {d_size} + d_at + t0 * {step[0]}) * {h_size} + h_at + t1 * {step[1]}")
-    t.add(4, f"at = (row * {w_size} + w_at + t2 * {step[2]}) * {c} + g * {cg}")
-    tap = f"((d_w + t0 * {every[0]}) * {taps_h} + h_w + t1 * {every[1]}) * {taps_w} + w_w + t2 * {every[2]}"
-    t.add(4, f"tap = {tap}")
-    if transposed:
-        t.add(4, f"wt = (tap * {kg} + j - g * {kg}) * {c} + g * {cg}")
-        weight = "pw[wt + i]"
-    else:
-        t.add(4, f"wt = tap * {cg} * {k} + j")
-        weight = f"pw[wt + i * {k}]"
-    t.add(4, f"part = {text.zero}\nfor i in range({cg}):")
-    text.term(5, "part", "pa[at + i]", weight)
+    walk = TapWalk(
+        t, x, w, attrs["strides"], attrs["pads"], attrs["dilations"], attrs["groups"], transposed,
+        attrs.get("output_padding"),
+    )  # fmt: skip
+    t.add(1, f"j = u % {walk.k}\nrest = u // {walk.k}")
+    walk.pixel(1)
+    t.add(1, f"g = j // {walk.kg}\nacc = {text.zero}")
+    at, weight = walk.taps(1)
+    t.add(4, f"part = {text.zero}\nfor i in range({walk.cg}):")
+    text.term(5, "part", f"pa[{at}]", f"pw[{weight}]")
     t.add(4, "acc = acc | part" if text.dtype.kind == "b" else "acc = acc + part")
-    spatial = product(axis.out for axis in axes)
-    extent = x[0] * spatial * outputs
-    work = product(axis.taps for axis in axes) * floordiv(channels, groups)
-    return text.finish("j", extent, 2 * extent * work)
+    extent = walk.pixels * walk.outputs
+    return text.finish("j", extent, 2 * extent * walk.terms)

@@ -14,6 +14,7 @@ from ....core.dtypes import F32, F64, DType
 from ..variants import Variant
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .panels import Tile, pick
+from .plain import Batch, broadcast_batch, matrix_numbers, zero_of
 from .template import SUM_TERMS, Template, TextBuilder, contract_call, scalar_access, split_rows
 
 Rhs = Literal["packed", "direct"]
@@ -31,7 +32,7 @@ class MatmulPlan:
     m: Extent
     k: Extent
     n: Extent
-    batch: tuple[tuple[Extent, bool, bool], ...]  # (extent, a has it, b has it), outermost first, collapsed
+    batch: Batch
     lhs_transposed: bool
     rhs_transposed: bool
 
@@ -73,22 +74,7 @@ def plan_matmul(
     rhs: Rhs = "packed"
     if not constant_b and not transpose_b and isinstance(n, int) and n <= DIRECT_COLUMNS:
         rhs = "direct"
-    return MatmulPlan(tile, rhs, m, k, n, _batch(a_lead, b_lead), transpose_a, transpose_b)
-
-
-def _batch(a: tuple[Extent, ...], b: tuple[Extent, ...]) -> tuple[tuple[Extent, bool, bool], ...]:
-    rank = max(len(a), len(b))
-    a, b = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
-    out: list[tuple[Extent, bool, bool]] = []
-    for x, y in zip(a, b, strict=True):
-        if x == 1 and y == 1:
-            continue
-        item = (y if x == 1 else x, x != 1, y != 1)
-        if out and out[-1][1:] == item[1:]:
-            out[-1] = (out[-1][0] * item[0], *item[1:])
-        else:
-            out.append(item)
-    return tuple(out)
+    return MatmulPlan(tile, rhs, m, k, n, broadcast_batch(a_lead, b_lead), transpose_a, transpose_b)
 
 
 def matmul(
@@ -307,26 +293,15 @@ def matmul_scalar(dtype: DType, plan: MatmulPlan, entry: str = "matmul_any") -> 
         t.pointer(name, kind, index)  # type: ignore[arg-type]
     m, k, n = t.dim(plan.m), t.dim(plan.k), t.dim(plan.n)
     pointer, load, store = scalar_access(dtype)
-    zero = ("f64(0.0)" if dtype is F64 else "f32(0.0)") if dtype.is_float else "i64(0)"
     row, step = ("1", m) if plan.lhs_transposed else (k, "1")
     b_row, b_step = ("1", k) if plan.rhs_transposed else (n, "1")
-    a_terms, b_terms = [], []
-    a_step: Extent = 1
-    b_stride: Extent = 1
     t.add(0, f"pa = {pointer}(a)\npb = {pointer}(b)\npo = {pointer}(out)")
     t.add(0, "for u in range(start, stop):")
     t.add(1, f"i = u % {m}\nrest = u // {m}")
-    for d, (extent, in_a, in_b) in reversed(list(enumerate(plan.batch))):
-        t.add(1, f"b{d} = rest % {t.dim(extent)}\nrest = rest // {t.dim(extent)}")
-        if in_a:
-            a_terms.append(f"b{d} * {t.dim(a_step)}")
-            a_step = a_step * extent
-        if in_b:
-            b_terms.append(f"b{d} * {t.dim(b_stride)}")
-            b_stride = b_stride * extent
-    t.add(1, f"a0 = ({' + '.join(a_terms) or '0'}) * ({m} * {k}) + i * {row}")
-    t.add(1, f"b0 = ({' + '.join(b_terms) or '0'}) * ({k} * {n})")
-    t.add(1, f"for j in range({n}):\n    acc = {zero}\n    for kk in range({k}):")
+    a_number, b_number = matrix_numbers(t, 1, plan.batch)
+    t.add(1, f"a0 = {a_number} * ({m} * {k}) + i * {row}")
+    t.add(1, f"b0 = {b_number} * ({k} * {n})")
+    t.add(1, f"for j in range({n}):\n    acc = {zero_of(dtype)}\n    for kk in range({k}):")
     x, y = f"pa[a0 + kk * {step}]", f"pb[b0 + kk * {b_row} + j * {b_step}]"
     if dtype.kind == "b":
         t.add(3, f"acc = acc | ({load(x)} & {load(y)})")
