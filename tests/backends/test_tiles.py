@@ -184,3 +184,18 @@ def test_border_rule() -> None:
 def test_unknown_argument_is_refused() -> None:
     with pytest.raises(KeyError, match="bogus"):
         contract_call({"bogus": 1})
+
+
+@pytest.mark.parametrize("size,width", [(4, 16), (4, 8), (8, 8), (8, 4)])
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 128, 131])
+def test_reductions_of_a_row(n: int, width: int, size: int) -> None:
+    """Compiled and plain form agree bit by bit, whatever the vectors' width, and no element past the row is read."""
+    dtype, pointer = (np.float32, "pf32") if size == 4 else (np.float64, "pf64")
+    row = draw(np.random.default_rng(n), n, dtype=dtype)
+    body = f"{pointer}(out)[0] = lanes_sum(a, {n}, 16, {size}, {width}); {pointer}(out)[1] = "
+    body += f"lanes_max(a, {n}, 16, {size}, {width})"
+    compiled, twin = both(body, {"a": row, "out": np.zeros(2, dtype)})
+    assert np.array_equal(compiled["out"], twin["out"])
+    exact = np.sum(row.astype(np.float64))
+    assert abs(compiled["out"][0] - exact) <= 8 * np.finfo(dtype).eps * np.sum(np.abs(row), dtype=np.float64)
+    assert compiled["out"][1] == np.max(row, initial=-np.inf)

@@ -12,18 +12,17 @@ from ....core.dims import Extent, ceildiv, product
 from ....core.dtypes import F32, DType
 from ....ir.graph import Graph, Value
 from ..lines import tile_side
-from ..loops.lanes import Lanes
+from ..loops.lanes import lane_count
 from ..loops.nest import digits, guess, scaled, total
 from ..loops.refusal import NoKernel
 from ..loops.region import AxisMap, Elements
-from ..loops.scalar import BITS, Reg, lowest
+from ..loops.scalar import BITS, Reg
 from ..variants import Variant
 from .panels import Tile, pick
 from .strided import Strided
 from .template import SUM_TERMS, Template, TextBuilder, contract_call, split_rows
 
 BLOCK_ROWS = 128  # queries that share one packing of the keys
-LANES_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class _Attention:
     def template(self) -> Template:
         plan, t = self.plan, self.text
         row_blocks = ceildiv(plan.queries, self.block)
-        t.add(0, f"kt = scratch + {LANES_BYTES}\nst = kt + {t.dim(self.packed)}")
+        t.add(0, f"kt = scratch\nst = kt + {t.dim(self.packed)}")
         t.add(0, "for u in range(start, stop):")
         t.add(1, f"rb = u % {t.dim(row_blocks)}\nli = u // {t.dim(row_blocks)}")
         t.add(1, f"m0 = rb * {self.block}\nrows = min({self.block}, {t.dim(plan.queries)} - m0)")
@@ -110,7 +109,7 @@ class _Attention:
         self._weighted(2)
         t.add(2, "r0 += h")
         per_unit = 2 * self.block * guess(plan.keys, 128) * (plan.depth + plan.width)
-        scratch = LANES_BYTES + self.packed + _lines(self.pitch * self.most * self.size)
+        scratch = self.packed + _lines(self.pitch * self.most * self.size)
         return Template(
             t.source(), t.entry, tuple(t.args), product(plan.lead) * row_blocks, max(1, 400_000 // max(per_unit, 1)),
             scratch,
@@ -211,17 +210,18 @@ class _Attention:
         region.row_pointers(t, indent, None, self.names)
         for line in region.row_lines:
             t.add(indent, line)
-        top = Lanes("top", self.kind, plan.keys, 0, lowest(plan.dtype), lambda a, b: f"select({b} > {a}, {b}, {a})")
-        sums = Lanes("sums", self.kind, plan.keys, 1024, f"{self.kind}(0.0)", lambda a, b: f"({a} + {b})")
-        top.open(t, indent)
-        top.loop(t, indent, [*region.lines, f"x_ = {value}", "sq[j] = x_"], "x_")
-        top.close(t, indent)
-        sums.open(t, indent)
-        sums.loop(t, indent, ["e_ = exp(sq[j] - top)", "sq[j] = e_"], "e_")
-        sums.close(t, indent)
-        t.add(
-            indent, f"scale = {self.kind}(1.0) / sums\nfor j in range({t.dim(plan.keys)}):\n    sq[j] = sq[j] * scale"
-        )
+        n, at = t.dim(plan.keys), f"st + r_ * {t.dim(self.pitch)} * {self.size}"
+        t.add(indent, f"for j in range({n}):")
+        for line in (*region.lines, f"sq[j] = {value}"):
+            t.add(indent + 1, line)
+        t.add(indent, f"top = lanes_max({at}, {n}, {self._lanes()})")
+        t.add(indent, f"for j in range({n}):\n    sq[j] = exp(sq[j] - top)")
+        t.add(indent, f"sums = lanes_sum({at}, {n}, {self._lanes()})")
+        t.add(indent, f"scale = {self.kind}(1.0) / sums\nfor j in range({n}):\n    sq[j] = sq[j] * scale")
+
+    def _lanes(self) -> str:
+        """How the tiles that reduce a row in scratch see it: accumulators, element size and vector width."""
+        return f"{max(lane_count(self.plan.keys), 16)}, {self.size}, {self.wide.width}"
 
     def _weighted(self, indent: int) -> None:
         """Probabilities times values, straight to the result."""
