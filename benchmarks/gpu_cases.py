@@ -226,8 +226,13 @@ CASES: list[Case] = [
         for k, m, sizes, bar in (
             (768, 768, (1, 128, 512), 0.9),
             (768, 3072, (1, 128, 512), 0.9),
-            (4096, 4096, (16, 4096, 8192), 0.55),
+            (4096, 4096, (4096, 8192), 0.55),
         )
+    ),
+    # Weights are read once for few rows: bandwidth is the floor.
+    *(
+        Case(f"few rows, dense {k}x{m}", "matrix", _dense(k, m), 3, (1, 16), _torch_dense(k, m), 0.9, BOTH)
+        for k, m in ((4096, 4096), (1024, 16384))
     ),
     *(
         Case(

@@ -26,10 +26,10 @@ RNG = np.random.default_rng(21)
 @pytest.fixture(scope="module")
 def product() -> tuple[memoryview, dict[str, np.ndarray], np.ndarray]:
     """A bundle with one contraction on tensor cores, its input, and what comes out."""
-    w = RNG.normal(size=(96, 64)).astype("f4")
+    w = RNG.normal(size=(112, 64)).astype("f4")
     b = fw.Builder()
-    graph = b.build(b.relu(b.matmul(b.input("x", "f32", ("N", 96)), w)))
-    x = RNG.normal(size=(70, 96)).astype("f4")
+    graph = b.build(b.relu(b.matmul(b.input("x", "f32", (70, 112)), w)))
+    x = RNG.normal(size=(70, 112)).astype("f4")
     with fake_gpu(), quiet():
         data = fw.compile(graph, target="cuda")._container.data
     return data, {"x": x}, np.maximum(x.astype("f8") @ w, 0)

@@ -1,20 +1,22 @@
 """Contractions and convolutions on tensor cores, with a fused tail: kernel text around the steps of ``tensor``.
 
-Owns blocking, the reading of operands slice by slice, and the repair of results that are not finite. A unit is one
-block of the result; its order of additions depends on k alone.
+Owns the reading of operands slice by slice, and the repair of results that are not finite. A unit is one block of the
+result, or one segment of k of it; the order of additions is ``deal``'s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from ...core.dims import Extent, ceildiv, product
 from ..numba_cpu.select.epilogue import Contraction
 from ..numba_cpu.templates.conv_plan import Axis, make_axes
 from ..numba_cpu.templates.epilogue import lower
 from ..numba_cpu.templates.plain import Batch, broadcast_batch, matrix_numbers
-from ..numba_cpu.templates.template import Template, TextBuilder
-from .tiles import A_PITCH, DEPTH, STAGES, WARP, Tile, pick
+from ..numba_cpu.templates.template import Arg, Template, TextBuilder
+from .deal import Deal, Share, deal
+from .tiles import A_PITCH, DEPTH, STAGES, WARP
 
 LEAST_DEPTH, LEAST_COLUMNS = 32, 16  # smaller products leave tensor cores idle, and their splits inexact
 _FLAT = Axis(1, 1, 1, 1, 1, 0, 0, False)  # an axis that an image has not
@@ -36,8 +38,16 @@ class Product:
     stretched: bool  # the image is read as it lies: one tap, no stride, no padding
     wide: tuple[bool, bool]
 
+    @property
+    def batches(self) -> Extent:
+        return product(d for d, _, _ in self.batch)
 
-def read(found: Contraction, wide: tuple[bool, bool]) -> Product | None:
+    @property
+    def deal(self) -> Deal:
+        return deal(self.m, self.k, self.n, tuple(d for d, _, _ in self.batch))
+
+
+def read(found: Contraction, wide: tuple[bool, bool] = (False, False)) -> Product | None:
     """The product that a contraction is, or None where tensor cores do not serve it."""
     node = found.anchor
     a, b = (v.shape for v in node.operands)
@@ -72,18 +82,34 @@ def read(found: Contraction, wide: tuple[bool, bool]) -> Product | None:
     return Product(m, k, n, batch, across, channels, axes, stretched, wide)
 
 
-class Blocks:
-    """The kernel of one product. ``products``: 3 keeps float32's accuracy, 1 rounds the operands to tf32."""
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One launch of a kernel of ``Blocks``: its part of the work is an argument, so that all share one text."""
 
-    def __init__(self, found: Contraction, plan: Product, products: int) -> None:
-        self.found, self.plan, self.products = found, plan, products
-        self.tile: Tile = pick(plan.m * product(d for d, _, _ in plan.batch), plan.n)
+    template: Template
+    writes_sums: bool  # of segments, into the storage that the launches share
+
+
+class Blocks:
+    """The kernel of one share of a product. ``products``: 3 keeps float32's accuracy, 1 rounds the operands to tf32.
+
+    Its argument ``parts`` is the number of blocks per tile: 1 sums all segments itself, more leave the segments' sums
+    in ``temp``, and with 0 these are added and finished, ``tile.threads`` elements per block.
+    """
+
+    def __init__(self, found: Contraction, plan: Product, share: Share, products: int) -> None:
+        self.found, self.plan, self.share, self.products = found, plan, share, products
+        self.deal, self.tile = plan.deal, share.tile
+        self.split = self.deal.segments > 1
         t = self.text = TextBuilder("tiled")
         t.pointer("a", "operand", 0)
         t.pointer("w", "operand", 1)
         t.pointer("out", "output")
         for i in range(len(found.epilogue.extras)):
             t.pointer(f"e{i}", "extra", i)
+        if self.split:
+            t.pointer("temp", "temp", 0)
+            t.args.append(Arg("parts", "dim"))
         self.rows = t.dim(plan.m)
         # Of an image, what a row of the block reads: the image's number, and where its window begins on each axis.
         self.windows = [] if plan.stretched else [d for d in range(3) if plan.axes[d] != _FLAT]
@@ -97,28 +123,82 @@ class Blocks:
         for the registers that are left then."""
         return REGISTERS // (MOST_REGISTERS * self.tile.threads) if self.left > 1 and self.right > 1 else 1
 
-    def template(self) -> Template:
-        t, plan, tile = self.text, self.plan, self.tile
+    @property
+    def _pieces(self) -> int:
+        return self.tile.rows * self.tile.columns // self.tile.threads
+
+    def launches(self) -> Iterator[Launch]:
+        """The tiles' launch, and the one that finishes them."""
+        template, deal, share = self._template(), self.deal, self.share
+        if not self.split:
+            yield Launch(template, False)
+            return
+        parts = 1 + (deal.segments - 1) * share.split
+        yield Launch(self._with(template, parts, template.extent * parts * share.when), True)
+        if share is deal.shares[-1] and deal.finish != 0:
+            yield Launch(self._with(template, 0, self._tiles() * self._pieces * deal.finish), False)
+
+    def _with(self, template: Template, parts: Extent, extent: Extent) -> Template:
+        args = tuple(replace(a, value=parts) if a.name == "parts" else a for a in template.args)
+        return replace(template, args=args, extent=extent)
+
+    def _tiles(self) -> Extent:
+        plan, tile = self.plan, self.tile
+        return plan.batches * ceildiv(plan.m, tile.rows) * -(-plan.n // tile.columns)
+
+    def _template(self) -> Template:
+        t = self.text
         self._head()
-        slices = -(-plan.k // DEPTH)
+        inner = 1
+        if self.split:
+            t.add(1, "if parts > 0:")
+            inner = 2
+        self._sums(inner)
+        self._tail()
+        same = frozenset(i for i, how in enumerate(self.found.epilogue.extras) if how == "same")
+        units = self._tiles() if self.split else self._tiles() * self.share.when
+        return Template(t.source(), t.entry, tuple(t.args), units, 1, 0, 0, same)
+
+    def _sums(self, indent: int) -> None:
+        """The block's sums, from both operands to shared memory at ``smem``."""
+        t, plan, tile = self.text, self.plan, self.tile
+        if not plan.stretched:
+            self._table(indent)
+        t.add(indent, f"acc = registers({tile.sums})")
+        slices, per = -(-plan.k // DEPTH), self.deal.per
         stage = 4 * (tile.a_floats + tile.b_floats(plan.across))
+        count, first = str(slices), "0"
+        if self.split:
+            t.add(indent, f"totals = smem + {self._totals} + tid * 4\nif parts == 1:\n    clear_{tile.name}(totals)")
+            t.add(indent, f"first = part * {per}\nrest = min({per}, {slices} - first)")
+            t.add(indent, f"count = select(parts == 1, i64({slices}), rest)")
+            count, first = "count", "first"
         # The first trips only start copies: written apart they would triple the text.
         lead = STAGES - 1
         t.add(
-            1, f"for trip in range({slices + lead}):\n    if trip >= {lead}:\n        copies_wait1()\n        barrier()"
+            indent,
+            f"for trip in range({count} + {lead}):\n    if trip >= {lead}:\n        copies_wait1()\n        barrier()",
         )
-        t.add(2, f"if trip < {slices}:\n    room = smem + trip % {STAGES} * {stage}")
-        self._load(3, "room", "trip")
-        t.add(2, f"copies_commit()\nif trip >= {lead}:\n    here = smem + (trip - {lead}) % {STAGES} * {stage}")
-        t.add(3, f"{tile.step(plan.across, self.products)}(acc, here + a_corner, here + b_corner)")
-        t.add(1, "copies_wait0()\nbarrier()")
-        t.add(1, f"leave_{tile.name}(acc, smem + c_corner)\nbarrier()")
-        self._tail()
-        batches = product(d for d, _, _ in plan.batch)
-        units = batches * ceildiv(plan.m, tile.rows) * -(-plan.n // tile.columns)
-        flops = 2 * batches * plan.m * plan.n * plan.k
-        same = frozenset(i for i, how in enumerate(self.found.epilogue.extras) if how == "same")
-        return Template(t.source(), t.entry, tuple(t.args), units, 1, 0, flops, same)
+        t.add(indent + 1, f"if trip < {count}:\n    room = smem + trip % {STAGES} * {stage}")
+        self._load(indent + 2, "room", "trip" if first == "0" else "(first + trip)")
+        t.add(indent + 1, f"copies_commit()\nif trip >= {lead}:")
+        t.add(indent + 2, f"here = smem + (trip - {lead}) % {STAGES} * {stage}")
+        t.add(indent + 2, f"{tile.step(plan.across, self.products)}(acc, here + a_corner, here + b_corner)")
+        if self.split:
+            t.add(indent + 2, f"done = trip - {lead - 1}\nif parts == 1 and (done % {per} == 0 or done == {slices}):")
+            t.add(indent + 3, f"keep_{tile.name}(acc, totals)")
+            t.add(indent, f"if parts == 1:\n    take_{tile.name}(acc, totals)")
+        t.add(indent, "copies_wait0()\nbarrier()")
+        t.add(indent, f"leave_{tile.name}(acc, smem + c_corner)\nbarrier()")
+
+    @property
+    def _table_bytes(self) -> int:
+        return 0 if self.plan.stretched else self.tile.rows * (1 + len(self.windows)) * 4
+
+    @property
+    def _totals(self) -> int:
+        """Where the threads' totals lie: behind the slices and the table of rows."""
+        return self.tile.shared_bytes(self.plan.across) + self._table_bytes
 
     def _head(self) -> None:
         t, plan, tile = self.text, self.plan, self.tile
@@ -127,14 +207,22 @@ class Blocks:
             t.add(0, f"p_e{i} = pf32(e{i})")
         t.add(0, f"tid = thread()\nlane = tid % {WARP}\nwarp = tid // {WARP}\ng = lane // 4\nt = lane % 4")
         t.add(0, f"wm = warp % {tile.wm} * {tile.mt * 16} + g\nwn = warp // {tile.wm} * {tile.nt * 8}")
-        table = 0 if plan.stretched else tile.rows * (1 + len(self.windows)) * 4
-        t.add(0, f"smem = shared({tile.shared_bytes(plan.across) + table})\na_corner = (wm * {A_PITCH} + t) * 4")
+        size = self._totals + (tile.total_bytes if self.split else 0)
+        t.add(0, f"smem = shared({size})\na_corner = (wm * {A_PITCH} + t) * 4")
         corner = f"(wn + g) * {A_PITCH} + t" if plan.across else f"t * {tile.b_pitch} + wn + g"
         t.add(0, f"b_corner = ({corner}) * 4 + {4 * tile.a_floats}\nc_corner = (wm * {tile.c_pitch} + wn + 2 * t) * 4")
+        if self.split:
+            t.add(0, f"sums = pf32(temp)\nsize = {t.dim(plan.batches * plan.m * plan.n)}")
         t.add(0, "for u in range(start, stop):")
         columns = -(-plan.n // tile.columns)
         blocks = t.dim(ceildiv(plan.m, tile.rows))
-        t.add(1, f"n0 = u % {columns} * {tile.columns}\nrest = u // {columns}")
+        unit = "u"
+        if self.split:
+            # Neighbouring blocks have the same rows and segment: what they read of the left operand is in the cache.
+            t.add(1, f"tiles = {t.dim(self._tiles())}")
+            t.add(1, "part = u // tiles\nunit = u - part * tiles")
+            unit = "unit"
+        t.add(1, f"n0 = {unit} % {columns} * {tile.columns}\nrest = {unit} // {columns}")
         if plan.batch:
             t.add(1, f"m0 = rest % {blocks} * {tile.rows}\nrest = rest // {blocks}\nwhich = rest")
         else:
@@ -143,22 +231,19 @@ class Blocks:
         t.add(1, f"ab = {left} * {self.rows} * {plan.k}")
         t.add(1, f"wb = {right} * {plan.k * plan.n}")
         t.add(1, f"ob = {f'which * {self.rows} * {plan.n}' if plan.batch else '0'}")
-        if not plan.stretched:
-            self._table()
-        t.add(1, f"acc = registers({4 * tile.mt * tile.nt})")
 
-    def _table(self) -> None:
+    def _table(self, indent: int) -> None:
         """What the block's rows read, once for all slices: in registers it would be too much."""
         t, plan, tile, width = self.text, self.plan, self.tile, 1 + len(self.windows)
-        t.add(1, f"table = si32(smem + {tile.shared_bytes(plan.across)})")
-        t.add(1, f"for row in range(tid, {tile.rows}, {tile.threads}):")
-        t.add(2, "pixel = m0 + row")
+        t.add(indent, f"table = si32(smem + {tile.shared_bytes(plan.across)})")
+        t.add(indent, f"for row in range(tid, {tile.rows}, {tile.threads}):")
+        t.add(indent + 1, "pixel = m0 + row")
         for at, d in reversed(list(enumerate(self.windows))):
             axis = plan.axes[d]
-            t.add(2, f"o{d} = pixel % {t.dim(axis.out)}\npixel = pixel // {t.dim(axis.out)}")
-            t.add(2, f"table[row * {width} + {1 + at}] = i32(o{d} * {axis.stride} - {t.dim(axis.low)})")
-        t.add(2, f"table[row * {width}] = i32(pixel)")
-        t.add(1, "barrier()")
+            t.add(indent + 1, f"o{d} = pixel % {t.dim(axis.out)}\npixel = pixel // {t.dim(axis.out)}")
+            t.add(indent + 1, f"table[row * {width} + {1 + at}] = i32(o{d} * {axis.stride} - {t.dim(axis.low)})")
+        t.add(indent + 1, f"table[row * {width}] = i32(pixel)")
+        t.add(indent, "barrier()")
 
     # -- operands -------------------------------------------------------------------------------------------------
     def _load(self, indent: int, room: str, number: str) -> None:
@@ -235,18 +320,30 @@ class Blocks:
         """Epilogue and store, element by element in the order of memory."""
         t, plan, tile = self.text, self.plan, self.tile
         low = lower(self.found.epilogue, 4, registers=False)
-        t.add(1, f"ps = sf32(smem)\nfor p in range({tile.rows * tile.columns // tile.threads}):")
+        pieces = f"range({self._pieces})"
+        if self.split:
+            t.add(1, f"lo = select(parts > 0, i64(0), part)\nhi = select(parts > 0, i64({self._pieces}), part + 1)")
+            pieces = "range(lo, hi)"
+        t.add(1, f"ps = sf32(smem)\nfor p in {pieces}:")
         t.add(2, f"c = p * {tile.threads} + tid\nrow = c // {tile.columns}\ncol = c % {tile.columns}")
         t.add(2, f"i = m0 + row\nj = n0 + col\nif i < {self.rows} and j < {plan.n}:")
-        t.add(3, f"acc = ps[row * {tile.c_pitch} + col]".replace("acc =", "value ="))
-        t.add(3, "if not isfinite(value):")
-        self._again(4)
         t.add(3, f"at = ob + i * {plan.n} + j")
+        inner = 3
+        if self.split:
+            t.add(3, f"if parts > 1:\n    sums[part * size + at] = ps[row * {tile.c_pitch} + col]\nelse:")
+            inner = 4
+            t.add(inner, "if parts == 0:\n    value = f32(0.0)")
+            t.add(inner + 1, f"for s in range({self.deal.segments}):\n    value = value + sums[s * size + at]")
+            t.add(inner, f"else:\n    value = ps[row * {tile.c_pitch} + col]")
+        else:
+            t.add(inner, f"value = ps[row * {tile.c_pitch} + col]")
+        t.add(inner, "if not isfinite(value):")
+        self._again(inner + 1)
         for name, how in low.loop_extras:
-            t.add(3, f"v{name} = p_{name}[{ {'channel': 'j', 'same': 'at', 'scalar': '0'}[how] }]")
+            t.add(inner, f"v{name} = p_{name}[{ {'channel': 'j', 'same': 'at', 'scalar': '0'}[how] }]")
         for statement in low.statements:
-            t.add(3, _renamed(statement))
-        t.add(3, "po[at] = value")
+            t.add(inner, _renamed(statement))
+        t.add(inner, "po[at] = value")
 
     def _again(self, indent: int) -> None:
         """The same element by plain float32 products: splitting turns an infinity times an exact number into NaN."""

@@ -39,7 +39,7 @@ def choose(node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool]
         found = read(node)
         if found is None or not supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
-        return [_contract(found, node, wide, products, cost)]
+        return _contract(found, node, wide, products, cost)
     with cut_for(THREADS):
         if not loops.supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
@@ -110,6 +110,9 @@ def may_overwrite(node: Node, operand: int) -> bool:
         found = read(node)
         if found is None or operand not in found.extras or operand in found.operands:
             return False
+        plan = contraction.read(found)
+        if plan is not None and (plan.deal.segments > 1 or len(plan.deal.shares) > 1):
+            return False  # the launch that reads it may come after one that writes the result
         return found.extras.count(operand) == 1 and found.epilogue.extras[found.extras.index(operand)] == "same"
     if not supports(node):
         return False
@@ -119,27 +122,44 @@ def may_overwrite(node: Node, operand: int) -> bool:
 
 def _contract(
     found: Contraction, node: Node, wide: Callable[[Value], bool], products: int, cost: Cost
-) -> Placed:  # fmt: skip
+) -> list[Placed]:  # fmt: skip
     left, right = (wide(node.operands[i]) for i in found.operands)
     plan = contraction.read(found, (left, right))
-    words = _contraction_words(found)
     if plan is None:
-        return placed(_name(found), _contraction(found), words, cost.flops, cost.bytes)
-    blocks = contraction.Blocks(found, plan, products)
-    template = blocks.template()
-    args = tuple(Word("dim", value=a.value) if a.kind == "dim" else words(a) for a in template.args)
-    return Placed(
-        f"{_name(found)}_{blocks.tile.name}", template.text, args, template.extent, 1, 0, cost.flops, cost.bytes, (),
-        "block", blocks.tile.threads, 1, resident=blocks.resident,
-    )  # fmt: skip
+        return [placed(_name(found), _contraction(found), _contraction_words(found), cost.flops, cost.bytes)]
+    out = []
+    for share in plan.deal.shares:
+        blocks = contraction.Blocks(found, plan, share, products)
+        flops, moved = cost.flops * share.when, cost.bytes * share.when
+        for launch in blocks.launches():
+            words = _contraction_words(found, launch.writes_sums)
+            template = launch.template
+            args = tuple(Word("dim", value=a.value) if a.kind == "dim" else words(a) for a in template.args)
+            out.append(
+                Placed(
+                    f"{_name(found)}_{blocks.tile.name}", template.text, args, template.extent, 1, 0, flops, moved, (),
+                    "block", blocks.tile.threads, 1, resident=blocks.resident,
+                )
+            )  # fmt: skip
+            flops, moved = 0, 0  # counted once per share
+    return out
+
+
+def workspace(node: Node) -> tuple[Extent, ...]:
+    """Bytes of storage that the launches of ``node`` share."""
+    found = read(node) if contracts(node) and supports(node) else None
+    plan = contraction.read(found) if found is not None else None
+    return (plan.deal.temp_bytes,) if plan is not None and plan.deal.segments > 1 else ()
 
 
 def _contraction(found: Contraction) -> Template:
     return general.matmul(found) if found.anchor.op.name == "matmul" else general.conv(found)
 
 
-def _contraction_words(found: Contraction):  # type: ignore[no-untyped-def]
+def _contraction_words(found: Contraction, writes: bool = False):  # type: ignore[no-untyped-def]
     def word(arg: Arg) -> Word:
+        if arg.kind == "temp":
+            return Word("temp", arg.index, writes=writes)
         if arg.kind == "output":
             return Word("result", arg.index)
         return Word("operand", (found.extras if arg.kind == "extra" else found.operands)[arg.index])
@@ -157,4 +177,4 @@ def _word(arg: Arg) -> Word:
     return Word("operand" if arg.kind == "operand" else "result", arg.index)
 
 
-__all__ = ["BLOCK", "can_fuse", "choose", "copy_kernel", "may_overwrite", "supports"]
+__all__ = ["BLOCK", "can_fuse", "choose", "copy_kernel", "may_overwrite", "supports", "workspace"]

@@ -42,7 +42,7 @@ class CudaTarget:
         return 0
 
     def workspace(self, node: Node) -> tuple[Extent, ...]:
-        return ()
+        return select.workspace(node)
 
     def may_overwrite(self, node: Node, operand: int) -> bool:
         return select.may_overwrite(node, operand)

@@ -225,6 +225,45 @@ def _leave(tile: Tile) -> Any:
     return leave
 
 
+def _totals(tile: Tile, keep: bool) -> Any:
+    """An intrinsic ``(acc, room)`` on the thread's own totals in shared memory at ``room``: with ``keep`` they take
+    the sums in ``acc``, which are zero then; without, ``acc`` takes the totals."""
+
+    @intrinsic
+    def move(typingctx: Any, acc: Any, room: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            base = builder.trunc(args[1], I32)
+            for i in range(tile.sums):
+                place = builder.gep(args[0], [_const(i)], inbounds=True)
+                kept = _at(builder, base, i * tile.threads)  # neighbouring threads lie in neighbouring banks
+                if keep:
+                    builder.store(builder.fadd(builder.load(kept), builder.load(place)), kept)
+                    builder.store(ir.Constant(FLOAT, 0.0), place)
+                else:
+                    builder.store(builder.load(kept), place)
+            return context.get_dummy_value()
+
+        return _void(types.CPointer(types.float32), _word), codegen
+
+    return move
+
+
+def _zero(tile: Tile) -> Any:
+    """An intrinsic ``(room)``: the thread's totals are zero."""
+
+    @intrinsic
+    def clear(typingctx: Any, room: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            base = builder.trunc(args[0], I32)
+            for i in range(tile.sums):
+                builder.store(ir.Constant(FLOAT, 0.0), _at(builder, base, i * tile.threads))
+            return context.get_dummy_value()
+
+        return _void(_word), codegen
+
+    return clear
+
+
 def names() -> dict[str, Any]:
     """What kernel text calls these steps."""
     out = {
@@ -235,6 +274,8 @@ def names() -> dict[str, Any]:
     }  # fmt: skip
     for tile in TILES:
         out[f"leave_{tile.name}"] = _leave(tile)
+        out[f"clear_{tile.name}"] = _zero(tile)
+        out[f"keep_{tile.name}"], out[f"take_{tile.name}"] = _totals(tile, True), _totals(tile, False)
         for products in (1, 3):
             for across in (False, True):
                 out[tile.step(across, products)] = _multiply(tile, across, products)

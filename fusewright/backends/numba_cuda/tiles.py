@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...core.dims import Extent
-
 DEPTH = 16  # of one slice of k
 STAGES = 3  # slices on their way or in use
 A_PITCH = DEPTH + 4  # floats from row to row: the eight rows and four columns that a warp reads lie in 32 banks
@@ -55,22 +53,24 @@ class Tile:
     def b_floats(self, across: bool) -> int:
         return self.columns * A_PITCH if across else DEPTH * self.b_pitch
 
+    @property
+    def sums(self) -> int:
+        """Numbers of the result that each thread has."""
+        return 4 * self.mt * self.nt
+
     def shared_bytes(self, across: bool) -> int:
         """Slices under way; the result takes their place."""
         return 4 * max(STAGES * (self.a_floats + self.b_floats(across)), self.rows * self.c_pitch)
+
+    @property
+    def total_bytes(self) -> int:
+        """What the threads keep of earlier segments of k."""
+        return 4 * self.sums * self.threads
 
     def step(self, across: bool, products: int) -> str:
         """The name of a warp's step in kernel text."""
         return f"multiply_{self.name}_{products}{'t' if across else ''}"
 
 
-LARGE, MIDDLE, NARROW = Tile(4, 2, 2, 4), Tile(2, 2, 2, 4), Tile(4, 1, 1, 4)
-TILES = (LARGE, MIDDLE, NARROW)
-_ENOUGH = 128 * 108  # rows of which large blocks leave no processor idle
-
-
-def pick(rows: Extent, columns: int) -> Tile:
-    """The tile for a result of this size; rows are often known at run time only."""
-    if columns <= 32:
-        return NARROW
-    return LARGE if not isinstance(rows, int) or rows >= _ENOUGH else MIDDLE
+LARGE, MIDDLE, NARROW, SKINNY = Tile(4, 2, 2, 4), Tile(2, 2, 2, 4), Tile(4, 1, 1, 4), Tile(1, 2, 1, 2)
+TILES = (LARGE, MIDDLE, NARROW, SKINNY)
