@@ -10,12 +10,13 @@ from targets import FakeTarget
 
 from fusewright.core.errors import RewriteError
 from fusewright.ir import Builder, Graph
+from fusewright.ir.folding import MAX_BYTES
 from fusewright.ir.graph import Const
 from fusewright.passes import GraphPass, Pass
 from fusewright.passes.local.canonicalise import RULES, canonicalise
 from fusewright.passes.local.cse import cse
 from fusewright.passes.local.dce import dce
-from fusewright.passes.local.fold import MAX_BYTES, fold
+from fusewright.passes.local.fold import fold
 from fusewright.passes.local.localise import localise
 from fusewright.passes.target.decompose import decompose
 from fusewright.testing import assert_equivalent

@@ -13,22 +13,11 @@ import numpy as np
 from ...core.dims import Dim, Extent, compare_eq, compare_le, floordiv, lower_bound, maximum, minimum, mod
 from ...core.dtypes import BF16, I64
 from ...ir.builder import Builder, Operand
+from ...ir.folding import FREE_BYTES, MOVES, affordable, same_everywhere
 from ...ir.graph import Const, Graph, Node, Value
 from ...ir.opdef import EvalContext, OpDef, get_op
 
 SMALL = 64
-MAX_BYTES = 64 << 20
-FREE_BYTES = 4096
-MAX_GROWTH = 16
-_MOVES = frozenset("reshape broadcast_to transpose slice reverse pad concat gather gather_nd iota".split())
-_ROUNDED = frozenset(
-    "add sub mul div sqrt reciprocal square neg abs sign floor ceil round trunc maximum minimum relu clip where "
-    "eq ne lt le gt ge logical_not logical_and logical_or logical_xor isnan isinf isfinite cast".split()
-)
-_INTEGER = frozenset(
-    "floordiv mod truncdiv rem pow bitwise_not bitwise_and bitwise_or bitwise_xor shift_left shift_right reduce_sum "
-    "reduce_prod reduce_max reduce_min reduce_any reduce_all argmax argmin cumsum cumprod scatter_nd".split()
-)
 _FOLLOWED = frozenset("reshape broadcast_to transpose slice reverse concat".split())
 _CONTEXT = EvalContext({})
 
@@ -216,21 +205,18 @@ def _fold(node: Node) -> Const | None:
     consts = [v.const for v in node.operands]
     if any(c is None for c in consts) or node.op.eval is None or not out.type.is_static:
         return None
-    exact = name in _MOVES or name in _ROUNDED
-    if not exact and not (name in _INTEGER and not any(v.dtype.is_float for v in node.operands)):
-        return None
-    if not all(map(_static, node.attrs.values())):
+    if not same_everywhere(node) or not all(map(_static, node.attrs.values())):
         return None
     size = int(np.prod(out.type.concrete({}), dtype=object)) * out.dtype.size
     given = sum(c.array.nbytes for c in consts if c is not None)
     view = name in ("reshape", "transpose", "slice", "reverse") and size <= given
     if name == "broadcast_to" and size > FREE_BYTES:
         return None
-    if not view and (size > MAX_BYTES or size > max(FREE_BYTES, MAX_GROWTH * given)):
+    if not view and not affordable(size, given):
         return None
-    if any(c.dtype is BF16 for c in consts if c is not None) and name not in _MOVES:
+    if any(c.dtype is BF16 for c in consts if c is not None) and name not in MOVES:
         return None
-    if out.dtype is BF16 and name not in _MOVES:
+    if out.dtype is BF16 and name not in MOVES:
         return None
     arrays = [c.array for c in consts if c is not None]
     result = np.asarray(node.op.eval(arrays, node.attrs, _CONTEXT))

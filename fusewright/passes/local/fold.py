@@ -1,7 +1,7 @@
 """Bounded constant folding.
 
-Owns evaluating nodes whose operands are constants, with exact or correctly rounded operations only, so that every
-machine folds to the same bytes. Must not spread a splat out.
+Owns evaluating nodes whose operands are constants, where every machine gets the same bytes (``ir.folding`` says where).
+Must not spread a splat out.
 """
 
 from __future__ import annotations
@@ -14,41 +14,19 @@ from ...core.dims import symbols
 from ...core.dtypes import DType, decode, encode
 from ...core.errors import FusewrightError
 from ...ir.builder import Builder
+from ...ir.folding import FREE_BYTES, affordable, same_everywhere
 from ...ir.graph import Const, Graph, Node, Value
 from ...ir.opdef import EvalContext
 from ..engine.base import PassContext, erase_dead, graph_pass, subgraphs
 from ..engine.driver import made_before
 from ..engine.values import make_splat, splat_scalar
 
-MAX_BYTES = 64 << 20
-MAX_GROWTH = 16
-# Small results may outgrow their operands: an iota has none.
-FREE_BYTES = 4096
-
-MOVES = frozenset(
-    "reshape broadcast_to transpose slice reverse pad concat gather gather_nd iota to_blocked from_blocked".split()
-)
-# Correctly rounded by IEEE 754, or exact. rsqrt is 1 / sqrt, each rounded, as the interpreter has it.
-ROUNDED = frozenset(
-    "add sub mul div sqrt rsqrt reciprocal square neg abs sign floor ceil round trunc maximum minimum relu clip where "
-    "eq ne lt le gt ge logical_not logical_and logical_or logical_xor isnan isinf isfinite cast".split()
-)
-INTEGER = frozenset(
-    "floordiv mod truncdiv rem pow bitwise_not bitwise_and bitwise_or bitwise_xor shift_left shift_right "
-    "reduce_sum reduce_prod cumsum cumprod scatter_nd".split()
-)
-# Of floats, the sign of a zero result would depend on the order.
-ORDER_FREE = frozenset("reduce_max reduce_min reduce_any reduce_all argmax argmin".split())
 _CONTEXT = EvalContext({})
 
 
 def foldable(node: Node) -> bool:
-    """The op is exact or correctly rounded on these types, and nothing about it is symbolic."""
-    name = node.op.name
-    known = name in MOVES or name in ROUNDED or name in ORDER_FREE
-    known = known and (name not in ORDER_FREE or not node.operands[0].dtype.is_float)
-    known = known or (name in INTEGER and all(not v.dtype.is_float for v in node.operands))
-    if not known or len(node.results) != 1 or not node.results[0].type.is_static:
+    """The op gives the same bytes everywhere, and nothing about it is symbolic."""
+    if not same_everywhere(node) or len(node.results) != 1 or not node.results[0].type.is_static:
         return False
     return not any(map(_symbolic, node.attrs.values()))
 
@@ -88,7 +66,7 @@ def evaluate(node: Node) -> Const | None:
         return None
     consts = [v.const for v in node.operands if v.const is not None]
     bytes_in = sum(c.array.nbytes for c in consts)
-    if bytes_out > MAX_BYTES or bytes_out > max(FREE_BYTES, MAX_GROWTH * bytes_in):
+    if not affordable(bytes_out, bytes_in):
         return None
     # Spreading a splat for a mixed operation is bounded by the same figures.
     assert node.op.eval is not None
