@@ -47,7 +47,14 @@ def k(args, start, stop, scratch):
     for i in range(start, stop):
         x[i] = x[i] * f32(0.5)
 """
+CHUNKS = """
+def k(args, start, stop, scratch):
+    x = pi64(args[0])
+    x[0] += i64(1)
+    x[x[0]] = i64(stop - start)
+"""
 SOURCES = [
+    KernelSource("chunks", CHUNKS),
     KernelSource("count", COUNT),
     KernelSource("add", ADD),
     KernelSource("less", LESS),
@@ -98,6 +105,19 @@ def test_every_unit_runs_once(image: NativeImage, threads: int, extent: int, gra
         table.call("count", [x.ctypes.data, 50], extent, grain)
     assert table.run(threads) == 0
     assert (x[:extent] == 20).all() and x[extent] == 0
+
+
+@pytest.mark.parametrize("extent,grain", [(28, 1), (1000, 1), (1000, 60), (7, 3)])
+def test_chunks_shrink_so_that_threads_end_together(image: NativeImage, extent: int, grain: int) -> None:
+    """Equal chunks left one of two threads with 16 of 28 units."""
+    block, x = np.zeros(w.WORDS, np.int64), np.zeros(extent + 2, np.int64)
+    block[w.MAGIC] = w.LAYOUT
+    table = Table(image)
+    table.call("chunks", [x.ctypes.data], extent, grain)
+    assert table.run(2, int(block.ctypes.data)) == 0  # without helpers: the caller takes them all, in order
+    chunks = x[1 : x[0] + 1]
+    assert chunks.sum() == extent and (np.diff(chunks) <= 0).all()
+    assert chunks[-1] <= grain and chunks[0] == max(extent // 4, grain) and (chunks[:-1] >= grain).all()
 
 
 def test_a_pool_of_another_layout_is_left_alone(image: NativeImage) -> None:

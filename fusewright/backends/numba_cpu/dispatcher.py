@@ -16,7 +16,8 @@ from . import intrinsics as low
 from .registry import helper
 
 MAGIC, LAYOUT, SPINS, BUSY, STATE, SLEEPERS = w.MAGIC, w.LAYOUT, w.SPINS, w.BUSY, w.STATE, w.SLEEPERS
-FN, ARGS, EXTENT, CHUNK, SCRATCH, STRIDE, NEXT = w.FN, w.ARGS, w.EXTENT, w.CHUNK, w.SCRATCH, w.STRIDE, w.NEXT
+FN, ARGS, EXTENT, GRAIN, PIECES = w.FN, w.ARGS, w.EXTENT, w.GRAIN, w.PIECES
+SCRATCH, STRIDE, NEXT = w.SCRATCH, w.STRIDE, w.NEXT
 CALL, LOOP, ENDLOOP, BRANCH, JUMP, HALT = w.CALL, w.LOOP, w.ENDLOOP, w.BRANCH, w.JUMP, w.HALT
 BIND, CHECK = w.BIND, w.CHECK
 ADD, MUL, FLOORDIV, MOD, MIN = w.ADD, w.MUL, w.FLOORDIV, w.MOD, w.MIN
@@ -25,7 +26,7 @@ FUTEX_WAIT, FUTEX_WAKE = low.FUTEX_WAIT_PRIVATE, low.FUTEX_WAKE_PRIVATE
 
 _WANTED, _COUNT = 16, 0xFFFF
 _NO_MORE = ~(_COUNT << _WANTED)
-_CHUNKS_PER_THREAD = 4
+_SHARES = 2  # a chunk is what is left over this and the threads: large at first, small where threads must end together
 _SPINS_BEFORE_YIELD = 2048
 
 # Round to nearest, gradual underflow, no traps. Libraries built with fast-math switch underflow off for whichever
@@ -37,33 +38,36 @@ flags = low.pointer_maker(types.uint8)
 
 
 @helper
-def _drain(pool, fn, args, extent, chunk, scratch):
-    """Take chunks until none is left."""
+def _drain(pool, fn, args, extent, grain, pieces, scratch):
+    """Take chunks until none is left (guided self-scheduling, Polychronopoulos and Kuck 1987)."""
+    following = pool + 8 * NEXT
     while True:
-        start = low.atomic_add(pool + 8 * NEXT, chunk)
-        if start >= extent:
+        start = low.atomic_load(following)
+        left = extent - start
+        if left <= 0:
             break
-        stop = start + chunk
-        low.call_kernel(fn, args, start, stop if stop < extent else extent, scratch)
+        chunk = left // pieces
+        chunk = grain if chunk < grain else chunk
+        stop = extent if chunk > left else start + chunk
+        if low.atomic_cas(following, start, stop):
+            low.call_kernel(fn, args, start, stop, scratch)
 
 
 @helper
 def _share(pool, threads, fn, args, extent, grain, scratch, stride):
     """Run one step with the helpers of a pool that the caller owns."""
     block = words(pool)
-    pieces = threads * _CHUNKS_PER_THREAD
-    chunk = (extent + pieces - 1) // pieces
-    chunk = grain if chunk < grain else chunk
-    wanted = (extent + chunk - 1) // chunk - 1
+    pieces = threads * _SHARES
+    wanted = (extent + grain - 1) // grain - 1
     wanted = threads - 1 if wanted > threads - 1 else wanted
-    block[FN], block[ARGS], block[EXTENT], block[CHUNK] = fn, args, extent, chunk
+    block[FN], block[ARGS], block[EXTENT], block[GRAIN], block[PIECES] = fn, args, extent, grain, pieces
     block[SCRATCH], block[STRIDE], block[NEXT] = scratch, stride, 0
     state = pool + 8 * STATE
     epoch = ((low.atomic_load(state) >> 32) + 1) & 0xFFFFFFFF
     low.atomic_swap(state, (epoch << 32) | (wanted << _WANTED))
     if low.atomic_load(pool + 8 * SLEEPERS) > 0:
         low.syscall4(FUTEX, state + 4, FUTEX_WAKE, wanted, 0)
-    _drain(pool, fn, args, extent, chunk, scratch)
+    _drain(pool, fn, args, extent, grain, pieces, scratch)
     # Nobody may join from here on; then the block may be rewritten once those who joined have left.
     low.atomic_and(state, _NO_MORE)
     spins = 0
@@ -202,7 +206,7 @@ def worker(pool):
                 block = words(pool)
                 # Places are numbered down from threads - 1, so each helper has its own scratch; the caller has area 0.
                 scratch = block[SCRATCH] + wanted * block[STRIDE]
-                _drain(pool, block[FN], block[ARGS], block[EXTENT], block[CHUNK], scratch)
+                _drain(pool, block[FN], block[ARGS], block[EXTENT], block[GRAIN], block[PIECES], scratch)
                 low.atomic_add(state, -1)
                 spins = 0
             continue
