@@ -35,7 +35,6 @@ are laid out before a call, so `target="cuda"` refuses such a model and names th
 WHY = {
     "blocked": "Blocked layouts serve the vectors of a CPU; on a GPU neighbouring threads read neighbouring channels.",
     "winograd": "The Winograd transforms work on blocked tensors.",
-    "attention": "On a GPU products, mask and softmax are kernels of their own; a fused one is not there yet.",
 }
 
 

@@ -14,13 +14,14 @@ from ...ir.graph import Const, Graph, Node, Value
 from ...ir.opdef import Cost
 from ...ir.types import TensorType
 from ..numba_cpu import loops
+from ..numba_cpu.select import attention as attending
 from ..numba_cpu.select.contract import contracts
 from ..numba_cpu.select.epilogue import Contraction, read, read_region
 from ..numba_cpu.select.kernels import cost_of
 from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
 from ..numba_cpu.templates.units import LANES, THREADS, WARPS, cut_for
-from . import contraction, general
+from . import attention, contraction, general
 from .pointwise import pointwise
 from .words import BLOCK, Placed
 
@@ -40,6 +41,12 @@ def choose(node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool]
         if found is None or not supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
         return _contract(found, node, wide, products, cost)
+    if attending.attends(node):
+        plan = attending.read(node)
+        if plan is None or not attention.serves(plan):
+            raise CompileRefused(f"there is no CUDA kernel for {node.where}")
+        flash = attention.Flash(plan, lambda i: wide(node.operands[i]), products)
+        return [_together("attention", flash.template(), _word, attention.THREADS, cost, flash.resident)]
     with cut_for(THREADS):
         if not loops.supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
@@ -90,7 +97,9 @@ def supports(node: Node) -> bool:
         if found is None or found.anchor.op.name == "conv_blocked":
             return False
         return found.anchor is node or can_fuse(node.regions[0])
-    if node.op.name == "fused" and node.attrs["kind"] in ("gated", "attention"):
+    if attending.attends(node):
+        return attention.serves(attending.read(node))
+    if node.op.name == "fused" and node.attrs["kind"] == "gated":
         return False
     with cut_for(THREADS):
         return loops.supports(node)
@@ -102,8 +111,15 @@ def can_fuse(region: Graph) -> bool:
     return found is not None and found.anchor.results[0].dtype in _FUSED and found.anchor.op.name != "conv_blocked"
 
 
+def can_attend(region: Graph) -> bool:
+    """One kernel computes an attention with the views and the mask around it."""
+    return attention.serves(attending.read_region(region))
+
+
 def may_overwrite(node: Node, operand: int) -> bool:
     """The kernel reads each element of ``operand`` before its only write to that place."""
+    if attending.attends(node):
+        return False  # another block may still read it
     if node.op.kind != "elementwise" and node.operands.count(node.operands[operand]) > 1:
         return False  # as its other operand it is read in another order
     if contracts(node):
@@ -133,12 +149,10 @@ def _contract(
         flops, moved = cost.flops * share.when, cost.bytes * share.when
         for launch in blocks.launches():
             words = _contraction_words(found, launch.writes_sums)
-            template = launch.template
-            args = tuple(Word("dim", value=a.value) if a.kind == "dim" else words(a) for a in template.args)
             out.append(
-                Placed(
-                    f"{_name(found)}_{blocks.tile.name}", template.text, args, template.extent, 1, 0, flops, moved, (),
-                    "block", blocks.tile.threads, 1, resident=blocks.resident,
+                _together(
+                    f"{_name(found)}_{blocks.tile.name}", launch.template, words, blocks.tile.threads,
+                    Cost(flops, moved), blocks.resident,
                 )
             )  # fmt: skip
             flops, moved = 0, 0  # counted once per share
@@ -150,6 +164,17 @@ def workspace(node: Node) -> tuple[Extent, ...]:
     found = read(node) if contracts(node) and supports(node) else None
     plan = contraction.read(found) if found is not None else None
     return (plan.deal.temp_bytes,) if plan is not None and plan.deal.segments > 1 else ()
+
+
+def _together(
+    name: str, template: Template, word: Callable[[Arg], Word], threads: int, cost: Cost, resident: int = 0
+) -> Placed:
+    """A template whose units are computed by ``threads`` threads together."""
+    args = tuple(Word("dim", value=a.value) if a.kind == "dim" else word(a) for a in template.args)
+    return Placed(
+        name, template.text, args, template.extent, 1, 0, cost.flops, cost.bytes, (), "block", threads, 1,
+        resident=resident,
+    )  # fmt: skip
 
 
 def _contraction(found: Contraction) -> Template:
@@ -177,4 +202,4 @@ def _word(arg: Arg) -> Word:
     return Word("operand" if arg.kind == "operand" else "result", arg.index)
 
 
-__all__ = ["BLOCK", "can_fuse", "choose", "copy_kernel", "may_overwrite", "supports", "workspace"]
+__all__ = ["BLOCK", "can_attend", "can_fuse", "choose", "copy_kernel", "may_overwrite", "supports", "workspace"]

@@ -29,7 +29,9 @@ class CudaTarget:
     def can_fuse(self, kind: str, region: Graph) -> bool:
         if kind == "contract":
             return select.can_fuse(region)
-        if kind in ("gated", "attention"):
+        if kind == "attention":
+            return select.can_attend(region)
+        if kind == "gated":
             return False
         b = Builder()
         inputs = [b.input(f"a{i}", v.dtype, v.shape) for i, v in enumerate(region.inputs)]

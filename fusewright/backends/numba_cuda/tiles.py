@@ -74,3 +74,8 @@ class Tile:
 
 LARGE, MIDDLE, NARROW, SKINNY = Tile(4, 2, 2, 4), Tile(2, 2, 2, 4), Tile(4, 1, 1, 4), Tile(1, 2, 1, 2)
 TILES = (LARGE, MIDDLE, NARROW, SKINNY)
+
+
+def pitch(width: int) -> int:
+    """Floats from row to row of ``width`` floats in shared memory: what a warp reads at once lies in 32 banks."""
+    return -(-width // 8) * 8 + 4

@@ -37,10 +37,14 @@ def can_fuse(region: Graph) -> bool:
     return plan is not None and fits(plan)
 
 
+def read(node: Node) -> AttentionPlan | None:
+    """The plan of ``node``, or None; an operand given twice is read once."""
+    return read_region(_region(node), first_operands(node))
+
+
 def choose(node: Node, variant: Variant, fixed: Mapping[int, Const], cost: Cost) -> list[Chosen]:
     """The kernel call of an attention. Raises CompileRefused."""
-    # An operand given twice is read once.
-    plan = read_region(_region(node), first_operands(node))
+    plan = read(node)
     if plan is None:
         raise CompileRefused(f"there is no attention kernel for {node.where}")
 
@@ -88,9 +92,10 @@ def read_region(region: Graph, firsts: list[int] | None = None) -> AttentionPlan
         strides = [0 if d == 1 and e != 1 else s for s, d, e in pairs]
         sides.append(type(side)(side.operand, side.offset, (*strides, *side.strides[lead:])))
     scores, raw = _scores(node, region, place)
+    hidden = float(node.attrs["masked"]) if node.attrs["causal"] else None
     return AttentionPlan(
         y.dtype, y.shape[:-2], y.shape[-2], keys, depth, width, sides[0], sides[1], sides[2], out, scores, raw,
-        (*firsts, -1),
+        (*firsts, -1), hidden,
     )  # fmt: skip
 
 

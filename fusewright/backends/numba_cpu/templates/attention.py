@@ -29,7 +29,8 @@ BLOCK_ROWS = 128  # queries that share one packing of the keys
 class AttentionPlan:
     """What the kernel computes: ``softmax(f(q k^T)) v`` for q [lead..., T, D], k [lead..., S, D], v [lead..., S, E].
 
-    ``f`` is the elementwise graph ``scores``: its input ``raw`` is q k^T, input i else is operand ``firsts[i]``.
+    ``f`` is the elementwise graph ``scores``: its input ``raw`` is q k^T, input i else is operand ``firsts[i]``. With
+    ``hidden``, that is what ``f`` makes of every key behind its query's own position.
     """
 
     dtype: DType
@@ -45,10 +46,11 @@ class AttentionPlan:
     scores: Graph
     raw: Value
     firsts: tuple[int, ...]
+    hidden: float | None = None
 
 
-class _Scores(Elements):
-    """The scores of one row: ``raw`` is the row in scratch, everything else is read as any elementwise operand."""
+class Scores(Elements):
+    """The scores of one row: ``raw`` is ``sq[j]``, everything else is read as any elementwise operand."""
 
     def __init__(self, plan: AttentionPlan) -> None:
         self.raw = plan.raw
@@ -71,6 +73,26 @@ def attention(variant: Variant, plan: AttentionPlan, entry: str = "attention") -
     return _Attention(variant, plan, entry).template()
 
 
+def offsets(t: TextBuilder, indent: int, plan: AttentionPlan, region: Scores) -> list[str]:
+    """``qo``, ``ko``, ``vo``, ``oo``: first elements of head ``li`` in the operands and the result.
+
+    Returns the names of the counters of ``region``'s axes; its leading ones are defined.
+    """
+    names = [f"l{i}" for i in range(len(plan.lead))]
+    digits(t, indent, "li", list(zip(names, plan.lead, strict=True)), set(names))
+    sides = (("qo", plan.q), ("ko", plan.k), ("vo", plan.v), ("oo", Strided(0, 0, plan.out)))
+    for name, side in sides:
+        terms = [scaled(t, n, s) for n, s in zip(names, side.strides, strict=False)]
+        if side.offset != 0:
+            terms.append(t.dim(side.offset))
+        t.add(indent, f"{name} = {total(terms)}")
+    axes = [a for a in region.axes if a.flags[2] == "lead"]
+    counters = [f"i{a}" for a in range(len(axes))]
+    needed = {counters[a] for a in region.digits_needed(False) if a < len(axes)}
+    digits(t, indent, "li", [(n, a.extent) for n, a in zip(counters, axes, strict=True)], needed)
+    return counters + ["row" if a.flags[2] == "row" else "j" for a in region.axes[len(axes) :]]
+
+
 class _Attention:
     def __init__(self, variant: Variant, plan: AttentionPlan, entry: str) -> None:
         self.plan, self.size = plan, plan.dtype.size
@@ -78,7 +100,7 @@ class _Attention:
         self.wide = pick(variant, self.size, plan.keys)
         self.narrow = pick(variant, self.size, plan.width)
         self.most = min(self.wide.rows, self.narrow.rows)
-        self.region = _Scores(plan)
+        self.region = Scores(plan)
         t = self.text = TextBuilder(entry)
         for name, side in (("qa", plan.q), ("ka", plan.k), ("va", plan.v)):
             t.pointer(name, "operand", side.operand)
@@ -117,21 +139,7 @@ class _Attention:
 
     # -- where things lie ---------------------------------------------------------------------------------------------
     def _offsets(self) -> None:
-        """First elements of this unit in the operands and the result, from the digits of its head."""
-        plan, t = self.plan, self.text
-        names = [f"l{i}" for i in range(len(plan.lead))]
-        digits(t, 1, "li", list(zip(names, plan.lead, strict=True)), set(names))
-        sides = (("qo", plan.q), ("ko", plan.k), ("vo", plan.v), ("oo", Strided(0, 0, plan.out)))
-        for name, side in sides:
-            terms = [scaled(t, n, s) for n, s in zip(names, side.strides, strict=False)]
-            if side.offset != 0:
-                terms.append(t.dim(side.offset))
-            t.add(1, f"{name} = {total(terms)}")
-        axes = [a for a in self.region.axes if a.flags[2] == "lead"]
-        self.names = [f"i{a}" for a in range(len(axes))]
-        needed = {self.names[a] for a in self.region.digits_needed(False) if a < len(axes)}
-        digits(t, 1, "li", [(n, a.extent) for n, a in zip(self.names, axes, strict=True)], needed)
-        self.names += ["row" if a.flags[2] == "row" else "j" for a in self.region.axes[len(axes) :]]
+        self.names = offsets(self.text, 1, self.plan, self.region)
 
     def _pack(self) -> None:
         """The keys of this head as panels [D, columns], zero padded."""
@@ -248,7 +256,7 @@ def fits(plan: AttentionPlan) -> bool:
     if plan.v.strides[-1] != 1 or plan.out[-1] != 1:
         return False
     try:
-        region = _Scores(plan)
+        region = Scores(plan)
         region.emit([f"i{a}" for a in range(len(region.axes))], "get")
     except NoKernel:
         return False
