@@ -48,7 +48,7 @@ def images(
     """Code for every target ``names`` of a family; constants go to ``store``. Raises CompileRefused."""
     if family == "cuda":
         return [cuda.compile_cuda(program, store, progress, numerics)]
-    return cpu.compile_cpu(program, names, progress, store)[0]
+    return cpu.compile_cpu(program, names, progress, store, numerics)[0]
 
 
 def report_of(

@@ -1,7 +1,7 @@
 """Layouts of constants: as they are stored, with exact inverses, and as kernels want them.
 
-Owns the moves (reshape, pad with zeros, transpose; Winograd's transform, which has no inverse), the inverse and the
-JSON form. Must not know why a kernel wants a layout.
+Owns the moves (reshape, pad with zeros, transpose; Winograd's transform and rounding to bfloat16, which have no
+inverse), the inverse and the JSON form. Must not know why a kernel wants a layout.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from .dtypes import f32_to_bf16
 from .errors import BundleRefused
 from .winograd import TAPS, TILES, transform_kernel
 
 Array = np.ndarray[Any, Any]
 Move = tuple[str, tuple[int, ...]]
 New = Callable[[tuple[int, ...], Any], Array]
+_DERIVES = ("winograd", "bf16")  # moves without an inverse
 
 
 class Layout:
     """Moves applied in order to an array of ``shape``: ("reshape", shape), ("pad", shape), ("transpose", perm).
 
     ``pad`` appends zeros up to the given shape; ``unpack(pack(a))`` is ``a``, bit for bit. ("winograd", (m,)) makes
-    m + 2 of each of the first two axes, which are 3 long: such a layout is ``derived`` and cannot be unpacked.
+    m + 2 of each of the first two axes, which are 3 long; ("bf16", ()) makes bfloat16 patterns (uint16) of float32:
+    such a layout is ``derived`` and cannot be unpacked.
     """
 
     __slots__ = ("shape", "moves")
@@ -49,7 +52,12 @@ class Layout:
     @property
     def derived(self) -> bool:
         """There is no way back: what is stored must be another layout."""
-        return any(kind == "winograd" for kind, _ in self.moves)
+        return any(kind in _DERIVES for kind, _ in self.moves)
+
+    @property
+    def rounds(self) -> bool:
+        """What it makes are bfloat16 patterns of 2 bytes, of float32 elements."""
+        return any(kind == "bf16" for kind, _ in self.moves)
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -101,6 +109,8 @@ class Layout:
                     ok = sorted(arg) == list(range(len(at)))
                 elif kind == "winograd":
                     ok = len(arg) == 1 and arg[0] in TILES and at[:2] == (TAPS, TAPS)
+                elif kind == "bf16":
+                    ok = not arg and sum(k == "bf16" for k, _ in layout.moves) == 1
                 else:
                     ok = kind == "pad" and len(arg) == len(at) and all(a >= b for a, b in zip(arg, at, strict=True))
                 if not ok:
@@ -117,6 +127,8 @@ def _moved(array: Array, moves: Sequence[Move], new: New) -> Array:
             array = array.reshape(arg)
         elif kind == "transpose":
             array = array.transpose(arg)
+        elif kind == "bf16":
+            array = _rounded(array, new)
         elif kind == "winograd":
             shape, rest = _after(kind, arg, array.shape), moves[at + 1 :]
             if any(k != "transpose" for k, _ in rest):
@@ -139,8 +151,22 @@ def _moved(array: Array, moves: Sequence[Move], new: New) -> Array:
     return room
 
 
+_CHUNK = 1 << 15  # elements that are rounded at a time: all that belongs to them stays in the cache
+
+
+def _rounded(array: Array, new: New) -> Array:
+    """float32 elements as bfloat16 patterns."""
+    out = new(array.shape, np.uint16)
+    flat, target = np.ascontiguousarray(array).reshape(-1), out.reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        target[start : start + _CHUNK] = f32_to_bf16(flat[start : start + _CHUNK])
+    return out
+
+
 def _after(kind: str, arg: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a move makes of ``shape``."""
+    if kind == "bf16":
+        return shape
     if kind == "transpose":
         return tuple(shape[p] for p in arg)
     return (arg[0] + TAPS - 1, arg[0] + TAPS - 1, *shape[2:]) if kind == "winograd" else arg

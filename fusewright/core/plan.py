@@ -97,7 +97,7 @@ class Constant:
         """Bytes as kernels see it."""
         if self.wanted is None:
             return self.bytes
-        return math.prod(self.wanted.packed_shape) * DTYPES[self.dtype].size
+        return math.prod(self.wanted.packed_shape) * (2 if self.wanted.rounds else DTYPES[self.dtype].size)
 
     def to_json(self) -> dict[str, Any]:
         """The constant as JSON data."""
@@ -120,7 +120,8 @@ class Constant:
         if not whole or min(self.offset, self.bytes) < 0 or self.offset % 64:
             raise VerifyError(f"constant at {self.offset} of {self.bytes} bytes")
         if self.stored is not None and self.wanted is not None:
-            if self.stored.derived or (self.wanted.derived and self.dtype not in ("f32", "f64")):
+            floats = ("f32",) if self.wanted.rounds else ("f32", "f64")
+            if self.stored.derived or (self.wanted.derived and self.dtype not in floats):
                 raise VerifyError(f"constant at {self.offset}: its stored layout has no inverse, or is of no float")
             size = math.prod(self.stored.packed_shape) * DTYPES[self.dtype].size
             if self.stored.shape != self.wanted.shape or size != self.bytes or self.size > MOST_GROWTH * max(64, size):

@@ -50,6 +50,11 @@ class Target(Protocol):
         stride 1) is fastest; 0: direct sums are."""
         ...
 
+    def prefers_bf16(self, node: Node) -> bool:
+        """Some machines of this target compute ``node`` (a contraction of f32) faster from operands that are rounded to
+        bfloat16 than in any other way."""
+        ...
+
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         """Bytes of each scratch buffer that all threads share while ``node`` runs."""
         ...

@@ -33,6 +33,7 @@ from .loops.counted import loops
 from .loops.hoist import hoist, invariant
 from .loops.scanned import carried
 from .raising import raising
+from .target.bf16 import bf16
 from .target.decompose import decompose
 from .target.fuse import fuse
 from .target.gates import gates
@@ -266,7 +267,7 @@ def default_pipeline(target: Target | None = None, numerics: str = "strict") -> 
     """
     recurrence = [invariant, loops, carried, hoist]
     portable = [canonicalise, localise, fold, simplify, *recurrence, raising, sink, cse, dce, scale, merge]
-    targeted = [layout, winograd, winograd4, gates, fuse, thin] if target is not None else []
+    targeted = [layout, winograd, winograd4, gates, bf16, fuse, thin] if target is not None else []
     lowering = [strides, windows, decompose, tidy, *targeted]
     out = Pipeline([*portable, *lowering], target, numerics)
     out.portable_cut = merge.name

@@ -19,8 +19,8 @@ REQUIRED: dict[str, frozenset[str]] = {
     "cpu-avx512": _AVX512,
     "cpu-avx512bf16": _AVX512 | {"avx512_bf16"},
 }
-# Best first. bf16 changes results, so it is never picked over the plain variants on its own.
-PREFERENCE = ("cpu-avx512", "cpu-avx2", "cpu-avx512bf16")
+# Best first. Whether kernels round to bfloat16 is decided when a bundle is compiled; a strict one has none that do.
+PREFERENCE = ("cpu-avx512bf16", "cpu-avx512", "cpu-avx2")
 
 
 @cache

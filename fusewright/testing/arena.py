@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.dims import Extent, evaluate
-from ..core.dtypes import BF16, DType, decode, encode
+from ..core.dtypes import BF16, F32, DType, decode, encode
 from ..core.errors import FusewrightError, VerifyError
 from ..core.planner import Lifetimes, plan_offsets
 from ..ir import Graph, Node, Value
@@ -57,6 +57,9 @@ class PlainTarget:
 
     def winograd_tile(self, node: Node, most: int) -> int:
         return most
+
+    def prefers_bf16(self, node: Node) -> bool:
+        return node.results[0].dtype is F32
 
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         return ()

@@ -59,11 +59,11 @@ class KernelVerdict:
         return f"{self.name} [{self.variant}] {self.origin}: {self.worst:.3g} of its bound, {state}"
 
 
-def available_variants(target: str = "cpu") -> list[str]:
-    """The instruction sets behind ``target`` that this machine runs; "cuda" where there is a GPU."""
+def available_variants(target: str = "cpu", numerics: str = "strict") -> list[str]:
+    """The instruction sets of ``target`` under ``numerics`` that this machine runs; "cuda" where there is a GPU."""
     if machines.family_of(target) == "cuda":
         return ["cuda"] if usable() else []
-    return [v for v in expand_target(target) if not cpu.missing(v)]
+    return [v for v in expand_target(target, numerics) if not cpu.missing(v)]
 
 
 def check_kernels(
@@ -83,9 +83,10 @@ def check_kernels(
     env = bind_symbols([(v.name, v.type) for v in final.inputs], {v.name: shapes[v.name] for v in final.inputs})
     cutter = _Cutter(final, env)
     results: dict[tuple[Node, str], _Tally] = {}
+    variants = available_variants(target, "fast" if any(n.attrs.get("bf16") for n in final.walk()) else "strict")
     for jobs in _batches(walk.jobs()):
         cut, cut_feeds = cutter.cut(jobs)
-        native = {v: _run_native(cut, cut_feeds, v) for v in available_variants(target)}
+        native = {v: _run_native(cut, cut_feeds, v) for v in variants}
         for number, job in enumerate(jobs):
             one, one_feeds = cutter.cut([job])
             bounded = BoundedInterpreter(one).run_bounded(one_feeds)

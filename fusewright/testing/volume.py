@@ -20,10 +20,12 @@ import numpy as np
 
 from .. import lazy
 from ..backends.numba_cpu.bundle import cpu_target
-from ..backends.numba_cpu.variants import DEFAULT_VARIANTS
+from ..backends.numba_cpu.select import contract
+from ..backends.numba_cpu.target import CpuTarget
+from ..backends.numba_cpu.variants import DEFAULT_VARIANTS, FAST_VARIANTS, VARIANTS
 from ..compiler import compile as compile_graph
 from ..core.errors import FusewrightError
-from ..ir import OPS, BoundedInterpreter, Graph, parse_graph
+from ..ir import OPS, BoundedInterpreter, Graph, Node, parse_graph
 from ..ir.target import Target
 from ..passes import Pipeline, default_pipeline
 from ..passes.memory.schedule import schedule
@@ -42,7 +44,7 @@ BLOCK = 10_000
 
 @cache
 def _pipeline(target: Target) -> Pipeline:
-    return default_pipeline(target)
+    return default_pipeline(target, "fast" if target is ROUNDING else "strict")
 
 
 # Kernels promise nothing about the lanes that only fill up a block: such ops come from the layout pass, not from users.
@@ -112,21 +114,22 @@ def _agrees(graph: Graph, after: Graph, given: Feeds, before: Bounded, got: Feed
 def _unjitted(seed: int, seen: Verdict) -> None:
     """The text of every kernel as plain Python, with NumPy twins for the tiles, each call in one to three pieces."""
     graph, feeds = volume_graph(seed, 160)
-    after, _ = _pipeline(cpu_target()).run(graph, verify=0)
+    variant = VARIANTS[FAST_VARIANTS[seed // 2 % 3]]
+    after, _ = _pipeline(ROUNDING if variant.dots else cpu_target()).run(graph, verify=0)
     given = feeds[seed // 4 % 2]
     program = schedule(after, cpu_target())
     program.verify()
-    got = lazy("backends.numba_cpu.unjitted").run_plan(
-        program, given, ("cpu-avx2", "cpu-avx512")[seed // 2 % 2], chunks=1 + seed % 3
-    )
+    got = lazy("backends.numba_cpu.unjitted").run_plan(program, given, variant.name, chunks=1 + seed % 3)
     seen.add(_agrees(graph, after, given, _sharp(graph, given), got))
 
 
 def _compiled(seed: int, seen: Verdict) -> None:
     """A bundle of the graph, called and called again with other feeds; runs in poisoned memory give the same bits."""
     graph, feeds = volume_graph(seed, 400)
-    after, _ = _pipeline(cpu_target()).run(graph, verify=0)
-    bundle = compile_graph(graph, _variant(), threads=1)
+    variant = _variant(seed % 3 == 0)
+    pipeline = _pipeline(ROUNDING if VARIANTS[variant].dots else cpu_target())
+    after, _ = pipeline.run(graph, verify=0)
+    bundle = compile_graph(graph, variant, threads=1, numerics=pipeline.numerics, pipeline=pipeline)
     for given in feeds:
         got = bundle.run(given)
         seen.add(_agrees(graph, after, given, _sharp(graph, given), got))
@@ -134,8 +137,18 @@ def _compiled(seed: int, seen: Verdict) -> None:
 
 
 @cache
-def _variant() -> str:
-    return [v for v in DEFAULT_VARIANTS if not cpu.missing(v)][-1]
+def _variant(fast: bool) -> str:
+    return [v for v in (FAST_VARIANTS if fast else DEFAULT_VARIANTS) if not cpu.missing(v)][-1]
+
+
+class _Rounding(CpuTarget):
+    """Rounds to bfloat16 whatever it can, small as it is."""
+
+    def prefers_bf16(self, node: Node) -> bool:
+        return contract.can_round(node)
+
+
+ROUNDING = _Rounding()
 
 
 def _memory(seed: int, seen: Verdict) -> None:

@@ -7,29 +7,39 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusewright.backends.numba_cpu.templates.template import contract_call, depthwise_call
+from fusewright.backends.numba_cpu.templates.template import contract_call, depthwise_call, round_call
 from fusewright.backends.numba_cpu.tiles.layout import valid_rows
 from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.twins import OutOfBounds
+from fusewright.core.dtypes import bf16_to_f32, f32_to_bf16
+from fusewright.runtime import cpu
 
+DOTS = not cpu.missing("cpu-avx512bf16")
 NAMES = ("a", "w", "out", "part", "e0", "e1", "e2", "e3")
 
 
 def both(body: str, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Run ``body`` compiled and unjitted on copies of ``arrays``; the copies afterwards."""
+    own, words = copies(arrays)
+    run_text(compile_text(text_of(body), "k"), words, 1)
+    return own, unjitted(body, arrays)
+
+
+def unjitted(body: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    own, words = copies(arrays)
+    run_twin(text_of(body), "k", words, list(own.values()), 1)
+    return own
+
+
+def copies(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[int]]:
+    own = {name: arrays.get(name, np.zeros(1, np.float32)).copy() for name in NAMES}
+    return own, [own[name].ctypes.data for name in NAMES]
+
+
+def text_of(body: str) -> str:
     text = "def k(args, start, stop, scratch):\n"
     text += "".join(f"    {name} = args[{i}]\n" for i, name in enumerate(NAMES))
-    text += f"    for u in range(start, stop):\n        {body}\n"
-    results = []
-    for twin in (False, True):
-        own = {name: arrays.get(name, np.zeros(1, np.float32)).copy() for name in NAMES}
-        words = [own[name].ctypes.data for name in NAMES]
-        if twin:
-            run_twin(text, "k", words, list(own.values()), 1)
-        else:
-            run_text(compile_text(text, "k"), words, 1)
-        results.append(own)
-    return results[0], results[1]
+    return f"{text}    for u in range(start, stop):\n        {body}\n"
 
 
 def agree(compiled: np.ndarray, twin: np.ndarray) -> None:
@@ -109,6 +119,67 @@ def test_contract_tile_at_borders_reads_only_the_image(left: int, right: int, st
             if 0 <= column < right:
                 want[p] += image.reshape(-1, k)[column].astype(np.float64) @ weights[t]
     assert np.allclose(compiled["out"].reshape(rows, 16), want, atol=1e-5)
+
+
+def pairs(*values: np.ndarray) -> list[np.ndarray]:
+    """bfloat16 patterns of float32 arrays, two to an element of 4 bytes."""
+    return [f32_to_bf16(v).view(np.float32) for v in values]
+
+
+SPECIAL = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 3e38, -3e38, 1e-40, 2e-38, 1.5], np.float32)
+
+
+@pytest.mark.parametrize("width,rows,vectors,tail,stages", [c for c in CONTRACT if c[0] == 16])
+@pytest.mark.parametrize("special", [False, True])
+def test_contract_tile_of_pairs(width: int, rows: int, vectors: int, tail: int, stages: int, special: bool) -> None:
+    rng = np.random.default_rng(rows)
+    n, k, taps = width * vectors, 6, 3
+    cols = n - width // 2 - 1 if tail else n
+    wide_a, wide_w = draw(rng, taps * (rows + 1) * k * 2), draw(rng, taps * k * n * 2)
+    if special:
+        wide_a[: 3 * len(SPECIAL) : 3] = SPECIAL
+    a, w = pairs(wide_a, wide_w)
+    w = w[: (taps * k - 1) * n + (cols if tail == 2 else n)].copy()
+    arrays = {"a": a, "w": w, "out": draw(rng, rows * n), **{f"e{i}": draw(rng, rows * n) for i in range(4)}}
+    slots: dict[str, int | str] = {f"s{i}": f"e{i}" for i in range(4)}
+    call = {
+        "out": "out", "a": "a", "w": "w", "cols": cols, "hi2": taps, "a2": (rows + 1) * k, "w2": k * n, "nk": k,
+        "nk_last": k, "wk": n, "a_px": k, "o_px": n, "DT": 4, "W": width, "P": rows, "NV": vectors, "TAIL": tail,
+        "EPI": stages, "DOT": 1, **slots,
+    }  # fmt: skip
+    if stages == 0x61:
+        slots["s1"] = int(np.array([-1.0, 0.5], "<f4").view("<i8")[0])
+    if DOTS:
+        compiled, twin = both(contract_call(call | slots), arrays)
+        agree(compiled["out"], twin["out"])
+    else:
+        twin = unjitted(contract_call(call | slots), arrays)
+    if stages or special:
+        return
+    exact = np.zeros((rows, n))
+    left, right = (bf16_to_f32(v.view(np.uint16)).astype(np.float64).reshape(-1, 2) for v in (a, w))
+    for t in range(taps):
+        for p in range(rows):
+            for kk in range(k):
+                x = left[t * (rows + 1) * k + p * k + kk]
+                exact[p] += right[(t * k + kk) * n :][:n] @ x
+    assert np.allclose(twin["out"].reshape(rows, n), exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100])
+def test_round_tile(count: int) -> None:
+    rng = np.random.default_rng(count)
+    x = draw(rng, count + 1)
+    x[: len(SPECIAL)] = SPECIAL[: count + 1]
+    arrays = {"a": x[:count].copy(), "out": np.full(count // 2 + 1, 7.0, np.float32)}
+    body = round_call({"x": "a", "y": "out", "count": count})
+    results = both(body, arrays) if DOTS else [unjitted(body, arrays)]
+    want = f32_to_bf16(np.where(np.abs(x) < 2.0**-126, np.copysign(0, x), x).astype(np.float32))[:count]
+    for result in results:
+        got = result["out"].view(np.uint16)
+        assert np.array_equal(bf16_to_f32(got[:count]), bf16_to_f32(want), equal_nan=True)
+        assert np.array_equal(np.signbit(bf16_to_f32(got[:count])), np.signbit(bf16_to_f32(want)))
+        assert np.array_equal(got[count:], arrays["out"].view(np.uint16)[count:])
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusewright.core.dtypes import bf16_to_f32, f32_to_bf16
 from fusewright.core.errors import BundleRefused, VerifyError
 from fusewright.core.layout import Layout
 from fusewright.core.plan import Constant
@@ -63,6 +64,8 @@ def test_json_round_trip(layout):
         {"shape": [3, 3, 2], "moves": [["winograd", []]]},
         {"shape": [4, 3, 2], "moves": [["winograd", [2]]]},
         {"shape": [3], "moves": [["winograd", [2]]]},
+        {"shape": [3], "moves": [["bf16", [2]]]},
+        {"shape": [3], "moves": [["bf16", []], ["bf16", []]]},
     ],
 )
 def test_malformed_layouts_are_refused(raw):
@@ -117,3 +120,21 @@ def test_a_transform_has_no_way_back_and_is_never_what_is_stored():
     for dtype, stored, wanted in (("f32", made, plain), ("i32", plain, made)):
         with pytest.raises(VerifyError, match="no inverse"):
             Constant(0, 720, dtype, stored, wanted).verify()
+
+
+# -- rounding to bfloat16, which is made at load as well ---
+def test_rounded_pairs_are_made_of_any_stored_form():
+    w = np.random.default_rng(1).standard_normal((300, 200)).astype(np.float32)
+    w[0, :3] = np.nan, np.inf, 3.4e38
+    stored, moves = Layout(w.shape, [("transpose", (1, 0))]), [("bf16", ()), ("reshape", (150, 2, 200))]
+    wanted = Layout(w.shape, [*moves, ("transpose", (0, 2, 1))])
+    made = wanted.repack(stored.pack(w), stored)
+    assert made.dtype == np.uint16 and made.shape == wanted.packed_shape == (150, 200, 2) and wanted.rounds
+    assert np.array_equal(bf16_to_f32(made[:, :, 1]), bf16_to_f32(f32_to_bf16(w[1::2])), equal_nan=True)
+    assert np.array_equal(made, wanted.pack(w)) and Layout.from_json(wanted.to_json()) == wanted
+    constant = Constant(0, w.nbytes, "f32", stored, wanted)
+    constant.verify()
+    assert constant.size == made.nbytes == w.nbytes // 2
+    for dtype, first, second in (("f32", wanted, stored), ("f64", stored, wanted)):
+        with pytest.raises(VerifyError, match="no inverse"):
+            Constant(0, w.nbytes * (2 if dtype == "f64" else 1), dtype, first, second).verify()

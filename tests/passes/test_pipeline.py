@@ -32,11 +32,11 @@ def test_default_names_and_portable_cut() -> None:
     assert p.names == (
         "canonicalise", "localise", "fold", "simplify", "invariant", "loops", "carried", "hoist", "raise", "sink",
         "cse", "dce", "scale", "merge", "strides", "windows", "decompose", "tidy", "layout", "winograd", "winograd4",
-        "gates", "fuse", "thin",
+        "gates", "bf16", "fuse", "thin",
     )  # fmt: skip
     assert p.portable_names == p.names[:14]
-    assert all(p[name].numerics != "approx" for name in p.names if name != "winograd4")
-    assert p.admitted == tuple(name for name in p.names if name != "winograd4")
+    assert all(p[name].numerics != "approx" for name in p.names if name not in ("winograd4", "bf16"))
+    assert p.admitted == tuple(name for name in p.names if name not in ("winograd4", "bf16"))
 
 
 def test_editing_gives_new_pipelines() -> None:

@@ -30,13 +30,15 @@ def cpu_target() -> CpuTarget:
 
 
 def compile_cpu(
-    program: Program, targets: Sequence[str], progress: Progress | None = None, store: ConstantStore | None = None
-) -> tuple[list[TargetImage], ConstantStore]:
+    program: Program, targets: Sequence[str], progress: Progress | None = None, store: ConstantStore | None = None,
+    numerics: str = "strict",
+) -> tuple[list[TargetImage], ConstantStore]:  # fmt: skip
     """Native code for every variant behind ``targets``, and the constants they share. Raises CompileRefused."""
-    names = list(dict.fromkeys(v for t in targets for v in expand_target(t)))
+    names = list(dict.fromkeys(v for t in targets for v in expand_target(t, numerics)))
     store = store or ConstantStore()
-    # The widest variant comes first: its layout is the one stored.
-    lowered = {n: lower(program, VARIANTS[n], store) for n in sorted(names, key=lambda n: -VARIANTS[n].width)}
+    # The best variant comes first: its layout is the one stored, unless it rounds. The next one then asks for its own.
+    order = sorted(names, key=lambda n: (-VARIANTS[n].width, VARIANTS[n].dots))
+    lowered = {n: lower(program, VARIANTS[n], store) for n in order}
     images = build_images({n: lowered[n].sources for n in names}, progress)
     out = []
     for name in names:

@@ -67,6 +67,9 @@ class CpuTarget:
     def winograd_tile(self, node: Node, most: int) -> int:
         return contract.winograd_tile(node, most)
 
+    def prefers_bf16(self, node: Node) -> bool:
+        return contract.prefers_bf16(node)
+
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         return kernels.workspace(node)
 

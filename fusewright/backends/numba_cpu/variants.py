@@ -13,12 +13,14 @@ from ...core.errors import CompileRefused
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """``cpu`` and ``features`` are LLVM names; ``width`` is the widest vector in bytes."""
+    """``cpu`` and ``features`` are LLVM names; ``width`` is the widest vector in bytes; ``dots``: multiplies bfloat16
+    pairs."""
 
     name: str
     cpu: str
     features: str
     width: int
+    dots: bool = False
 
     @property
     def env(self) -> dict[str, str]:
@@ -31,16 +33,17 @@ VARIANTS: dict[str, Variant] = {
     for v in (
         Variant("cpu-avx2", "x86-64-v3", "", 32),
         Variant("cpu-avx512", "x86-64-v4", "-prefer-256-bit", 64),
-        Variant("cpu-avx512bf16", "x86-64-v4", "-prefer-256-bit,+avx512bf16", 64),
+        Variant("cpu-avx512bf16", "x86-64-v4", "-prefer-256-bit,+avx512bf16", 64, True),
     )
 }
 DEFAULT_VARIANTS = ("cpu-avx2", "cpu-avx512")
+FAST_VARIANTS = (*DEFAULT_VARIANTS, "cpu-avx512bf16")  # strict arithmetic has no use for the last
 
 
-def expand_target(target: str) -> tuple[str, ...]:
-    """The variants behind a target name: ``"cpu"`` is the default pair, a variant's name is itself."""
+def expand_target(target: str, numerics: str = "strict") -> tuple[str, ...]:
+    """The variants behind a target name: ``"cpu"`` is all that ``numerics`` uses, a variant's name is itself."""
     if target == "cpu":
-        return DEFAULT_VARIANTS
+        return FAST_VARIANTS if numerics == "fast" else DEFAULT_VARIANTS
     if target in VARIANTS:
         return (target,)
     raise CompileRefused(f"unknown CPU target {target!r}; known are cpu, {', '.join(VARIANTS)}")

@@ -43,6 +43,9 @@ class CudaTarget:
     def winograd_tile(self, node: Node, most: int) -> int:
         return 0
 
+    def prefers_bf16(self, node: Node) -> bool:
+        return False
+
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         return select.workspace(node)
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from ...core.dtypes import F32
 from ...core.errors import TypeRefused
 from ...core.winograd import TILES
 from ..graph import Graph, Node, Value
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
 from ._common import Arrays, same
+from .bf16 import entered, flushed
 from .contract import dot_bound
 from .elementwise import NUMERIC
 from .shape import moved_cost
@@ -112,6 +114,8 @@ def _infer_conv(types: Types, attrs: dict[str, Any], regions: Regions) -> list[T
             f"winograd={attrs['winograd']!r}: tiles are of {TILES} and need blocked x, a 3 x 3 kernel, stride and "
             "dilation 1 and one group"
         )
+    if attrs["bf16"] and x.dtype is not F32:
+        raise TypeRefused(f"bf16=True rounds operands of f32, not of {x.dtype}")
     out = [
         window_extent(x.shape[first + i], w.shape[i], attrs["strides"][i], attrs["pads"][i], attrs["dilations"][i])
         for i in range(rank)
@@ -133,7 +137,10 @@ def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.nda
     ex = _plain([np.broadcast_to(e[0], a[0].shape), a[1]], bc.attrs)
     k = int(np.prod(a[1].shape[:-1], dtype=int))
     out = from_blocked_array(o, a[1].shape[-1])
-    total = dot_bound(plain, a[1], ex, e[1], lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, out, bc)
+    dx, dw = entered([plain, a[1]], [ex, e[1]], bc) if bc.attrs["bf16"] else (ex, e[1])
+    total = dot_bound(plain, a[1], dx, dw, lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, out, bc)
+    if bc.attrs["bf16"]:
+        total = flushed(total, k, bc)
     if bc.attrs["winograd"]:
         total = widened(total, bc.attrs["winograd"], (plain, a[1]), (ex, e[1]), out, bc)
     return to_blocked_array(total, bc.attrs["block"])
@@ -162,10 +169,12 @@ define_op(
         "conv_blocked", ("x", "w"), "window", _infer_conv, _eval_conv,
         attrs={
             "strides": 1, "pads": None, "dilations": 1, "groups": 1, "block": 16, "x_blocked": True, "winograd": 0,
+            "bf16": False,
         },
         bound=_bound_conv, cost=_cost_conv, decompose=_decompose_conv,
         doc="conv with a blocked result; x is blocked, or plain with x_blocked=False (first layers with few channels); "
-        "w stays [kernel..., C/groups, filters]. winograd=m: 3 x 3 kernels in tiles F(m x m, 3 x 3); 0: direct sums.",
+        "w stays [kernel..., C/groups, filters]. winograd=m: 3 x 3 kernels in tiles F(m x m, 3 x 3); 0: direct sums. "
+        "bf16: a kernel may round both operands to bfloat16 and sums in f32.",
     )
 )  # fmt: skip
 

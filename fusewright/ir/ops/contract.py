@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ...core.dims import Extent, product
-from ...core.dtypes import FLOATS, INTS
+from ...core.dtypes import F32, FLOATS, INTS
 from ...core.errors import TypeRefused
 from ..graph import Graph, Node
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
 from ._common import Arrays, broadcast, ends, finite, one_dtype, same, summed
+from .bf16 import entered, flushed
 
 Types = Sequence[TensorType]
 
@@ -59,6 +60,8 @@ def _infer_matmul(types: Types, attrs: dict[str, Any], regions: Sequence[Graph])
         raise TypeRefused(f"takes numbers, not {dt}")
     if a.rank < 2 or b.rank < 2:
         raise TypeRefused("both operands need rank >= 2; reshape vectors")
+    if attrs["bf16"] and dt is not F32:
+        raise TypeRefused(f"bf16=True rounds operands of f32, not of {dt}")
     sa, sb = _swap(a.shape, attrs["transpose_a"]), _swap(b.shape, attrs["transpose_b"])
     same(sa[-1], sb[-2], "inner extents")
     return [TensorType(dt, (*broadcast([sa[:-2], sb[:-2]]), sa[-2], sb[-1]))]
@@ -77,8 +80,11 @@ def _eval_matmul(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
 
 def _bound_matmul(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
     x, y = _sides(a, bc.attrs)
-    ex, ey = _sides([np.broadcast_to(e[0], a[0].shape), np.broadcast_to(e[1], a[1].shape)], bc.attrs)
-    return dot_bound(x, y, ex, ey, np.matmul, x.shape[-1], o, bc)
+    k = x.shape[-1]
+    errors = [np.broadcast_to(e[0], a[0].shape), np.broadcast_to(e[1], a[1].shape)]
+    ex, ey = _sides(entered(a, errors, bc) if bc.attrs["bf16"] else errors, bc.attrs)
+    total = dot_bound(x, y, ex, ey, np.matmul, k, o, bc)
+    return flushed(total, k, bc) if bc.attrs["bf16"] else total
 
 
 def _cost_matmul(node: Node) -> Cost:
@@ -91,8 +97,9 @@ def _cost_matmul(node: Node) -> Cost:
 define_op(
     OpDef(
         "matmul", ("a", "b"), "contract", _infer_matmul, _eval_matmul,
-        attrs={"transpose_a": False, "transpose_b": False}, bound=_bound_matmul, cost=_cost_matmul,
-        doc="a @ b over the last two axes (each optionally transposed); leading axes broadcast.",
+        attrs={"transpose_a": False, "transpose_b": False, "bf16": False}, bound=_bound_matmul, cost=_cost_matmul,
+        doc="a @ b over the last two axes (each optionally transposed); leading axes broadcast. bf16: a kernel may "
+        "round both operands to bfloat16 and sums in f32.",
     )
 )  # fmt: skip
 

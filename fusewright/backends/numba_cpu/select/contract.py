@@ -5,12 +5,13 @@ Owns the choice among tiled, depthwise and plain-loop templates and the packing 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ....core.dims import Extent, maximum
-from ....core.dtypes import F32, F64
+from ....core.dtypes import BF16, F32, F64
 from ....core.errors import CompileRefused
 from ....core.layout import Layout
 from ....ir.graph import Const, Graph, Node
@@ -20,15 +21,18 @@ from ..templates.conv_any import conv_any
 from ..templates.conv_plan import BLOCK, ConvPlan, plan_conv
 from ..templates.depthwise import DepthwisePlan, depthwise, plan_depthwise
 from ..templates.matmul import MatmulPlan, matmul, matmul_scalar, pack_rhs_kernel, plan_matmul
-from ..templates.packing import conv_layout, depthwise_layout, rhs_layout
+from ..templates.packing import conv_layout, depthwise_layout, paired, rhs_layout
+from ..templates.pairs import round_pairs
 from ..templates.template import Arg, Template
-from ..templates.winograd import WinogradPlan, faster, plan_winograd, winograd, winograd_layout
+from ..templates.winograd import WinogradPlan, faster, pairs_faster, plan_winograd, winograd, winograd_layout
 from ..variants import VARIANTS, Variant
 from .epilogue import ANCHORS, Contraction, read, read_region
 from .words import Chosen, Word, bound
 
 _TILED = (F32, F64)
 MOST_WEIGHT = 2.0**60
+LEAST_PRODUCTS, LEAST_COLUMNS = 1 << 18, 32  # below these, rounding takes as long as it saves
+_DOTS = next(v for v in VARIANTS.values() if v.dots)
 _WIDEST = VARIANTS["cpu-avx512"]  # what the tiles cover does not depend on the variant
 
 
@@ -66,9 +70,14 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const], cost: Cost)
 
 
 def workspace(node: Node) -> tuple[Extent, ...]:
-    """A right operand made at run time is packed once for all threads; room for the variant that needs most."""
+    """What all threads share: a left operand rounded once, or a right operand packed once where it is made at run time;
+    room for the variant that needs most."""
     found = read(node)
-    if found is None or found.anchor.op.name != "matmul" or found.anchor.results[0].dtype not in _TILED:
+    if found is None or found.anchor.results[0].dtype not in _TILED:
+        return ()
+    if found.anchor.attrs.get("bf16"):  # the left operand, rounded
+        return (found.anchor.operands[0].type.size * BF16.size,)
+    if found.anchor.op.name != "matmul":
         return ()
     if node.operands[found.operands[1]].const is not None:
         return ()
@@ -100,6 +109,8 @@ def _template(found: Contraction, variant: Variant) -> Template:
 
 def _words(found: Contraction, weights: Word, transformed: Word | None = None) -> Callable[[Arg], Word]:
     def word(arg: Arg) -> Word:
+        if arg.kind == "temp":
+            return Word("temp", arg.index)
         if arg.kind == "operand":
             return Word("operand", found.operands[arg.index])
         if arg.kind == "extra":
@@ -111,22 +122,84 @@ def _words(found: Contraction, weights: Word, transformed: Word | None = None) -
     return word
 
 
+def _pairs(found: Contraction, variant: Variant, const: Const | None) -> bool:
+    """``variant`` multiplies pairs of bfloat16, and this contraction may."""
+    return variant.dots and const is not None and bool(found.anchor.attrs.get("bf16"))
+
+
+def _rounding(found: Contraction) -> Chosen:
+    """The kernel that rounds the left operand into the workspace, once for all that read it."""
+    x = found.anchor.operands[0].type
+    target, source = Word("temp", 0, writes=True), Word("operand", found.operands[0])
+    return bound("round", round_pairs(x.size), lambda a: target if a.kind == "temp" else source, 0, x.nbytes // 2 * 3)
+
+
+def can_round(node: Node) -> bool:
+    """There is a kernel of bfloat16 pairs for this contraction, and none of its weights becomes an infinity."""
+    found, weights = read(node), node.operands[1].const
+    if found is None or weights is None or node.results[0].dtype is not F32:
+        return False
+    if not np.all(np.abs(weights.array) < MOST_WEIGHT):
+        return False
+    try:
+        if node.op.name == "matmul":
+            _matmul_plan(found, _DOTS, True, True)
+            return True
+        if node.op.name != "conv_blocked" or node.attrs["block"] != BLOCK or _depthwise_plan(found, _DOTS) is not None:
+            return False
+        _conv_plan(found, _DOTS, True)
+    except ValueError:
+        return False
+    return True
+
+
+def prefers_bf16(node: Node) -> bool:
+    """Whether a CPU that multiplies pairs of bfloat16 is faster with them, rounding included, than in float32."""
+    if not can_round(node) or _columns(node) < LEAST_COLUMNS or _least_products(node) < LEAST_PRODUCTS:
+        return False
+    m, found = node.attrs.get("winograd"), read(node)
+    assert found is not None
+    taps = tuple(int(d) for d in node.operands[1].shape)
+    return not m or pairs_faster(_logical_shape(found), taps, node.attrs["pads"], m)
+
+
+def _columns(node: Node) -> int:
+    """Results that are made of each element of the left operand, taps aside."""
+    w = node.operands[1]
+    return int(w.shape[-2 if node.attrs.get("transpose_b") else -1])  # type: ignore[arg-type]
+
+
+def _least_products(node: Node) -> int:
+    """Multiplications of a call; a free batch counts as 1, free sides of an image as 16."""
+    w, results = node.operands[1], 1
+    if node.op.name == "matmul":
+        rows = node.results[0].shape[:-1]
+        results = math.prod(d for d in rows if isinstance(d, int)) * _columns(node)
+        return results * int(w.shape[-1 if node.attrs["transpose_b"] else -2])  # type: ignore[arg-type]
+    n, blocks, *image, block = node.results[0].shape
+    for d in (blocks, block, *(d if isinstance(d, int) else 16 for d in image), n if isinstance(n, int) else 1):
+        results *= int(d)  # type: ignore[arg-type]
+    return results * math.prod(int(d) for d in w.shape[:-1])  # type: ignore[arg-type]
+
+
 def _name(base: str, found: Contraction) -> str:
     return "_".join([base, *(s.kind for s in found.epilogue.stages)])
 
 
 # -- matmul -----------------------------------------------------------------------------------------------------------
-def _matmul_plan(found: Contraction, variant: Variant, constant: bool) -> MatmulPlan:
+def _matmul_plan(found: Contraction, variant: Variant, constant: bool, pairs: bool = False) -> MatmulPlan:
     a, b = found.anchor.operands
     attrs = found.anchor.attrs
-    return plan_matmul(variant, a.dtype, a.shape, b.shape, attrs["transpose_a"], attrs["transpose_b"], constant)
+    flags = attrs["transpose_a"], attrs["transpose_b"]
+    return plan_matmul(variant, a.dtype, a.shape, b.shape, *flags, constant, pairs)
 
 
 def _matmul(found: Contraction, variant: Variant, fixed: Mapping[int, Const], cost: Cost) -> list[Chosen]:
     b, dtype = found.anchor.operands[1], found.anchor.results[0].dtype
     at = found.operands[1]
     const = fixed.get(at)
-    plan = _matmul_plan(found, variant, const is not None)
+    pairs = _pairs(found, variant, const)
+    plan = _matmul_plan(found, variant, const is not None, pairs)
     if dtype not in _TILED:
         template = matmul_scalar(dtype, plan)
         return [bound("matmul_plain", template, _words(found, Word("operand", at)), cost.flops, cost.bytes)]
@@ -134,7 +207,10 @@ def _matmul(found: Contraction, variant: Variant, fixed: Mapping[int, Const], co
     weights = Word("temp", 0)
     if plan.rhs == "packed" and const is not None:
         shape = tuple(int(d) for d in const.array.shape)
-        weights = Word("packed", at, layout=rhs_layout(shape, plan.tile.columns, found.anchor.attrs["transpose_b"]))
+        layout = rhs_layout(shape, plan.tile.columns, found.anchor.attrs["transpose_b"])
+        weights = Word("packed", at, layout=paired(layout) if pairs else layout)
+        if pairs:
+            out.append(_rounding(found))
     elif plan.rhs == "packed":
         pack = pack_rhs_kernel(dtype, plan)
         target = Word("temp", 0, writes=True)
@@ -142,7 +218,11 @@ def _matmul(found: Contraction, variant: Variant, fixed: Mapping[int, Const], co
             bound("pack", pack, lambda a: target if a.kind == "output" else Word("operand", at), 0, 2 * b.type.nbytes)
         )
     template = matmul(variant, dtype, plan, found.epilogue)
-    out.append(bound(_name("matmul", found), template, _words(found, weights), cost.flops, cost.bytes))
+    out.append(
+        bound(
+            _name("matmul_bf16" if pairs else "matmul", found), template, _words(found, weights), cost.flops, cost.bytes
+        )
+    )
     return out
 
 
@@ -172,7 +252,7 @@ def _depthwise_plan(found: Contraction, variant: Variant) -> DepthwisePlan | Non
     return plan_depthwise(variant, w.dtype, shape, taps, attrs["strides"], attrs["pads"], attrs["dilations"], blocked)
 
 
-def _conv_plan(found: Contraction, variant: Variant) -> ConvPlan:
+def _conv_plan(found: Contraction, variant: Variant, pairs: bool = False) -> ConvPlan:
     node = found.anchor
     w, attrs = node.operands[1], node.attrs
     blocked = node.op.name == "conv_blocked"
@@ -180,7 +260,7 @@ def _conv_plan(found: Contraction, variant: Variant) -> ConvPlan:
     return plan_conv(
         variant, w.dtype, _logical_shape(found), taps, attrs["strides"], attrs["pads"], attrs["dilations"],
         attrs["groups"], blocked and attrs["x_blocked"], blocked, node.op.name == "conv_transpose",
-        attrs.get("output_padding"),
+        attrs.get("output_padding"), pairs,
     )  # fmt: skip
 
 
@@ -206,6 +286,9 @@ def winograd_tile(node: Node, most: int) -> int:
 
 def _conv_template(found: Contraction, variant: Variant, shape: tuple[int, ...]) -> tuple[Template, Layout]:
     """The kernel of a convolution with constant weights of ``shape``, and how it wants them stored."""
+    if variant.dots and found.anchor.attrs.get("bf16"):
+        plan = _conv_plan(found, variant, True)
+        return conv(plan, found.epilogue), paired(conv_layout(shape, plan.layout))
     if found.anchor.attrs.get("winograd"):
         tiles = _winograd_plan(found, variant)
         return winograd(tiles, found.epilogue), conv_layout(shape, tiles.direct.layout)
@@ -236,6 +319,10 @@ def _conv(found: Contraction, variant: Variant, fixed: Mapping[int, Const], cost
         words = _words(found, Word("operand", at))
         return [bound(f"{name}_plain", _plain_conv(found), words, cost.flops, cost.bytes)]
     template, layout = _conv_template(found, variant, tuple(const.array.shape))
+    if _pairs(found, variant, const):
+        words = _words(found, Word("packed", at, layout=layout))
+        kernel = bound(_name(f"{name}_bf16", found), template, words, cost.flops, cost.bytes)
+        return [_rounding(found), kernel]
     transformed = None
     if found.anchor.attrs.get("winograd"):
         name = f"winograd{found.anchor.attrs['winograd']}"

@@ -28,16 +28,16 @@ def conv(plan: ConvPlan, epilogue: Epilogue = NONE, entry: str = "conv") -> Temp
 
 class _Conv(RowWalk):
     def __init__(self, plan: ConvPlan, epilogue: Epilogue, entry: str) -> None:
-        super().__init__(plan.axes, plan.size, epilogue, entry)
+        super().__init__(plan.axes, plan.size, epilogue, entry, "temp" if plan.pairs else "operand")
         self.plan, self.tile = plan, plan.tile
         per_group, out_group = plan.channels // plan.groups, plan.layout.outputs
         self.in_blocks = -(-per_group // BLOCK)
         self.all_in_blocks, self.all_out_blocks = -(-plan.channels // BLOCK), -(-plan.outputs // BLOCK)
         self.out_group_blocks = -(-out_group // BLOCK)
-        self.px = BLOCK if plan.in_blocked else plan.channels
+        self.px = plan.block_elements if plan.in_blocked else plan.channels
         self.opx = BLOCK if plan.out_blocked else plan.outputs
         # Strides in the weights for one depth, row and column tap, and one channel block.
-        nr, inner = plan.tile.columns, BLOCK if plan.in_blocked else per_group
+        nr, inner = plan.tile.columns, self.px if plan.in_blocked else per_group
         self.nr, self.inner = nr, inner
         kd, kh, kw = (axis.taps for axis in plan.axes)
         self.w2, self.w1, self.w0 = inner * nr, kw * inner * nr, kh * kw * inner * nr
@@ -87,7 +87,7 @@ class _Conv(RowWalk):
             t.add(1, f"g = rest % {plan.groups}\nn = rest // {plan.groups}")
         t.add(1, f"n0 = p * {self.nr}\nch = g * {plan.layout.outputs} + n0")
         if plan.in_blocked:
-            t.add(1, f"a_img = (n * {self.all_in_blocks} + g * {self.in_blocks}) * ({self.image}) * {BLOCK}")
+            t.add(1, f"a_img = (n * {self.all_in_blocks} + g * {self.in_blocks}) * ({self.image}) * {self.px}")
         else:
             t.add(1, f"a_img = n * ({self.image}) * {self.px} + g * {self.inner}")
         out_image = f"{self.od} * {self.oh} * {self.ow}"
@@ -105,7 +105,7 @@ class _Conv(RowWalk):
             t.add(2, f"cn = min({self.blocks_per_pass}, {self.in_blocks} - c0)")
             t.add(2, f"mode = (1 if c0 > 0 else 0) + (2 if c0 + cn < {self.in_blocks} else 0)")
             last = self._last_channels()
-            t.add(2, f"nkl = {BLOCK} if c0 + cn < {self.in_blocks} else {last}")
+            t.add(2, f"nkl = {self.inner} if c0 + cn < {self.in_blocks} else {last}")
             self._rows(2)
         else:
             self._rows(1)
@@ -121,7 +121,8 @@ class _Conv(RowWalk):
         return isinstance(image, int) and self.plan.layout.elements > image
 
     def _last_channels(self) -> int:
-        return (self.plan.channels // self.plan.groups) - (self.in_blocks - 1) * BLOCK
+        last = (self.plan.channels // self.plan.groups) - (self.in_blocks - 1) * BLOCK
+        return last // 2 if self.plan.pairs else last
 
     def _part_row(self) -> Extent:
         """Pixels of partial sums that one output row takes in the scratch."""
@@ -196,7 +197,7 @@ class _Conv(RowWalk):
             "o_px": run.out_step * self.opx,
             "o_vb": f"{self.od} * {self.oh} * {self.ow} * {BLOCK}" if plan.out_blocked else BLOCK,
             "DT": size, "W": self.tile.width, "P": height, "NV": part.vectors, "TAIL": part.tail, "EPI": self.low.code,
-            **self.low.slots,
+            "DOT": int(plan.pairs), **self.low.slots,
         }  # fmt: skip
         if not rows.plain:
             step = -rows.tap_back if rows.transposed else rows.dilation
@@ -208,11 +209,12 @@ class _Conv(RowWalk):
                 values |= {"lo1": 0, "hi1": rows.taps}
         if plan.in_blocked:
             first = "c0" if self.blocks_per_pass else "0"
-            a_at += f" + {first} * ({self.h} * {self.w} * {BLOCK * size})"
+            a_at += f" + {first} * ({self.h} * {self.w} * {self.px * size})"
             w_at += f" + {first} * {self.w0 * size}"
             values |= {"n0": "cn" if self.blocks_per_pass else self.in_blocks, "w0": self.w0}
-            values |= {"a0": f"{self.h} * {self.w} * {BLOCK}", "RUN": self._run()}
-            if all(axis.taps == 1 for axis in plan.axes):  # nobody else reads these lines: they may be far away
+            values |= {"a0": f"{self.h} * {self.w} * {self.px}", "RUN": self._run()}
+            # Nobody else reads the lines of a 1x1 convolution: they may be far away, unless they were just rounded.
+            if all(axis.taps == 1 for axis in plan.axes) and not plan.pairs:
                 values["AHEAD"] = height
             values["nk_last"] = "nkl" if self.blocks_per_pass else self._last_channels()
             if self.blocks_per_pass:

@@ -81,6 +81,7 @@ class ConvPlan:
     out_blocked: bool
     out_spatial: tuple[Extent, ...]
     line: int  # when not 0, axis 2 is one line of pixels that units take in pieces of this many
+    pairs: bool = False  # x and the weights are pairs of bfloat16 (``pairs.round_pairs``, ``packing.paired``)
 
     @property
     def channel_extent(self) -> int:
@@ -90,6 +91,11 @@ class ConvPlan:
     def in_blocks(self) -> int:
         """Channel blocks of one group."""
         return -(-(self.channels // self.groups) // BLOCK)
+
+    @property
+    def block_elements(self) -> int:
+        """Elements that the tile multiplies one by one in a block of channels of x: pairs of bfloat16 are one each."""
+        return BLOCK // 2 if self.pairs else BLOCK
 
     @property
     def flops(self) -> Extent:
@@ -119,6 +125,7 @@ def plan_conv(
     out_blocked: bool = False,
     transposed: bool = False,
     output_padding: Sequence[int] | None = None,
+    pairs: bool = False,
 ) -> ConvPlan:
     """Plan a convolution of logical shapes ``x`` (N, spatial..., C) and ``w`` (HWIO; transposed: HWOI).
 
@@ -131,6 +138,8 @@ def plan_conv(
     if not isinstance(channels, int):
         raise ValueError("direct convolution needs a known number of channels")
     outputs = w_shape[-2] * groups if transposed else w_shape[-1]
+    if pairs and (dtype is not F32 or not in_blocked or channels // groups % 2):
+        raise ValueError(f"pairs are of an even number of blocked channels, not {channels // groups}")
     allowed = supports_blocked(rank, channels, outputs, groups)
     if (in_blocked and not allowed[0]) or (out_blocked and not allowed[1]):
         raise ValueError(f"a convolution with {groups} groups of {channels // groups} channels cannot be blocked")
@@ -148,7 +157,7 @@ def plan_conv(
     layout = ConvLayout(tuple(w_shape[:rank]), channels // groups, per_group, groups, tile.columns, block, transposed)
     return ConvPlan(
         tile, dtype.size, layout, x_shape[0], (axes[0], axes[1], axes[2]), rank, channels, outputs, groups, in_blocked,
-        out_blocked, out_spatial, line,
+        out_blocked, out_spatial, line, pairs,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class MatmulPlan:
     batch: Batch
     lhs_transposed: bool
     rhs_transposed: bool
+    pairs: bool = False  # elements along k are pairs of bfloat16 (``pairs.round_pairs``, ``packing.paired``)
 
     @property
     def panels(self) -> Extent:
@@ -58,6 +59,7 @@ def plan_matmul(
     transpose_a: bool = False,
     transpose_b: bool = False,
     constant_b: bool = False,
+    pairs: bool = False,
 ) -> MatmulPlan:
     """Choose tile, right-hand mode and batch loops.
 
@@ -70,11 +72,15 @@ def plan_matmul(
     a_lead, b_lead = a_shape[:-2], b_shape[:-2]
     if not transpose_a and all(d == 1 for d in b_lead):
         m, a_lead, b_lead = product(a_lead) * m, (), ()
+    if pairs:
+        if dtype is not F32 or transpose_a or not constant_b or not isinstance(k, int) or k % 2:
+            raise ValueError("pairs are of an even number of columns of a, beside constant weights")
+        k //= 2
     tile = pick(variant, dtype.size, n)
     rhs: Rhs = "packed"
     if not constant_b and not transpose_b and isinstance(n, int) and n <= DIRECT_COLUMNS:
         rhs = "direct"
-    return MatmulPlan(tile, rhs, m, k, n, broadcast_batch(a_lead, b_lead), transpose_a, transpose_b)
+    return MatmulPlan(tile, rhs, m, k, n, broadcast_batch(a_lead, b_lead), transpose_a, transpose_b, pairs)
 
 
 def matmul(
@@ -98,7 +104,7 @@ class MatmulText:
         self.pointer = "pf32" if dtype is F32 else "pf64"
         self.low: Lowered = lower(epilogue, dtype.size)
         t = self.text = TextBuilder(entry)
-        t.pointer("a", "operand", 0)
+        t.pointer("a", "temp" if plan.pairs else "operand", 0)
         t.pointer("w", "weights" if plan.rhs == "packed" else "operand", 1)
         t.pointer("out", "output")
         for i in range(len(epilogue.extras)):
@@ -138,7 +144,7 @@ class MatmulText:
             self._rows(2)
         else:
             self._rows(1)
-        flops = 2 * product(d for d, _, _ in plan.batch) * plan.m * plan.n * plan.k
+        flops = (4 if plan.pairs else 2) * product(d for d, _, _ in plan.batch) * plan.m * plan.n * plan.k
         per_unit = 2 * self.block * columns * (plan.k if isinstance(plan.k, int) else 512)
         extent = product(d for d, _, _ in plan.batch) * plan.panels * ceildiv(plan.m, self.block)
         return Template(
@@ -234,6 +240,7 @@ class MatmulText:
             "out": "out", "off": "off", "ch": "n0", "a": "at", "w": "wt", "cols": cols, "ak": step, "wk": wk,
             "a_px": row, "o_px": self.n, **self._sums(count, step, wk),
             "DT": size, "W": self.tile.width, "NV": vectors, "TAIL": tail, "EPI": self.low.code, **self.low.slots,
+            "DOT": int(plan.pairs),
         }  # fmt: skip
         if self.chunk:
             values |= {"part": f"scratch + r0 * {self.tile.columns * size}", "mode": "mode", "SPLIT": 1}

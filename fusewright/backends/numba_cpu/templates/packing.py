@@ -87,6 +87,18 @@ def conv_layout(shape: Sequence[int], want: ConvLayout) -> Layout:
     return Layout(shape, moves)
 
 
+def paired(layout: Layout) -> Layout:
+    """``[..., k, nr]`` (k even) as bfloat16 ``[..., k/2, nr, 2]``: what a lane needs of two rows lies side by side."""
+    *lead, k, nr = layout.packed_shape
+    rank = len(lead)
+    moves: list[Move] = [
+        ("bf16", ()),
+        ("reshape", (*lead, k // 2, 2, nr)),
+        ("transpose", (*range(rank), rank, rank + 2, rank + 1)),
+    ]
+    return Layout(layout.shape, [*layout.moves, *moves])
+
+
 def depthwise_layout(shape: Sequence[int], block: int) -> Layout:
     """``taps..., 1, C`` as ``[ceil(C/block), taps..., block]``, zero padded."""
     *taps, _, c = shape

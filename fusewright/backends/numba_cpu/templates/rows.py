@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ....core.dims import Extent, ceildiv
 from .conv_plan import Axis
 from .epilogue import Epilogue, Lowered, lower
-from .template import TextBuilder, split_rows
+from .template import ArgKind, TextBuilder, split_rows
 
 MOST_UNROLLED_TAPS = 9
 
@@ -76,12 +76,14 @@ class RowWalk(ABC):
 
     most: int
 
-    def __init__(self, axes: tuple[Axis, Axis, Axis], size: int, epilogue: Epilogue, entry: str) -> None:
+    def __init__(
+        self, axes: tuple[Axis, Axis, Axis], size: int, epilogue: Epilogue, entry: str, operand: ArgKind = "operand"
+    ) -> None:
         self.size = size
         self.low: Lowered = lower(epilogue, size)
         self.pointer = "pf32" if size == 4 else "pf64"
         t = self.text = TextBuilder(entry)
-        t.pointer("a", "operand", 0)
+        t.pointer("a", operand, 0)
         t.pointer("w", "weights", 1)
         t.pointer("out", "output")
         for i in range(len(epilogue.extras)):

@@ -11,7 +11,13 @@ from typing import Literal
 
 from ....core.dims import Extent
 from ....core.dtypes import DType
-from ..tiles.layout import DEPTHWISE_SIGNATURE, SIGNATURE, WINOGRAD_IN_SIGNATURE, WINOGRAD_OUT_SIGNATURE
+from ..tiles.layout import (
+    DEPTHWISE_SIGNATURE,
+    ROUND_SIGNATURE,
+    SIGNATURE,
+    WINOGRAD_IN_SIGNATURE,
+    WINOGRAD_OUT_SIGNATURE,
+)
 
 ArgKind = Literal["operand", "weights", "transformed", "extra", "output", "temp", "dim"]
 
@@ -107,6 +113,11 @@ SUM_TERMS = 512  # terms that are summed from zero before they join a longer sum
 def contract_call(values: Mapping[str, int | str]) -> str:
     """The text of one call of the contraction tile; unnamed arguments get their neutral value."""
     return _call("contract_tile", _CONTRACT, values)
+
+
+def round_call(values: Mapping[str, int | str]) -> str:
+    """The text of one call of the tile that rounds to bfloat16; every argument is named."""
+    return _call("round_tile", dict.fromkeys(ROUND_SIGNATURE, 0), values)
 
 
 def depthwise_call(values: Mapping[str, int | str]) -> str:

@@ -93,33 +93,51 @@ def plan_winograd(
 # they come from memory. Chosen so that the order of measured times is met; benchmarks/winograd.py shows them.
 _IN, _OUT, _WEIGHTS = 5.0, 8.0, 8.0
 _LEAST_GAIN = 1.1
+_DIRECT = 0
 
 
 def faster(x_shape: Sequence[Extent], w_shape: Sequence[int], pads: Sequence[tuple[Extent, Extent]], most: int) -> int:
     """Side of the tiles, at most ``most``, in which a convolution is fastest; 0 for direct sums. The batch counts as 1
     where it is free, and free images stay direct: their border is a larger share the smaller they are."""
+    best, chosen = _cycles(x_shape, w_shape, pads, _DIRECT), _DIRECT
+    if best is None:
+        return _DIRECT
+    for m in TILES:
+        cost = _cycles(x_shape, w_shape, pads, m)
+        if m <= most and cost is not None and cost * _LEAST_GAIN < best:
+            best, chosen = cost, m
+    return chosen
+
+
+def pairs_faster(
+    x_shape: Sequence[Extent], w_shape: Sequence[int], pads: Sequence[tuple[Extent, Extent]], m: int
+) -> bool:
+    """Direct sums of bfloat16 pairs, half as many steps over half as many bytes, are faster than tiles F(m x m, 3 x 3)
+    in float32."""
+    direct, tiles = (_cycles(x_shape, w_shape, pads, n) for n in (_DIRECT, m))
+    return direct is None or tiles is None or direct / 2 < tiles
+
+
+def _cycles(
+    x_shape: Sequence[Extent], w_shape: Sequence[int], pads: Sequence[tuple[Extent, Extent]], m: int
+) -> float | None:
+    """What a 3 x 3 convolution of float32 takes in tiles F(m x m, 3 x 3), or (m = 0) by direct sums; None where its
+    image or channels are free."""
     n, *image, channels = x_shape
     if not isinstance(channels, int) or len(_ints((*image, *pads[0], *pads[1]))) < 6:
-        return 0
+        return None
     batch, outputs = n if isinstance(n, int) else 1, w_shape[-1]
     inside, out = 1, []
     for size, (low, high) in zip(_ints(image), map(_ints, pads), strict=True):
         out.append(size + low + high - TAPS + 1)
         inside *= sum(0 <= o + t - low < size for o in range(out[-1]) for t in range(TAPS))
     vectors = channels * outputs / BLOCK
-
-    def cost(m: int) -> float:
-        points = (m + TAPS - 1) ** 2
-        tiles = batch * -(-out[0] // m) * -(-out[1] // m)
-        moved = tiles * points * (_IN * channels + _OUT * outputs) / BLOCK
-        return tiles * points * vectors + moved + points * channels * outputs * 4 / _WEIGHTS
-
-    best = batch * inside * vectors + TAPS * TAPS * channels * outputs * 4 / _WEIGHTS
-    chosen = 0
-    for m in TILES:
-        if m <= most and cost(m) * _LEAST_GAIN < best:
-            best, chosen = cost(m), m
-    return chosen
+    if m == _DIRECT:
+        return batch * inside * vectors + TAPS * TAPS * channels * outputs * 4 / _WEIGHTS
+    points = (m + TAPS - 1) ** 2
+    tiles = batch * -(-out[0] // m) * -(-out[1] // m)
+    moved = tiles * points * (_IN * channels + _OUT * outputs) / BLOCK
+    return tiles * points * vectors + moved + points * channels * outputs * 4 / _WEIGHTS
 
 
 def _ints(values: Sequence[Extent]) -> list[int]:

@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from .dot import DotEmitter
 from .emit import I64, Emitter, literal_values
 from .layout import (
     LITERAL,
@@ -73,7 +74,7 @@ def clip_bounds(e: Emitter, word: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, int]) -> None:
     """Emit one tile in place."""
-    e = Emitter(builder, lit["DT"], lit["W"])
+    e = (DotEmitter if lit["DOT"] else Emitter)(builder, lit["DT"], lit["W"])
     b, rows, vectors, width = builder, lit["P"], lit["NV"], lit["W"]
     a, w = e.pointer(run["a"]), e.pointer(run["w"])
     masks: list[ir.Value | None] = [None] * vectors
@@ -198,13 +199,13 @@ def _load_partial(e: Emitter, run: dict[str, ir.Value], rows: int, vectors: int,
 def contract_tile(  # type: ignore[no-untyped-def]
     typingctx, out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
     wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-    DPX, AHEAD, RUN,
+    DPX, AHEAD, RUN, DOT,
 ):
     """``out[p, n] = epilogue(sum over taps and channels of a * w)``, accumulated in loop order with one FMA each."""
     given = (
         out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
         wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-        DPX, AHEAD, RUN,
+        DPX, AHEAD, RUN, DOT,
     )
     # fmt: on
     lit = literal_values(LITERAL, given)

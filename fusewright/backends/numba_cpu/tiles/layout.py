@@ -57,6 +57,7 @@ LITERAL = (
     "DPX",
     "AHEAD",  # each outer iteration asks for the first line of the rows this many rows ahead (prefetch); 0: none
     "RUN",  # outer iterations summed from zero before they join the total; 0: one sum (long sums keep their accuracy)
+    "DOT",  # 1: the 4 bytes of an element of a and w are two bfloat16 numbers, whose two products are added at once
 )
 SIGNATURE = RUNTIME + LITERAL
 
@@ -74,6 +75,9 @@ def stages_of(epilogue: int) -> list[int]:
         epilogue >>= 4
     return out
 
+
+# The tile that rounds: ``count`` float32 at ``x`` to bfloat16 patterns at ``y``.
+ROUND_SIGNATURE = ("x", "y", "count")
 
 # The depthwise tile. Loops: depth taps 0, row taps 1, column taps 2 (unrolled when KW > 0, with the same border rule as
 # above when RIGHT > 0). Column ``c`` of the input is at ``a + c * px``, tap ``t`` of the weights at ``w + t * WTAP``.

@@ -6,9 +6,10 @@ Owns the registration only. Imports Numba; the generators never import it.
 from __future__ import annotations
 
 from ..registry import register
-from . import contract, depthwise, lanes, twin, winograd
+from . import contract, depthwise, dot, lanes, twin, winograd
 
 register("contract_tile", contract.contract_tile, twin.contract_tile)
+register("round_tile", dot.round_tile, twin.round_tile)
 register("depthwise_tile", depthwise.depthwise_tile, twin.depthwise_tile)
 register("winograd_input", winograd.winograd_input, twin.winograd_input)
 register("winograd_output", winograd.winograd_output, twin.winograd_output)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ....core.dtypes import f32_to_bf16
 from ....core.winograd import TAPS, Matrix, input_matrix, output_matrix, terms
 from ..twins import view as _view
 from .layout import (
@@ -29,6 +30,8 @@ from .layout import (
     stages_of,
     valid_rows,
 )
+
+SMALLEST = np.float32(2.0**-126)  # the least normal number
 
 
 def view(address: int, count: int, size: int, write: bool = False) -> Any:
@@ -52,7 +55,7 @@ def contract_tile(*args: int) -> None:
             weights = np.zeros(columns, dtype)
             weights[:read_columns] = view(w_at + k * g["wk"] * size, read_columns, size)
             x = np.array([view(a_at + (k * g["ak"] + p * g["a_px"]) * size, 1, size)[0] for p in live], dtype)
-            acc[live] = _fma(x[:, None], weights[None, :], acc[live])
+            acc[live] = (_dot if g["DOT"] else _fma)(x[:, None], weights[None, :], acc[live])
 
     with np.errstate(all="ignore"):
         total = acc
@@ -79,6 +82,26 @@ def contract_tile(*args: int) -> None:
                 count = max(0, min(width, live_columns - v * width))
                 value = _stages(g, acc[p, v * width : v * width + count], g["ch"] + v * width, at, dtype)
                 view(g["out"] + at * size, count, size, True)[:] = value
+
+
+def round_tile(*args: int) -> None:
+    """See ``dot.round_tile``; every argument is an int."""
+    x, y, count = (int(v) for v in args)
+    values = view(x, count, 4)
+    _view(y, np.uint16, count, True)[:] = f32_to_bf16(_flushed(values))
+
+
+def _dot(x: Any, y: Any, z: Any) -> Any:
+    """``z`` plus both products of pairs of bfloat16, as the patterns of float32."""
+    total, words = _flushed(z), (x.view(np.uint32), y.view(np.uint32))
+    for upper in (True, False):
+        a, b = ((v & np.uint32(0xFFFF0000) if upper else v << np.uint32(16)).view(np.float32) for v in words)
+        total = _flushed(_fma(_flushed(a), _flushed(b), total))
+    return total
+
+
+def _flushed(x: Any) -> Any:
+    return np.where(np.abs(x) < SMALLEST, np.copysign(np.float32(0), x), x)
 
 
 def depthwise_tile(*args: int) -> None:
