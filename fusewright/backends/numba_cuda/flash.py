@@ -14,9 +14,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .tensor import FLOAT, I32, I64, _at, _call, _const, _split
-from .tiles import pitch
+from .tiles import SLICE, pitch
 
-SLICE = 16  # terms that are summed from zero before they join a longer sum
 _word, _void, _floats = types.int64, types.void, types.CPointer(types.float32)
 
 
@@ -170,6 +169,50 @@ def leave_rows(typingctx: Any, sums: Any, at: Any, width: Any) -> Any:
     return _void(_floats, _word, width), codegen
 
 
+@intrinsic(prefer_literal=True)
+def join_slice(
+    typingctx: Any, sums: Any, left: Any, upper: Any, lower: Any, right: Any, first: Any, own: Any, row: Any,
+    part: Any, parts: Any, terms: Any, products: Any,
+) -> Any:  # fmt: skip
+    """One slice of 16 rows times 8 columns of each of ``parts`` parts joins ``sums``, all read from global memory.
+
+    ``upper``, ``lower`` and ``first`` are the places of this thread's first numbers, ``own`` of four; ``right`` has
+    ``row`` elements from term to term, ``part`` from part to part. ``terms`` is 0 for a whole slice.
+    """
+    numbers = _numbers(row, part, parts, terms, products)
+    if numbers is None:
+        return None
+    step, apart, many, few, how = numbers
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        acc, a, at_upper, at_lower, w, at_right, mine = args[:7]
+
+        def load(held: Any, at: Any, term: int, stride: int, extra: int) -> Any:
+            """Element ``term`` terms behind ``at``, zero past the end."""
+            place = builder.add(at, ir.Constant(I64, term * stride + extra))
+            if not few:
+                return builder.load(builder.gep(held, [place]))
+            there = builder.icmp_signed("<", builder.add(mine, ir.Constant(I64, term)), ir.Constant(I64, few))
+            # Past the end the first element is read: it is there.
+            value = builder.load(builder.gep(held, [builder.select(there, place, ir.Constant(I64, 0))]))
+            return builder.select(there, value, ir.Constant(FLOAT, 0.0))
+
+        def take(column: int, found: list[Any]) -> None:
+            for i, x in enumerate(found):
+                place = _part(builder, acc, 4 * column + i)
+                builder.store(builder.fadd(builder.load(place), x), place)
+
+        _slices(
+            builder, SLICE, many, how,
+            lambda k, i: load(a, at_lower if i % 2 else at_upper, k + i // 2 * 4, 1, 0),
+            lambda k, column, i: load(w, at_right, k + 4 * i, step, column * apart), take,
+        )  # fmt: skip
+        return context.get_dummy_value()
+
+    kinds = (_floats, _floats, _word, _word, _floats, _word, _word, row, part, parts, terms, products)
+    return _void(*kinds), codegen
+
+
 @intrinsic
 def later(typingctx: Any, number: Any) -> Any:
     """``number``, as a new one of which nothing is known: what follows from it is worked out behind this place."""
@@ -184,5 +227,5 @@ def names() -> dict[str, Any]:
     """What kernel text calls these steps."""
     return {
         "hold_queries": hold_queries, "score": score, "weigh": weigh, "rescale": rescale, "leave_rows": leave_rows,
-        "later": later,
+        "join_slice": join_slice, "later": later,
     }  # fmt: skip

@@ -15,13 +15,14 @@ from ...ir.opdef import Cost
 from ...ir.types import TensorType
 from ..numba_cpu import loops
 from ..numba_cpu.select import attention as attending
+from ..numba_cpu.select import gated as gates
 from ..numba_cpu.select.contract import contracts
 from ..numba_cpu.select.epilogue import Contraction, read, read_region
 from ..numba_cpu.select.kernels import cost_of
 from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
 from ..numba_cpu.templates.units import LANES, THREADS, WARPS, cut_for
-from . import attention, contraction, general
+from . import attention, contraction, gated, general
 from .pointwise import pointwise
 from .words import BLOCK, Placed
 
@@ -47,6 +48,8 @@ def choose(node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool]
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
         flash = attention.Flash(plan, lambda i: wide(node.operands[i]), products)
         return [_together("attention", flash.template(), _word, attention.THREADS, cost, flash.resident)]
+    if gates.gates(node):
+        return [_gated(node, products, cost)]
     with cut_for(THREADS):
         if not loops.supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
@@ -99,8 +102,8 @@ def supports(node: Node) -> bool:
         return found.anchor is node or can_fuse(node.regions[0])
     if attending.attends(node):
         return attention.serves(attending.read(node))
-    if node.op.name == "fused" and node.attrs["kind"] == "gated":
-        return False
+    if gates.gates(node):
+        return can_gate(node.regions[0])
     with cut_for(THREADS):
         return loops.supports(node)
 
@@ -116,10 +119,20 @@ def can_attend(region: Graph) -> bool:
     return attention.serves(attending.read_region(region))
 
 
+def can_gate(region: Graph) -> bool:
+    """One kernel computes a contraction that is read in parts, and what follows."""
+    return gated.serves(gates.read(region))
+
+
 def may_overwrite(node: Node, operand: int) -> bool:
     """The kernel reads each element of ``operand`` before its only write to that place."""
     if attending.attends(node):
         return False  # another block may still read it
+    if gates.gates(node):
+        cell = gates.read(node.regions[0])
+        if cell is None or operand in cell.operands:
+            return False
+        return operand in gated.GatedProduct(cell, 3).template().overwrites
     if node.op.kind != "elementwise" and node.operands.count(node.operands[operand]) > 1:
         return False  # as its other operand it is read in another order
     if contracts(node):
@@ -166,6 +179,19 @@ def workspace(node: Node) -> tuple[Extent, ...]:
     return (plan.deal.temp_bytes,) if plan is not None and plan.deal.segments > 1 else ()
 
 
+def _gated(node: Node, products: int, cost: Cost) -> Placed:
+    found = gates.read(node.regions[0])
+    if found is None or not gated.serves(found):
+        raise CompileRefused(f"there is no CUDA kernel for {node.where}")
+
+    def word(arg: Arg) -> Word:
+        if arg.kind == "output":
+            return Word("result", arg.index)
+        return Word("operand", arg.index if arg.kind == "extra" else found.operands[arg.index])
+
+    return _together("gated", gated.GatedProduct(found, products).template(), word, gated.THREADS, cost)
+
+
 def _together(
     name: str, template: Template, word: Callable[[Arg], Word], threads: int, cost: Cost, resident: int = 0
 ) -> Placed:
@@ -202,4 +228,14 @@ def _word(arg: Arg) -> Word:
     return Word("operand" if arg.kind == "operand" else "result", arg.index)
 
 
-__all__ = ["BLOCK", "can_attend", "can_fuse", "choose", "copy_kernel", "may_overwrite", "supports", "workspace"]
+__all__ = [
+    "BLOCK",
+    "can_attend",
+    "can_fuse",
+    "can_gate",
+    "choose",
+    "copy_kernel",
+    "may_overwrite",
+    "supports",
+    "workspace",
+]

@@ -32,7 +32,7 @@ class CudaTarget:
         if kind == "attention":
             return select.can_attend(region)
         if kind == "gated":
-            return False
+            return select.can_gate(region)
         b = Builder()
         inputs = [b.input(f"a{i}", v.dtype, v.shape) for i, v in enumerate(region.inputs)]
         return select.supports(b.apply("fused", inputs, {"kind": kind}, [region])[0].producer)

@@ -11,6 +11,7 @@ DEPTH = 16  # of one slice of k
 STAGES = 3  # slices on their way or in use
 A_PITCH = DEPTH + 4  # floats from row to row: the eight rows and four columns that a warp reads lie in 32 banks
 WARP = 32
+SLICE = 16  # terms that are summed from zero before they join a longer sum
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ _WIDEST = VARIANTS["cpu-avx512"]  # what can be computed does not depend on the 
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """The contraction, its operands' places among the region's inputs, and what is made of its result."""
 
     anchor: Node
@@ -41,7 +41,7 @@ def gates(node: Node) -> bool:
 
 def can_fuse(region: Graph) -> bool:
     """One kernel computes the region, given constant weights."""
-    found = _read(region)
+    found = read(region)
     if found is None:
         return False
     try:
@@ -53,13 +53,13 @@ def can_fuse(region: Graph) -> bool:
 
 def supports(node: Node) -> bool:
     """There is a kernel: the weights are constant."""
-    found = _read(node.regions[0])
+    found = read(node.regions[0])
     return found is not None and node.operands[found.operands[1]].const is not None and can_fuse(node.regions[0])
 
 
 def choose(node: Node, variant: Variant, fixed: Mapping[int, Const], cost: Cost) -> list[Chosen]:
     """The kernel call of a gated contraction. Raises CompileRefused."""
-    found = _read(node.regions[0])
+    found = read(node.regions[0])
     const = None if found is None else fixed.get(found.operands[1])
     if found is None or const is None:
         raise CompileRefused(f"{node.where} needs constant weights to be fused")
@@ -80,13 +80,13 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const], cost: Cost)
 
 def may_overwrite(node: Node, operand: int) -> bool:
     """Operands of the tail are read, row by row, before the row is written; the contraction's are read by all."""
-    found = _read(node.regions[0])
+    found = read(node.regions[0])
     if found is None or operand in found.operands:
         return False
     return all(operand in _template(found, v)[1].overwrites for v in VARIANTS.values())
 
 
-def _template(found: _Found, variant: Variant) -> tuple[MatmulPlan, Template]:
+def _template(found: Found, variant: Variant) -> tuple[MatmulPlan, Template]:
     a, b = found.anchor.operands
     attrs, dtype = found.anchor.attrs, found.anchor.results[0].dtype
     whole = plan_matmul(variant, dtype, a.shape, b.shape, attrs["transpose_a"], attrs["transpose_b"], True)
@@ -95,7 +95,8 @@ def _template(found: _Found, variant: Variant) -> tuple[MatmulPlan, Template]:
     return plan, gated(variant, dtype, plan, found.region)
 
 
-def _read(region: Graph) -> _Found | None:
+def read(region: Graph) -> Found | None:
+    """The contraction of ``region`` and the elementwise rest of it; None for anything else."""
     anchors = [n for n in region.nodes if n.op.name == "matmul"]
     if len(anchors) != 1:
         return None
@@ -117,7 +118,7 @@ def _read(region: Graph) -> _Found | None:
     for node in graph.nodes:
         if z in node.operands and not (_part(node, width) or (columns == width and node.op.kind == "elementwise")):
             return None
-    return _Found(anchor, (place[a], place[b]), Gated(graph, z, columns // width, width))
+    return Found(anchor, (place[a], place[b]), Gated(graph, z, columns // width, width))
 
 
 def _part(node: Node, width: int) -> bool:
