@@ -20,7 +20,7 @@ from ..core.manifest import Manifest, Signature, parse_canonical
 from ..core.plan import Plan
 from ..core.planscope import check_scopes
 from ..core.report import Report, read_fields
-from .call import Array, Matcher, Spec
+from .call import Array, Matcher, Spec, ordered
 from .format import Container, save_atomic
 from .trimmed import Trimmed
 
@@ -98,6 +98,10 @@ class Loaded(ABC, Generic[B]):
     def _need(self, env: Mapping[str, int]) -> int:
         """Bytes that a call under ``env`` takes."""
 
+    @abstractmethod
+    def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Any]:
+        """One call; ``outs`` are the user's arrays for the results, or None."""
+
     # -- preparing ------------------------------------------------------------------------------------------------
     def _remember(self, key: Any, shapes: Shapes) -> Prepared[B]:
         with self._lock:
@@ -160,7 +164,28 @@ class Loaded(ABC, Generic[B]):
                 break
         return low
 
+    def _whole(self, arrays: Sequence[Any], what: str) -> Prepared[B]:
+        """The shapes of ``arrays`` prepared for a call in one piece. Raises InputRefused."""
+        p = self._prepare(tuple(tuple(a.shape) for a in arrays), self._limit())
+        if p.rows:
+            raise InputRefused(f"{what} needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
+        return p
+
+    def _check_names(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """``bind`` is handed every input and output and nothing else. Raises InputRefused."""
+        for what, given, specs in (("input", inputs, self._inputs), ("output", outputs, self._outputs)):
+            if set(given) != {s.name for s in specs}:
+                wanted = ", ".join(repr(s.name) for s in specs)
+                raise InputRefused(f"bind takes the {what}s {wanted}; got {', '.join(map(repr, given)) or 'none'}")
+
     # -- for users ------------------------------------------------------------------------------------------------
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """{input name: array} in, {output name: array} out."""
+        if not isinstance(inputs, Mapping):
+            raise InputRefused(f"run() takes a dict of inputs, not a {type(inputs).__name__}")
+        values = ordered(self._inputs, (), inputs)
+        return dict(zip([s.name for s in self._outputs], self._call(values, None)))
+
     def room(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Fresh output arrays as ``bind`` wants them for ``inputs``: of the stored types and the greatest shapes."""
         p = self._prepare(tuple(np.shape(inputs[s.name]) for s in self._inputs), self._limit())

@@ -5,7 +5,7 @@ Owns saving and reporting of such bundles, and the refusal of their calls. Loads
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..core.errors import BundleRefused
@@ -39,6 +39,9 @@ class Built(Loaded[Bound]):
 
     def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         """Raises BundleRefused."""
+        self._refuse()
+
+    def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Any]:
         self._refuse()
 
     def _limit(self) -> int:

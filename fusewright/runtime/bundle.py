@@ -23,7 +23,7 @@ from ..core.poolwords import MAX_THREADS
 from . import cpu
 from .base import KEPT, Loaded, Prepared, check_plan, new_array, overlaps, refuse_overlap
 from .binding import Binding, Context, Template
-from .call import READY, Array, Spec, bfloat16_of, convert, decoded, listed, ordered, outward, usable_output
+from .call import READY, Array, bfloat16_of, bindable, convert, decoded, listed, ordered, outward, usable_output
 from .format import Buffer, Container
 from .image import NativeImage
 from .memory import Arena, available_bytes
@@ -148,13 +148,6 @@ class Bundle(Loaded[Binding]):
             raise self._refused(code, c)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """{input name: array} in, {output name: array} out."""
-        if not isinstance(inputs, Mapping):
-            raise InputRefused(f"run() takes a dict of inputs, not a {type(inputs).__name__}")
-        values = ordered(self._inputs, (), inputs)
-        return dict(zip([s.name for s in self._outputs], self._call(values, None)))
-
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], dict[str, int] | None]:
         """A function without arguments that reads ``inputs`` and fills ``outputs``: no checks, no allocation.
 
@@ -162,12 +155,9 @@ class Bundle(Loaded[Binding]):
         It owns its arena: one thread at a time. An output whose extents are found out during the run needs an array of
         their greatest values; the result is its leading block. Then the function gives {symbol: value}, else None.
         """
-        for what, given, specs in (("input", inputs, self._inputs), ("output", outputs, self._outputs)):
-            if set(given) != {s.name for s in specs}:
-                wanted = ", ".join(repr(s.name) for s in specs)
-                raise InputRefused(f"bind takes the {what}s {wanted}; got {', '.join(map(repr, given)) or 'none'}")
-        arrays = [_bindable(s, inputs[s.name], f"input {s.name!r}") for s in self._inputs]
-        results = [_bindable(s, outputs[s.name], f"output {s.name!r}") for s in self._outputs]
+        self._check_names(inputs, outputs)
+        arrays = [bindable(s, inputs[s.name], "input") for s in self._inputs]
+        results = [bindable(s, outputs[s.name], "output") for s in self._outputs]
         p = self._whole(arrays, "bind")
         for s, r, shape in zip(self._outputs, results, p.out_shapes):
             if r.shape != shape or not r.flags.writeable:
@@ -221,13 +211,6 @@ class Bundle(Loaded[Binding]):
             if code:
                 raise self._refused(code, context)
         return steps
-
-    def _whole(self, arrays: Sequence[Array], what: str) -> Prepared[Binding]:
-        """The shapes of ``arrays`` prepared for a call in one piece. Raises InputRefused."""
-        p = self._prepare(tuple(a.shape for a in arrays), self._limit())
-        if p.rows:
-            raise InputRefused(f"{what} needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
-        return p
 
     def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Array]:
         if self._bad is not None:
@@ -419,17 +402,6 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     block = np.empty(size + 64, np.uint8)
     start = -block.ctypes.data % 64
     return block[start : start + size].view(dtype).reshape(shape)
-
-
-def _bindable(spec: Spec, array: Any, what: str) -> Array:
-    if not isinstance(array, np.ndarray):
-        raise InputRefused(f"{what}: got a {type(array).__name__}, wanted a NumPy array")
-    stored = array.view(np.uint16) if spec.dtype is BF16 and array.dtype.name == "bfloat16" else array
-    if stored.dtype != spec.stored:
-        raise InputRefused(f"{what}: got {array.dtype}, wanted {spec.stored} as stored ({spec.wanted()})")
-    if stored.flags.num & READY != READY:
-        raise InputRefused(f"{what}: a bound array must be C-contiguous and aligned; use np.ascontiguousarray first")
-    return stored
 
 
 def load(

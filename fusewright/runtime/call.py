@@ -264,6 +264,19 @@ def decoded(stored: Array, to: np.dtype[Any]) -> Array:
     return np.asarray(bf16_to_f32(stored)) if to == np.float32 else stored.view(to)
 
 
+def bindable(spec: Spec, array: Any, what: str) -> Array:
+    """An array of the host that a bound call reads or writes where it lies. Raises InputRefused."""
+    what = f"{what} {spec.name!r}"
+    if not isinstance(array, np.ndarray):
+        raise InputRefused(f"{what}: got a {type(array).__name__}, wanted a NumPy array")
+    stored = array.view(np.uint16) if spec.dtype is BF16 and array.dtype.name == "bfloat16" else array
+    if stored.dtype != spec.stored:
+        raise InputRefused(f"{what}: got {array.dtype}, wanted {spec.stored} as stored ({spec.wanted()})")
+    if stored.flags.num & READY != READY:
+        raise InputRefused(f"{what}: a bound array must be C-contiguous and aligned; use np.ascontiguousarray first")
+    return stored
+
+
 def usable_output(spec: Spec, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """``value`` if results can be stored in it. Raises InputRefused."""
     if not isinstance(value, np.ndarray) or hasattr(value, "_mask"):

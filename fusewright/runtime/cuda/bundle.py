@@ -18,7 +18,7 @@ from ...core.plan import DEVICE_ALIGN, Plan
 from ..base import Loaded, Prepared, check_plan, new_array, refuse_overlap
 from ..binding import Expressions, Words, evaluator
 from ..bundle import constants
-from ..call import READY, Array, Spec, bfloat16_of, convert, decoded, listed, ordered, outward, usable_output
+from ..call import Array, Spec, bfloat16_of, bindable, convert, decoded, listed, ordered, outward, usable_output
 from ..format import Container
 from ..room import Room
 from .arrays import DeviceArray, Given, given, on_device
@@ -186,13 +186,6 @@ class CudaBundle(Loaded[Binding]):
         results = self._call(values, None if out is None else listed(self._outputs, out))
         return results[0] if len(results) == 1 else tuple(results)
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """{input name: array} in, {output name: array} out."""
-        if not isinstance(inputs, Mapping):
-            raise InputRefused(f"run() takes a dict of inputs, not a {type(inputs).__name__}")
-        values = ordered(self._inputs, (), inputs)
-        return dict(zip([s.name for s in self._outputs], self._call(values, None)))
-
     def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Any]:
         if self._bad is not None:
             raise self._bad
@@ -344,18 +337,13 @@ class CudaBundle(Loaded[Binding]):
         at a time. ``f()`` waits until the results are there; ``f(stream)`` with device arrays alone queues the work in
         the stream of that handle (1: the default stream) and does not wait.
         """
-        for what, got, specs in (("input", inputs, self._inputs), ("output", outputs, self._outputs)):
-            if set(got) != {s.name for s in specs}:
-                wanted = ", ".join(repr(s.name) for s in specs)
-                raise InputRefused(f"bind takes the {what}s {wanted}; got {', '.join(map(repr, got)) or 'none'}")
+        self._check_names(inputs, outputs)
         with self.device:
             space = Workspace(self.device)
             stream = space.stream.handle
             ins = [self._bindable(s, inputs[s.name], stream, "input") for s in self._inputs]
             outs = [self._bindable(s, outputs[s.name], stream, "output") for s in self._outputs]
-            p = self._prepare(tuple(tuple(a.shape) for a in ins), self._limit())
-            if p.rows:
-                raise InputRefused(f"bind needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
+            p = self._whole(ins, "bind")
             for s, r, shape in zip(self._outputs, outs, p.out_shapes):
                 writable = r.writable if isinstance(r, Given) else r.flags.writeable
                 if tuple(r.shape) != shape or not writable:
@@ -385,18 +373,7 @@ class CudaBundle(Loaded[Binding]):
         return bound
 
     def _bindable(self, spec: Spec, value: Any, stream: int, what: str) -> Any:
-        if on_device(value):
-            return given(spec, value, self.device, stream, what)
-        if not isinstance(value, np.ndarray):
-            raise InputRefused(f"{what} {spec.name!r}: got a {type(value).__name__}, wanted an array")
-        stored = value.view(np.uint16) if spec.dtype is BF16 and value.dtype.name == "bfloat16" else value
-        if stored.dtype != spec.stored:
-            raise InputRefused(
-                f"{what} {spec.name!r}: got {value.dtype}, wanted {spec.stored} as stored ({spec.wanted()})"
-            )
-        if stored.flags.num & READY != READY:
-            raise InputRefused(f"{what} {spec.name!r}: a bound array must be C-contiguous and aligned")
-        return stored
+        return given(spec, value, self.device, stream, what) if on_device(value) else bindable(spec, value, what)
 
     def __repr__(self) -> str:
         return f"<Bundle {self.signature} for {self.target} on {self.device.name}>"
