@@ -14,6 +14,7 @@ from typing import Any
 
 from ...core.bounds import upper
 from ...core.dims import Extent
+from ...core.dtypes import DType, decode, encode
 from ...core.errors import CompileRefused, TypeRefused
 from ...core.layout import Layout
 from ...core.plan import Arg as PlanArg
@@ -78,6 +79,7 @@ class Lowering(ABC):
         self.sources: dict[str, Any] = {}  # by symbol, whatever the toolchain of the target takes
         self.kernels: dict[tuple[object, ...], int] = {}
         self.constants: dict[tuple[Const, Layout], int] = {}
+        self.cast: dict[tuple[Const, DType], Const] = {}
         self.number = 0  # of plan steps
         self.step = 0  # of program steps
         self.spans: list[tuple[int, int]] = []  # program step -> plan steps
@@ -169,6 +171,12 @@ class Lowering(ABC):
             raise CompileRefused(f"%{v.name} is not a constant")
         return const
 
+    def _cast(self, const: Const, to: DType) -> Const:
+        key = (const, to)
+        if key not in self.cast:
+            self.cast[key] = Const(encode(decode(const.array, const.dtype), to), to)
+        return self.cast[key]
+
     def _call(self, chosen: Chosen, node: Node, temps: Sequence[int], contents: Sequence[int], origin: str) -> Call:
         places, numbers = self.program.places, self.program.contents
         args: list[PlanArg] = []
@@ -181,7 +189,8 @@ class Lowering(ABC):
                 args.append(self.plan.address("b", temps[arg.index]))
                 mode, content = ("w" if arg.writes else "r"), contents[arg.index]
             elif arg.kind == "packed":
-                args.append(self._packed(self._const(node.operands[arg.index]), arg.layout))
+                const = self._const(node.operands[arg.index])
+                args.append(self._packed(const if arg.dtype is None else self._cast(const, arg.dtype), arg.layout))
                 mode = "r"
             else:
                 v = node.results[arg.index] if arg.kind == "result" else node.operands[arg.index]

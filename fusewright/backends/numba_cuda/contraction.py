@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ...core.dims import Extent, ceildiv, product
+from ...core.dtypes import F32, DType
 from ..numba_cpu.select.epilogue import Contraction
 from ..numba_cpu.templates.conv_plan import Axis, make_axes
 from ..numba_cpu.templates.epilogue import lower
 from ..numba_cpu.templates.plain import Batch, broadcast_batch, matrix_numbers
-from ..numba_cpu.templates.template import Arg, Template, TextBuilder
+from ..numba_cpu.templates.template import Arg, Template, TextBuilder, scalar_access
 from .deal import Deal, Share, deal
-from .tiles import A_PITCH, DEPTH, STAGES, WARP
+from .forms import HALVES, TF32X3, Form
+from .tiles import STAGES, WARP
 
 LEAST_DEPTH, LEAST_COLUMNS = 32, 16  # smaller products leave tensor cores idle, and their splits inexact
 _FLAT = Axis(1, 1, 1, 1, 1, 0, 0, False)  # an axis that an image has not
@@ -37,6 +39,7 @@ class Product:
     axes: tuple[Axis, ...]
     stretched: bool  # the image is read as it lies: one tap, no stride, no padding
     wide: tuple[bool, bool]
+    dtype: DType
 
     @property
     def batches(self) -> Extent:
@@ -44,14 +47,25 @@ class Product:
 
     @property
     def deal(self) -> Deal:
-        return deal(self.m, self.k, self.n, tuple(d for d, _, _ in self.batch))
+        depth = HALVES[self.dtype.name].depth if self.half else TF32X3.depth
+        return deal(self.m, self.k, self.n, tuple(d for d, _, _ in self.batch), depth)
+
+    @property
+    def half(self) -> bool:
+        return self.dtype.name in HALVES
+
+    @property
+    def row(self) -> int:
+        """Elements of a row of the right operand."""
+        return self.k if self.across else self.n
 
 
 def read(found: Contraction, wide: tuple[bool, bool] = (False, False)) -> Product | None:
     """The product that a contraction is, or None where tensor cores do not serve it."""
     node = found.anchor
     a, b = (v.shape for v in node.operands)
-    if node.results[0].dtype.name != "f32":
+    dtype = node.results[0].dtype
+    if dtype is not F32 and dtype.name not in HALVES:
         return None
     axes: tuple[Axis, ...] = ()
     stretched, across = True, False
@@ -79,7 +93,10 @@ def read(found: Contraction, wide: tuple[bool, bool] = (False, False)) -> Produc
         return None
     if not isinstance(k, int) or not isinstance(n, int) or k < LEAST_DEPTH or n < LEAST_COLUMNS:
         return None
-    return Product(m, k, n, batch, across, channels, axes, stretched, wide)
+    found_product = Product(m, k, n, batch, across, channels, axes, stretched, wide, dtype)
+    if found_product.half and (channels % 2 or found_product.row % 2):
+        return None  # no copy takes two bytes
+    return found_product
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +108,17 @@ class Launch:
 
 
 class Blocks:
-    """The kernel of one share of a product. ``products``: 3 keeps float32's accuracy, 1 rounds the operands to tf32.
+    """The kernel of one share of a product. ``form``: what multiplies; with MIXED its argument ``wh`` are the weights
+    as bf16, rows filled up to a multiple of eight.
 
     Its argument ``parts`` is the number of blocks per tile: 1 sums all segments itself, more leave the segments' sums
     in ``temp``, and with 0 these are added and finished, ``tile.threads`` elements per block.
     """
 
-    def __init__(self, found: Contraction, plan: Product, share: Share, products: int) -> None:
-        self.found, self.plan, self.share, self.products = found, plan, share, products
+    def __init__(self, found: Contraction, plan: Product, share: Share, form: Form) -> None:
+        self.found, self.plan, self.share, self.form = found, plan, share, form
+        self.pointer, _, self.store = scalar_access(plan.dtype)
+        mixed = form.left != form.right
         self.deal, self.tile = plan.deal, share.tile
         self.split = self.deal.segments > 1
         t = self.text = TextBuilder("tiled")
@@ -107,21 +127,28 @@ class Blocks:
         t.pointer("out", "output")
         for i in range(len(found.epilogue.extras)):
             t.pointer(f"e{i}", "extra", i)
+        self.weights, self.row = "w", plan.row
+        if mixed:
+            self.weights, self.row = t.pointer("wh", "weights", 1), (plan.row + 7) // 8 * 8
         if self.split:
             t.pointer("temp", "temp", 0)
             t.args.append(Arg("parts", "dim"))
         self.rows = t.dim(plan.m)
         # Of an image, what a row of the block reads: the image's number, and where its window begins on each axis.
         self.windows = [] if plan.stretched else [d for d in range(3) if plan.axes[d] != _FLAT]
-        # Elements that one copy takes: whole rows of 16 bytes where the operand lies in such rows.
-        self.left = 4 if plan.wide[0] and plan.channels % 4 == 0 else 1
-        self.right = 4 if plan.wide[1] and (plan.k if plan.across else plan.n) % 4 == 0 else 1
+        # Elements that one copy takes: as many as rows of 16 bytes allow, where the operand lies in such rows.
+        self.left = _at_once(form.left, plan.channels, plan.wide[0])
+        self.right = _at_once(form.right, self.row, mixed or plan.wide[1])
 
     @property
     def resident(self) -> int:
         """Blocks that a processor is to hold at a time. Copies of single elements have too many addresses under way
         for the registers that are left then."""
-        return REGISTERS // (MOST_REGISTERS * self.tile.threads) if self.left > 1 and self.right > 1 else 1
+        return REGISTERS // (MOST_REGISTERS * self.tile.threads) if self._wide else 1
+
+    @property
+    def _wide(self) -> bool:
+        return self.left * self.form.left == 16 and self.right * self.form.right == 16
 
     @property
     def _pieces(self) -> int:
@@ -165,8 +192,8 @@ class Blocks:
         if not plan.stretched:
             self._table(indent)
         t.add(indent, f"acc = registers({tile.sums})")
-        slices, per = -(-plan.k // DEPTH), self.deal.per
-        stage = 4 * (tile.a_floats + tile.b_floats(plan.across))
+        slices, per = -(-plan.k // self.form.depth), self.deal.per
+        stage = self.form.stage(tile, plan.across)
         count, first = str(slices), "0"
         if self.split:
             t.add(indent, f"totals = smem + {self._totals} + tid * 4\nif parts == 1:\n    clear_{tile.name}(totals)")
@@ -183,7 +210,7 @@ class Blocks:
         self._load(indent + 2, "room", "trip" if first == "0" else "(first + trip)")
         t.add(indent + 1, f"copies_commit()\nif trip >= {lead}:")
         t.add(indent + 2, f"here = smem + (trip - {lead}) % {STAGES} * {stage}")
-        t.add(indent + 2, f"{tile.step(plan.across, self.products)}(acc, here + a_corner, here + b_corner)")
+        t.add(indent + 2, f"{self.form.step(tile, plan.across)}(acc, here + a_corner, here + b_corner)")
         if self.split:
             t.add(indent + 2, f"done = trip - {lead - 1}\nif parts == 1 and (done % {per} == 0 or done == {slices}):")
             t.add(indent + 3, f"keep_{tile.name}(acc, totals)")
@@ -198,19 +225,19 @@ class Blocks:
     @property
     def _totals(self) -> int:
         """Where the threads' totals lie: behind the slices and the table of rows."""
-        return self.tile.shared_bytes(self.plan.across) + self._table_bytes
+        return self.form.shared_bytes(self.tile, self.plan.across) + self._table_bytes
 
     def _head(self) -> None:
         t, plan, tile = self.text, self.plan, self.tile
-        t.add(0, "po = pf32(out)\npa = pf32(a)\npw = pf32(w)")
+        t.add(0, f"po = {self.pointer}(out)\npa = {self.pointer}(a)\npw = {self.pointer}(w)")
         for i in range(len(self.found.epilogue.extras)):
-            t.add(0, f"p_e{i} = pf32(e{i})")
+            t.add(0, f"p_e{i} = {self.pointer}(e{i})")
         t.add(0, f"tid = thread()\nlane = tid % {WARP}\nwarp = tid // {WARP}\ng = lane // 4\nt = lane % 4")
-        t.add(0, f"wm = warp % {tile.wm} * {tile.mt * 16} + g\nwn = warp // {tile.wm} * {tile.nt * 8}")
+        t.add(0, f"wm = warp % {tile.wm} * {tile.mt * 16}\nwn = warp // {tile.wm} * {tile.nt * 8}")
         size = self._totals + (tile.total_bytes if self.split else 0)
-        t.add(0, f"smem = shared({size})\na_corner = (wm * {A_PITCH} + t) * 4")
-        corner = f"(wn + g) * {A_PITCH} + t" if plan.across else f"t * {tile.b_pitch} + wn + g"
-        t.add(0, f"b_corner = ({corner}) * 4 + {4 * tile.a_floats}\nc_corner = (wm * {tile.c_pitch} + wn + 2 * t) * 4")
+        left, right = self.form.corners(tile, plan.across)
+        t.add(0, f"smem = shared({size})\na_corner = {left}\nb_corner = {right} + {self.form.a_bytes(tile)}")
+        t.add(0, f"c_corner = ((wm + g) * {tile.c_pitch} + wn + 2 * t) * 4")
         if self.split:
             t.add(0, f"sums = pf32(temp)\nsize = {t.dim(plan.batches * plan.m * plan.n)}")
         t.add(0, "for u in range(start, stop):")
@@ -229,13 +256,13 @@ class Blocks:
             t.add(1, f"m0 = rest * {tile.rows}")
         left, right = matrix_numbers(t, 1, plan.batch)
         t.add(1, f"ab = {left} * {self.rows} * {plan.k}")
-        t.add(1, f"wb = {right} * {plan.k * plan.n}")
+        t.add(1, f"wb = {right} * {self.row * (plan.n if plan.across else plan.k)}")
         t.add(1, f"ob = {f'which * {self.rows} * {plan.n}' if plan.batch else '0'}")
 
     def _table(self, indent: int) -> None:
         """What the block's rows read, once for all slices: in registers it would be too much."""
         t, plan, tile, width = self.text, self.plan, self.tile, 1 + len(self.windows)
-        t.add(indent, f"table = si32(smem + {tile.shared_bytes(plan.across)})")
+        t.add(indent, f"table = si32(smem + {self.form.shared_bytes(tile, plan.across)})")
         t.add(indent, f"for row in range(tid, {tile.rows}, {tile.threads}):")
         t.add(indent + 1, "pixel = m0 + row")
         for at, d in reversed(list(enumerate(self.windows))):
@@ -248,28 +275,32 @@ class Blocks:
     # -- operands -------------------------------------------------------------------------------------------------
     def _load(self, indent: int, room: str, number: str) -> None:
         """Start the copies of slice ``number`` of both operands into shared memory at ``room``."""
-        t, plan, tile = self.text, self.plan, self.tile
-        t.add(indent, f"k0 = {number} * {DEPTH}")
-        per_row = DEPTH // self.left
+        t, plan, tile, form = self.text, self.plan, self.tile, self.form
+        t.add(indent, f"k0 = {number} * {form.depth}")
+        per_row = form.depth // self.left
         self._chunks(indent, tile.rows * per_row)
         t.add(indent + 1, f"row = c // {per_row}\nkk = c % {per_row} * {self.left}\nk = k0 + kk\ni = m0 + row")
         self._left(indent + 1)
-        t.add(indent + 1, f"copy{4 * self.left}({room} + (row * {A_PITCH} + kk) * 4, select(ok, a + at * 4, a), "
-              f"select(ok, i64({4 * self.left}), i64(0)))")  # fmt: skip
-        b = f"{room} + {4 * tile.a_floats}"
+        self._copy(indent + 1, f"{room} + (row * {form.a_pitch} + kk) * {form.left}", "a", form.left, self.left)
+        pitch = form.b_pitch(tile, plan.across)
         if plan.across:
-            per_row = DEPTH // self.right
+            per_row = form.depth // self.right
             self._chunks(indent, tile.columns * per_row)
             t.add(indent + 1, f"row = c // {per_row}\nkk = c % {per_row} * {self.right}\nk = k0 + kk\nj = n0 + row")
-            t.add(indent + 1, f"at = wb + j * {plan.k} + k\nto = (row * {A_PITCH} + kk) * 4")
+            t.add(indent + 1, f"at = wb + j * {self.row} + k\nto = (row * {pitch} + kk) * {form.right}")
+            t.add(indent + 1, f"ok = (k < {self.row}) & (j < {plan.n})")
         else:
             per_row = tile.columns // self.right
-            self._chunks(indent, DEPTH * per_row)
+            self._chunks(indent, form.depth * per_row)
             t.add(indent + 1, f"kk = c // {per_row}\nrow = c % {per_row} * {self.right}\nk = k0 + kk\nj = n0 + row")
-            t.add(indent + 1, f"at = wb + k * {plan.n} + j\nto = (kk * {tile.b_pitch} + row) * 4")
-        t.add(indent + 1, f"ok = (k < {plan.k}) & (j < {plan.n})")
-        t.add(indent + 1, f"copy{4 * self.right}({b} + to, select(ok, w + at * 4, w), "
-              f"select(ok, i64({4 * self.right}), i64(0)))")  # fmt: skip
+            t.add(indent + 1, f"at = wb + k * {self.row} + j\nto = (kk * {pitch} + row) * {form.right}")
+            t.add(indent + 1, f"ok = (k < {plan.k}) & (j < {self.row})")
+        self._copy(indent + 1, f"{room} + {form.a_bytes(tile)} + to", self.weights, form.right, self.right)
+
+    def _copy(self, indent: int, to: str, source: str, size: int, count: int) -> None:
+        """Start the copy of ``count`` elements of ``size`` bytes from place ``at``, or of zeros where not ``ok``."""
+        given = f"select(ok, i64({count * size}), i64(0))"
+        self.text.add(indent, f"copy{count * size}({to}, select(ok, {source} + at * {size}, {source}), {given})")
 
     def _chunks(self, indent: int, count: int) -> None:
         """Open a loop over this thread's part ``c`` of ``count`` copies."""
@@ -337,20 +368,22 @@ class Blocks:
             t.add(inner, f"else:\n    value = ps[row * {tile.c_pitch} + col]")
         else:
             t.add(inner, f"value = ps[row * {tile.c_pitch} + col]")
-        t.add(inner, "if not isfinite(value):")
-        self._again(inner + 1)
+        if self.pointer == "pf32":
+            t.add(inner, "if not isfinite(value):")
+            self._again(inner + 1)
         for name, how in low.loop_extras:
             t.add(inner, f"v{name} = p_{name}[{ {'channel': 'j', 'same': 'at', 'scalar': '0'}[how] }]")
         for statement in low.statements:
             t.add(inner, _renamed(statement))
-        t.add(inner, "po[at] = value")
+        t.add(inner, f"po[at] = {self.store('value')}")
 
     def _again(self, indent: int) -> None:
         """The same element by plain float32 products: splitting turns an infinity times an exact number into NaN."""
         t, plan = self.text, self.plan
         t.add(indent, "value = f32(0.0)")
         if plan.stretched:
-            right = f"wb + j * {plan.k} + k" if plan.across else f"wb + k * {plan.n} + j"
+            right = "wb" if self.row == plan.row else f"wb // {self.row} * {plan.row}"
+            right = f"{right} + j * {plan.k} + k" if plan.across else f"{right} + k * {plan.n} + j"
             t.add(indent, f"for k in range({plan.k}):")
             t.add(indent + 1, f"value = fma(pa[ab + i * {plan.k} + k], pw[{right}], value)")
             return
@@ -365,6 +398,11 @@ class Blocks:
             indent + 3,
             f"value = fma(pa[base + ch], pw[(tap0 * {plan.channels} + ch) * {plan.n} + j], value)",
         )
+
+
+def _at_once(size: int, row: int, wide: bool) -> int:
+    """Elements of ``size`` bytes that one copy takes from rows of ``row``."""
+    return next(n // size for n in (16, 8, 4) if n == 4 or (wide and row % (n // size) == 0))
 
 
 def _renamed(statement: str) -> str:

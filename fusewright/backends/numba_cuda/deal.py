@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ...core.dims import Extent, ceildiv, evaluate, maximum, minimum, product, symbols
-from .tiles import DEPTH, LARGE, MIDDLE, NARROW, SKINNY, Tile
+from .tiles import LARGE, MIDDLE, NARROW, SKINNY, Tile
 
 PROCESSORS = 132  # of an H100; an A100 has 108
 _SPLIT_BELOW = PROCESSORS // 2  # tiles; with more of them sums in memory cost more than idle processors
-_LEAST_SLICES = 8  # of a segment: below, starting copies takes longer than multiplying
+_LEAST_TERMS = 128  # of a segment: below, starting copies takes longer than multiplying
 _MOST_SEGMENTS = 16
 
 
@@ -57,15 +57,16 @@ class Deal:
 
 
 @lru_cache(maxsize=1 << 12)  # planning asks again and again
-def deal(m: Extent, k: int, n: int, batch: tuple[Extent, ...] = ()) -> Deal:
-    """How ``m`` rows of ``n`` columns, each a sum of ``k`` terms, are dealt; ``batch`` such products."""
-    slices, count = -(-k // DEPTH), product(batch)
+def deal(m: Extent, k: int, n: int, batch: tuple[Extent, ...] = (), depth: int = 16) -> Deal:
+    """How ``m`` rows of ``n`` columns, each a sum of ``k`` terms in slices of ``depth``, are dealt; ``batch`` such
+    products."""
+    slices, count = -(-k // depth), product(batch)
     main = NARROW if n <= NARROW.columns else MIDDLE
     tiles = count * ceildiv(m, main.rows) * -(-n // main.columns)
     least = max(1, fewest(tiles))
     segments = 1
     if least < _SPLIT_BELOW:
-        segments = max(1, min(-(-2 * PROCESSORS // least), slices // _LEAST_SLICES, _MOST_SEGMENTS))
+        segments = max(1, min(-(-2 * PROCESSORS // least), slices * depth // _LEAST_TERMS, _MOST_SEGMENTS))
     per = -(-slices // segments)
     segments = -(-slices // per)
     large = count * ceildiv(m, LARGE.rows) * -(-n // LARGE.columns)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ...core.dims import Extent
-from ...core.dtypes import F32, F64
+from ...core.dtypes import BF16, F32, F64
 from ...core.errors import CompileRefused
+from ...core.layout import Layout
 from ...ir.graph import Const, Graph, Node, Value
 from ...ir.opdef import Cost
 from ...ir.types import TensorType
@@ -23,6 +24,7 @@ from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
 from ..numba_cpu.templates.units import LANES, THREADS, WARPS, cut_for
 from . import attention, contraction, gated, general
+from .forms import HALVES, MIXED, TF32, TF32X3, Form
 from .pointwise import pointwise
 from .words import BLOCK, Placed
 
@@ -41,7 +43,7 @@ def choose(node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool]
         found = read(node)
         if found is None or not supports(node):
             raise CompileRefused(f"there is no CUDA kernel for {node.where}")
-        return _contract(found, node, wide, products, cost)
+        return _contract(found, node, fixed, wide, products, cost)
     if attending.attends(node):
         plan = attending.read(node)
         if plan is None or not attention.serves(plan):
@@ -150,26 +152,44 @@ def may_overwrite(node: Node, operand: int) -> bool:
 
 
 def _contract(
-    found: Contraction, node: Node, wide: Callable[[Value], bool], products: int, cost: Cost
+    found: Contraction, node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool], products: int, cost: Cost
 ) -> list[Placed]:  # fmt: skip
     left, right = (wide(node.operands[i]) for i in found.operands)
     plan = contraction.read(found, (left, right))
-    if plan is None:
+    if plan is None or (plan.half and not (left and right)):
         return [placed(_name(found), _contraction(found), _contraction_words(found), cost.flops, cost.bytes)]
-    out = []
+    form, out = _form(plan, found.operands[1] in fixed, products), []
+    suffix = "" if form is TF32X3 else f"_{form.name}"
     for share in plan.deal.shares:
-        blocks = contraction.Blocks(found, plan, share, products)
+        blocks = contraction.Blocks(found, plan, share, form)
         flops, moved = cost.flops * share.when, cost.bytes * share.when
         for launch in blocks.launches():
             words = _contraction_words(found, launch.writes_sums)
             out.append(
                 _together(
-                    f"{_name(found)}_{blocks.tile.name}", launch.template, words, blocks.tile.threads,
+                    f"{_name(found)}_{blocks.tile.name}{suffix}", launch.template, words, blocks.tile.threads,
                     Cost(flops, moved), blocks.resident,
                 )
             )  # fmt: skip
             flops, moved = 0, 0  # counted once per share
     return out
+
+
+def _form(plan: contraction.Product, weights: bool, products: int) -> Form:
+    """What multiplies: with one product per pair, weights are rounded to bf16 when compiling. Of two values of the
+    graph neither is: tf32 keeps what attention's scores need."""
+    if plan.half:
+        return HALVES[plan.dtype.name]
+    if products == 3:
+        return TF32X3
+    return MIXED if weights else TF32
+
+
+def _rounded(found: Contraction, index: int) -> Layout:
+    """The layout of weights as bf16: rows of whole 16 bytes."""
+    shape = found.anchor.operands[index].shape
+    sizes = [d for d in shape if isinstance(d, int)]
+    return Layout(sizes, [("pad", (*sizes[:-1], (sizes[-1] + 7) // 8 * 8))])
 
 
 def workspace(node: Node) -> tuple[Extent, ...]:
@@ -211,6 +231,9 @@ def _contraction_words(found: Contraction, writes: bool = False):  # type: ignor
     def word(arg: Arg) -> Word:
         if arg.kind == "temp":
             return Word("temp", arg.index, writes=writes)
+        if arg.kind == "weights":
+            layout = _rounded(found, arg.index)
+            return Word("packed", found.operands[arg.index], layout=layout, dtype=BF16)
         if arg.kind == "output":
             return Word("result", arg.index)
         return Word("operand", (found.extras if arg.kind == "extra" else found.operands)[arg.index])

@@ -15,7 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .tiles import A_PITCH, DEPTH, TILES, Tile
+from .forms import FORMS, Form
+from .tiles import A_PITCH, TILES, Tile
 
 I32, I64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 SHARED = 3
@@ -154,12 +155,10 @@ def _split(builder: Any, value: Any, products: int) -> tuple[Any, Any]:
     return high, builder.bitcast(builder.fsub(value, builder.bitcast(high, FLOAT)), I32)
 
 
-def _multiply(tile: Tile, across: bool, products: int) -> Any:
-    """An intrinsic ``(acc, a, b)``: a warp adds its share of one slice of ``DEPTH`` to ``acc``.
-
-    ``a`` and ``b`` are shared addresses of this thread's own corner: see ``corner_text``. With ``across`` the right
-    operand lies as [column][k].
-    """
+def _multiply(tile: Tile, form: Form, across: bool) -> Any:
+    """An intrinsic ``(acc, a, b)``: a warp adds its share of one slice of float32 operands to ``acc``; ``a`` and ``b``
+    are this thread's corners of the operands in shared memory: see ``Form.corners``."""
+    products, b_pitch = form.products, form.b_pitch(tile, across)
     fragment = ir.LiteralStructType([FLOAT] * 4)
 
     def fragments(builder: Any, base: Any, places: list[int]) -> list[tuple[Any, Any]]:
@@ -175,7 +174,7 @@ def _multiply(tile: Tile, across: bool, products: int) -> Any:
             a_base, b_base = (builder.trunc(x, I32) for x in args[1:])
             zero = ir.Constant(FLOAT, 0.0)
             sums = [[zero] * 4 for _ in range(tile.mt * tile.nt)]
-            for k in range(0, DEPTH, 8):
+            for k in range(0, form.depth, 8):
                 left = []
                 for i in range(tile.mt):
                     at = i * 16 * A_PITCH + k
@@ -183,11 +182,11 @@ def _multiply(tile: Tile, across: bool, products: int) -> Any:
                 # Column by column, so that few of the right operand's numbers wait in registers.
                 for j in range(tile.nt):
                     if across:
-                        at = j * 8 * A_PITCH + k
+                        at = j * 8 * b_pitch + k
                         places = [at, at + 4]
                     else:
-                        at = k * tile.b_pitch + j * 8
-                        places = [at, at + 4 * tile.b_pitch]
+                        at = k * b_pitch + j * 8
+                        places = [at, at + 4 * b_pitch]
                     right = fragments(builder, b_base, places)
                     for low_a, low_b in ((1, 0), (0, 1), (0, 0))[3 - products :]:
                         for i in range(tile.mt):
@@ -268,7 +267,7 @@ def names() -> dict[str, Any]:
     """What kernel text calls these steps."""
     out = {
         "shared": shared, "registers": registers, "barrier": barrier, "shuffle": shuffle,
-        "copy4": _copy(4), "copy16": _copy(16),
+        "copy4": _copy(4), "copy8": _copy(8), "copy16": _copy(16),
         "copies_commit": _plain("cp.async.commit_group;"), "copies_wait0": _plain("cp.async.wait_group 0;"),
         "copies_wait1": _plain("cp.async.wait_group 1;"),
     }  # fmt: skip
@@ -276,7 +275,8 @@ def names() -> dict[str, Any]:
         out[f"leave_{tile.name}"] = _leave(tile)
         out[f"clear_{tile.name}"] = _zero(tile)
         out[f"keep_{tile.name}"], out[f"take_{tile.name}"] = _totals(tile, True), _totals(tile, False)
-        for products in (1, 3):
-            for across in (False, True):
-                out[tile.step(across, products)] = _multiply(tile, across, products)
+        for form in FORMS:
+            if form.unit == "tf32":
+                for across in (False, True):
+                    out[form.step(tile, across)] = _multiply(tile, form, across)
     return out

@@ -40,37 +40,18 @@ class Tile:
         return f"{self.rows}x{self.columns}"
 
     @property
-    def b_pitch(self) -> int:
-        return self.columns + 8
-
-    @property
     def c_pitch(self) -> int:
         return self.columns + 8
-
-    @property
-    def a_floats(self) -> int:
-        return self.rows * A_PITCH
-
-    def b_floats(self, across: bool) -> int:
-        return self.columns * A_PITCH if across else DEPTH * self.b_pitch
 
     @property
     def sums(self) -> int:
         """Numbers of the result that each thread has."""
         return 4 * self.mt * self.nt
 
-    def shared_bytes(self, across: bool) -> int:
-        """Slices under way; the result takes their place."""
-        return 4 * max(STAGES * (self.a_floats + self.b_floats(across)), self.rows * self.c_pitch)
-
     @property
     def total_bytes(self) -> int:
         """What the threads keep of earlier segments of k."""
         return 4 * self.sums * self.threads
-
-    def step(self, across: bool, products: int) -> str:
-        """The name of a warp's step in kernel text."""
-        return f"multiply_{self.name}_{products}{'t' if across else ''}"
 
 
 LARGE, MIDDLE, NARROW, SKINNY = Tile(4, 2, 2, 4), Tile(2, 2, 2, 4), Tile(4, 1, 1, 4), Tile(1, 2, 1, 2)

@@ -29,7 +29,7 @@ from ..workers import Server, compile_tasks, default_jobs
 SERVER = Server("cuda", "fusewright.backends.numba_cuda.worker", tuple(VARIANTS["cpu-avx2"].env.items()))
 ARCHITECTURES = ("sm_80", "sm_90")  # others run the PTX
 ASSEMBLER = "nvidia-cuda-nvcc"
-_KEYED = ("vocabulary.py", "tensor.py", "flash.py", "tiles.py", "worker.py")
+_KEYED = ("vocabulary.py", "tensor.py", "half.py", "flash.py", "forms.py", "tiles.py", "worker.py")
 Progress = Callable[[int, int], None]
 
 

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..numba_cpu import prelude, registry
-from . import flash, tensor
+from . import flash, half, tensor
 
 GLOBAL, SHARED = 1, 3
 WIDE = 16  # bytes of the widest access
@@ -122,4 +122,4 @@ def names() -> dict[str, Any]:
     out["si32"] = pointer_maker(types.int32, SHARED)
     out["sf32"] = pointer_maker(types.float32, SHARED)
     out["thread"] = special("tid.x")
-    return out | tensor.names() | flash.names()
+    return out | tensor.names() | half.names() | flash.names()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ....core.dims import Extent
+from ....core.dtypes import DType
 from ....core.layout import Layout
 from ..templates.template import Arg, Template
 
@@ -17,13 +18,14 @@ from ..templates.template import Arg, Template
 @dataclass(frozen=True, slots=True)
 class Word:
     """One argument: address of the node's ``operand`` or ``result`` ``index``, of workspace ``temp``, of a constant
-    operand ``packed`` in ``layout``, or the integer ``dim``."""
+    operand ``packed`` in ``layout`` (as ``dtype``, where one is given), or the integer ``dim``."""
 
     kind: Literal["operand", "result", "temp", "packed", "dim"]
     index: int = 0
     value: Extent = 0
     layout: Layout | None = None
     writes: bool = False
+    dtype: DType | None = None
 
 
 @dataclass(frozen=True, slots=True)
