@@ -118,14 +118,14 @@ def _entered(carried: Sequence[Value], b: Builder) -> list[Value]:
 
 
 def _condition(b: Builder, carried: Sequence[Value]) -> Graph:
-    inner = Builder(origin=b._origin)
+    inner = Builder(origin=b.current_origin)
     at = _entered(carried, inner)[0]
     return inner.build({"r0": inner.lt(at, _SWEEPS)})
 
 
 def _sweep(b: Builder, carried: Sequence[Value], n: int) -> Graph:
     """Every pair of columns turned once, and what has to turn along with them."""
-    inner = Builder(origin=b._origin)
+    inner = Builder(origin=b.current_origin)
     at, *matrices = _entered(carried, inner)
     columns = [[column(inner, a, k) for a in matrices] for k in range(n)]
     for p, q in combinations(range(n), 2):

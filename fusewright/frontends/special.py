@@ -59,7 +59,7 @@ def _while(
     values = [count, *carried, *constants]
     regions = []
     for part in ("condition", "body"):
-        inner = Builder(origin=b._origin)
+        inner = Builder(origin=b.current_origin)
         args = [inner.input(f"a{i}", v.dtype, v.shape) for i, v in enumerate(values)]
         if part == "condition":
             on = go(inner, *args[1:])

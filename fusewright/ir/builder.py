@@ -32,24 +32,24 @@ class Builder:
     def __init__(self, graph: Graph | None = None, before: Node | None = None, origin: Origin = Origin()) -> None:
         self.graph = graph if graph is not None else Graph()
         self.before = before
-        self._origin = origin
+        self.current_origin = origin  # of the nodes made next
 
     @contextmanager
     def origin(self, **parts: str) -> Iterator[None]:
         """Nodes made inside carry this Origin (``file=``, ``layer=``, ``source=``; others are kept)."""
-        kept = self._origin
+        kept = self.current_origin
         values = {"file": kept.file, "layer": kept.layer, "source": kept.source, **parts}
-        self._origin = Origin(values["file"], values["layer"], values["source"], kept.rewrites)
+        self.current_origin = Origin(values["file"], values["layer"], values["source"], kept.rewrites)
         try:
             yield
         finally:
-            self._origin = kept
+            self.current_origin = kept
 
     def input(self, name: str, element: Any, shape: Sequence[DimLike]) -> Value:
         """A graph input. Names are unique."""
         if any(v.name == name for v in self.graph.inputs):
             raise TypeRefused(f"there is an input {name!r} already")
-        node = Node(get_op("input"), (), {"name": name}, [TensorType(element, shape)], (), self._origin)
+        node = Node(get_op("input"), (), {"name": name}, [TensorType(element, shape)], (), self.current_origin)
         self.graph.insert(node, self.before)
         node.results[0].name = name
         self.graph.inputs.append(node.results[0])
@@ -62,7 +62,12 @@ class Builder:
         else:
             const = make_const(array, None if element is None else dtype(element))
         node = Node(
-            get_op("constant"), (), {"value": const}, [TensorType(const.dtype, const.array.shape)], (), self._origin
+            get_op("constant"),
+            (),
+            {"value": const},
+            [TensorType(const.dtype, const.array.shape)],
+            (),
+            self.current_origin,
         )
         self.graph.insert(node, self.before)
         return node.results[0]
@@ -83,9 +88,9 @@ class Builder:
             types = op.infer([v.type for v in values], full, regions)
         except TypeRefused as error:
             given = ", ".join(str(v.type) for v in values)
-            place = f" at {self._origin}" if str(self._origin) else ""
+            place = f" at {self.current_origin}" if str(self.current_origin) else ""
             raise TypeRefused(f"{op.name}({given}){place}: {error}") from None
-        node = Node(op, values, full, types, regions, self._origin)
+        node = Node(op, values, full, types, regions, self.current_origin)
         self.graph.insert(node, self.before)
         return node.results
 
@@ -132,7 +137,7 @@ class Builder:
 
     def region(self, inputs: Sequence[TensorType], body: Callable[..., Value | Sequence[Value]]) -> Graph:
         """A closed region: ``body(builder, *values)`` returns its outputs."""
-        inner = Builder(origin=self._origin)
+        inner = Builder(origin=self.current_origin)
         values = [inner.input(f"a{i}", t.dtype, t.shape) for i, t in enumerate(inputs)]
         out = body(inner, *values)
         return inner.build(*([out] if isinstance(out, Value) else out))

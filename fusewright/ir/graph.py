@@ -134,6 +134,11 @@ class Value:
         return tuple(dict.fromkeys(node for node, _ in self._uses))
 
     @property
+    def use_count(self) -> int:
+        """How many operands it is; ``len(uses)`` without making them a tuple."""
+        return len(self._uses)
+
+    @property
     def graph(self) -> Graph:
         graph = self.producer.graph
         if graph is None:
@@ -176,6 +181,16 @@ class Node:
         for v in operands:
             v._uses[(self, len(self._operands))] = None
             self._operands.append(v)
+
+    @property
+    def previous(self) -> Node | None:
+        """The node before this one in its graph."""
+        return self._prev
+
+    @property
+    def next(self) -> Node | None:
+        """The node behind this one in its graph."""
+        return self._next
 
     @property
     def operands(self) -> tuple[Value, ...]:

@@ -33,7 +33,7 @@ def _rebuild(graph: Graph, env: Mapping[str, Extent]) -> Graph:
     mapping: dict[Value, Value] = {}
     outputs: Sequence[Value] = ()
     for node in graph.nodes:
-        b._origin = node.origin
+        b.current_origin = node.origin
         if node.op.name == "input":
             v = node.results[0]
             mapping[v] = b.input(v.name, v.dtype, v.type.substitute(env).shape)

@@ -312,9 +312,9 @@ def with_dead_code(g: Graph, feeds: Feeds, draw: Draw) -> Graph | None:
     """Every value gets a reader that leads nowhere: a pass may do less, never something wrong."""
     out = g.clone()
     for v in [v for n in out.nodes for v in n.results if draw.chance(0.5)]:
-        node = v.producer._next
+        node = v.producer.next
         while node is not None and node.op.name == "input":
-            node = node._next
+            node = node.next
         Builder(out, node, Origin(layer="dead")).reshape(v, shape=v.shape)
     return out
 

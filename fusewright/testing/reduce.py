@@ -338,7 +338,7 @@ def _resized(graph: Graph, feeds: Feeds, old: int, new: int) -> Candidate:
 
     outputs: list[Value] = []
     for node in graph.nodes:
-        b._origin = node.origin
+        b.current_origin = node.origin
         if node.op.name == "input":
             v = node.results[0]
             mapping[v] = b.input(v.name, v.dtype, attr(v.shape))
@@ -375,7 +375,7 @@ def _retyped(graph: Graph, types: Mapping[DType, DType]) -> Graph:
     b = Builder()
     mapping: dict[Value, Value] = {}
     for node in graph.nodes:
-        b._origin = node.origin
+        b.current_origin = node.origin
         if node is graph.return_node:
             continue
         made = node.results[0]

@@ -275,8 +275,8 @@ fault("logic", "a negation forgets the shift", SCALE, scale, "_step", "chain.shi
       "chain.shift, chain.scales = -chain.scale, chain.shift", [lambda x, w, c: -(op.matmul(x, w, **MATMUL) + c)])  # fmt: skip
 fault("shape", "rows of transposed weights are scaled", SCALE, scale, "_weight_factor",
       's[:, None] if attrs["transpose_b"] else s', "s")  # fmt: skip
-fault("B10", "an inner value with other readers is folded", SCALE, scale, "_chain", "while len(value._uses) == 1:",
-      "while value._uses:")  # fmt: skip
+fault("B10", "an inner value with other readers is folded", SCALE, scale, "_chain", "while value.use_count == 1:",
+      "while value.use_count:")  # fmt: skip
 fault("logic", "batch norm without epsilon", SCALE, scale, "batch_norm_affine", "var + epsilon", "var")  # fmt: skip
 fault("logic", "batch norm forgets the mean", SCALE, scale, "batch_norm_affine", "-(mean * scale)", "0 * mean")
 fault("shape", "batch norm along the last axis", SCALE, scale, "_spell_out", "(x.rank - axis - 1)", "0")
@@ -391,7 +391,7 @@ def _behind(graph: Any, ctx: Any) -> None:
 @user_pass("error", "inserts behind the use", ["neg", "add"])
 def _late(graph: Any, ctx: Any) -> None:
     for node in list(graph.nodes):
-        if node.op.name == "add" and node._next is not graph.return_node:
+        if node.op.name == "add" and node.next is not graph.return_node:
             graph.move(node, graph.return_node)
             ctx.rewrote()
 

@@ -54,7 +54,7 @@ def test_a_slice_waits_instead_of_the_whole() -> None:
     got, stats = thinned(around())
     assert slices(got) == 1 and stats.rewritten == 1
     cut = next(n for n in got.nodes if n.op.name == "slice")
-    assert cut.attrs["steps"] == (1, 2, 2, 1) and cut.operands[0].producer is cut._prev
+    assert cut.attrs["steps"] == (1, 2, 2, 1) and cut.operands[0].producer is cut.previous
     anchor = next(n for v in cut.results[0].users for n in v.regions[0].nodes if n.op.name == "conv")
     assert anchor.attrs["strides"] == (1, 1) and "thin" in str(cut.origin)
 

@@ -472,7 +472,7 @@ class Importer:
     ) -> tuple[Graph, list[Value]]:
         """A closed region from a subgraph: inputs (name -> type), then the captured values. ``finish(b, outputs)``
         may change what it returns."""  # fmt: skip
-        b = Folder(origin=scope.b._origin)
+        b = Folder(origin=scope.b.current_origin)
         inner = Scope(b, scope.opsets, {}, None, scope.attrs, f"{where}/", scope.depth + 1)
         for i, (name, t) in enumerate(inputs.items()):
             inner.names[name] = b.input(f"a{i}", t.dtype, t.shape)

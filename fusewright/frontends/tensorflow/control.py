@@ -71,7 +71,7 @@ def _chosen(c: Ctx, b: Builder, items: Sequence[Item], names: Sequence[str], at:
 
 def _branch(c: Ctx, condition: Value, sides: Sequence[Side], args: Sequence[Item]) -> list[Item]:
     values = [c.v(t) for t in _flatten(args) if t.content is None or t.content.dtype == object]
-    builders = [Builder(origin=c.bld._origin) for _ in sides]
+    builders = [Builder(origin=c.bld.current_origin) for _ in sides]
     found = [side(b, _entered(b, args)) for side, b in zip(sides, builders, strict=True)]
     if len(found[0]) != len(found[1]):
         raise c.refuse("the branches give different numbers of values", code="malformed")
@@ -225,7 +225,7 @@ def _region(
     carried: Sequence[Tensor],
     only_condition: bool = False,
 ) -> tuple[Graph, list[Tensor]]:
-    b = Builder(origin=c.bld._origin)
+    b = Builder(origin=c.bld.current_origin)
     parts = [Tensor.of(b.input(f"a{i}", t.dtype, t.shape)) for i, t in enumerate(carried)]
     fixed = _entered(b, [item for i, item in enumerate(args) if i not in moving])
     inside: list[Item] = []

@@ -36,10 +36,10 @@ class LocalRule(Protocol):
 def made_before(node: Node, mark: Node | None) -> list[Node]:
     """The nodes between ``mark`` and ``node``, nearest to ``node`` first."""
     out = []
-    at = node._prev
+    at = node.previous
     while at is not None and at is not mark:
         out.append(at)
-        at = at._prev
+        at = at.previous
     return out
 
 
@@ -74,7 +74,7 @@ def _drive_one(
         for rule in by_op.get(node.op.name, anywhere):
             if node.graph is not g:
                 break
-            mark = node._prev
+            mark = node.previous
             values = _attempt(rule, node, ctx)
             made = made_before(node, mark)
             if values is None:
@@ -102,7 +102,7 @@ def _readers(v: Value, reach: int) -> Iterator[Node]:
     """Readers of ``v``, of their results, and so on: roots of rules for which it matters that ``v`` lost a reader."""
     near = [v]
     for _ in range(reach):
-        found = dict.fromkeys(n for w in near if len(w._uses) <= _FEW for n in w.users)
+        found = dict.fromkeys(n for w in near if w.use_count <= _FEW for n in w.users)
         yield from found
         near = [w for n in found for w in n.results]
 

@@ -128,7 +128,7 @@ class Rewrite(Pass):
     def _build(self, node: Node, env: Env, nodes: tuple[Node, ...]) -> Value | Declined:
         assert node.graph is not None
         origin = Origin.merge([n.origin for n in nodes], self.name)
-        mark, old = node._prev, node.results[0]
+        mark, old = node.previous, node.results[0]
         made_by = Builder(node.graph, node, origin)
         value = self._open(node, nodes) or self.build(Match(node, env, nodes, made_by))
         if isinstance(value, Declined):

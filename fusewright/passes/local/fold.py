@@ -111,7 +111,7 @@ def _fold_node(node: Node, ctx: PassContext) -> None:
     graph = node.graph
     assert graph is not None
     if node.op.name == "if":
-        mark = node._prev
+        mark = node.previous
         taken = _branch(node)
         if taken is None:
             return

@@ -87,7 +87,7 @@ def _step(node: Node, index: int, axis: int, channels: int, chain: Affine) -> bo
 def _chain(value: Value, axis: int, channels: int) -> Affine:
     out = Affine(np.ones(channels), np.zeros(channels))
     with np.errstate(all="ignore"):
-        while len(value._uses) == 1:
+        while value.use_count == 1:
             node, index = value.uses[0]
             if len(node.results) != 1 or not same_shape(node.results[0].shape, value.shape):
                 break
@@ -206,7 +206,7 @@ def _fold_before(node: Node, ctx: PassContext) -> Node | None:
     x, weights = node.operands[0], node.operands[-1]
     scale = x.producer
     w = const_array(weights)
-    if w is None or scale.op.name not in ("mul", "div") or len(x._uses) != 1 or not x.dtype.is_float or w.ndim < 2:
+    if w is None or scale.op.name not in ("mul", "div") or x.use_count != 1 or not x.dtype.is_float or w.ndim < 2:
         return None
     channels = x.shape[-1] if x.rank else None
     if not isinstance(channels, int) or node.op.name == "matmul" and node.attrs["transpose_a"]:

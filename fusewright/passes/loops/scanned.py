@@ -171,7 +171,7 @@ def _last(node: Node) -> Node | None:
         for k in range(n):
             if k == j or _below(body.outputs[k]) is not v or not (runs or _same_start(node, j, k)):
                 continue
-            b = Builder(node.graph, node._next, Origin.merge([node.origin], "carried"))
+            b = Builder(node.graph, node.next, Origin.merge([node.origin], "carried"))
             twin = b.reshape(node.results[k], shape=node.results[j].shape)
             return _without(node, drop={j}, instead={j: twin})
     return None

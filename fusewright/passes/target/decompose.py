@@ -20,15 +20,15 @@ def expand(node: Node, name: str = "decompose") -> list[Node]:
     graph = node.graph
     if graph is None or node.op.decompose is None:
         raise RewriteError(f"{node.where} cannot be decomposed")
-    before = node._prev
+    before = node.previous
     builder = Builder(graph, node, Origin.merge([node.origin], name))
     out = node.op.decompose(builder, list(node.operands), node.attrs)
     values: tuple[Value, ...] = tuple(out) if isinstance(out, (tuple, list)) else (out,)
     made: list[Node] = []
-    at = node._prev
+    at = node.previous
     while at is not None and at is not before:
         made.append(at)
-        at = at._prev
+        at = at.previous
     for old, new in zip(node.results, values, strict=True):
         graph.replace(old, new)
     erase_dead(node)

@@ -90,13 +90,13 @@ class _Fuser:
         self.grown = [anchor]
         inside = {anchor}
         # Values of the group that still have a reader outside it, with how many.
-        open_uses = {result: len(result._uses)}
+        open_uses = {result: result.use_count}
         heap: list[tuple[int, int, Node]] = []
         tick = 0
 
         def offer(v: Value) -> int:
             n = 0
-            for user in dict.fromkeys(u for u, _ in v._uses):
+            for user in v.users:
                 heapq.heappush(heap, (self.at[user], tick + n, user))
                 n += 1
             return n
@@ -120,7 +120,7 @@ class _Fuser:
                     if not open_uses[v]:
                         del open_uses[v]
             y = node.results[0]
-            open_uses[y] = len(y._uses)
+            open_uses[y] = y.use_count
             tick += offer(y)
             if list(open_uses) == [y] and y.dtype is result.dtype:
                 closed.append(len(self.grown))
@@ -176,7 +176,7 @@ class _Fuser:
         while len(nodes) > 1:
             ordered = sorted(nodes, key=lambda n: self.at[n])
             chosen = set(ordered)
-            results = [v for n in ordered for v in n.results if any(u not in chosen for u, _ in v._uses)]
+            results = [v for n in ordered for v in n.results if any(u not in chosen for u in v.users)]
             if not results:
                 return
             region, outer = build_region(ordered, results)

@@ -40,7 +40,7 @@ def _positions(graph: Graph) -> dict[Node, float]:
 
 
 def _number(node: Node, at: dict[Node, float]) -> None:
-    before, after = node._prev, node._next
+    before, after = node.previous, node.next
     assert before is not None and after is not None and node.graph is not None
     at[node] = (at[before] + at[after]) / 2
     if not at[before] < at[node] < at[after]:  # halved until nothing was left between them

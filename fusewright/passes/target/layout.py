@@ -83,7 +83,7 @@ class _Layout:
         channels = v.shape[-1] if v.rank >= 2 else None
         if not isinstance(channels, int) or channels == 0:
             return None
-        after = v.producer._next
+        after = v.producer.next
         here = Builder(self.graph, after, Origin.merge([v.producer.origin], "layout")) if after is not None else b
         if v.const is not None:
             made = here.constant(blocked_const(v.const, self.block))

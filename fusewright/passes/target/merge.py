@@ -42,7 +42,7 @@ def _sibling(node: Node) -> _Sibling | None:
         return None
     found = _Sibling(node, weights, None, node.results[0])
     users = node.results[0].users
-    if len(node.results[0]._uses) == 1 and users[0].op.name == "add":
+    if node.results[0].use_count == 1 and users[0].op.name == "add":
         add, y = users[0], node.results[0]
         other = add.operands[1 if add.operands[0] is y else 0]
         vector = channel_vector(other, y.rank, y.rank - 1, found.columns)

@@ -60,7 +60,7 @@ def _before(v: Value) -> list[Node]:
 
 def _behind(v: Value) -> list[Node]:
     chain: list[Node] = []
-    while len(v._uses) == 1:
+    while v.use_count == 1:
         user = v.users[0]
         if user.op.name not in ("transpose", "reshape"):
             break

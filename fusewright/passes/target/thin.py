@@ -118,7 +118,7 @@ def _sliced(region: Graph, anchor: Node, x: Value) -> Graph:
 
 def _replace(node: Node, anchor: Node, x: Value, ctx: PassContext) -> Node | None:
     """A node that computes the same from a slice of ``x``, in place of ``node``."""
-    graph, after, region = node.graph, x.producer._next, node.regions[0]
+    graph, after, region = node.graph, x.producer.next, node.regions[0]
     assert graph is not None and after is not None and ctx.target is not None
     strides = anchor.attrs["strides"]
     steps = (1, 1, *strides, 1) if anchor.attrs.get("x_blocked", False) else (1, *strides, 1)
