@@ -79,6 +79,7 @@ def test_the_code_of_a_page_runs(
         for name in set(OPS) - known:
             OPS.pop(name)
             unregister_kernel(name)
+            unregister_kernel(name, "cuda")
     said = re.findall(r"^ *print\(.*# shows: (.+)$", "\n".join(blocks), re.M)
     printed = capsys.readouterr().out
     assert blocks and not [text for text in said if text not in printed], printed

@@ -13,6 +13,7 @@ from ..ir.declare import fits
 from ..ir.opdef import OPS
 
 Generator = Callable[..., Any]
+TARGETS = ("cpu", "cuda")
 _KERNELS: dict[tuple[str, str], Generator] = {}
 
 
@@ -20,12 +21,13 @@ def register_kernel(op: str, target: str = "cpu") -> Callable[[Generator], Gener
     """Register the kernel of op ``op`` on ``target`` (public as ``fw.register_kernel``).
 
     ``fn(node, variant)`` returns a kernel Template, or a list of them that run one after the other: see
-    ``fusewright.backends.numba_cpu.templates.template``. A registered kernel goes before the built-in one.
+    ``fusewright.backends.numba_cpu.templates.template``. A registered kernel goes before the built-in one. ``target``
+    is "cpu" or "cuda"; there ``variant`` is "cuda", one text serves all GPUs.
     Raises CompileRefused for an op that does not exist, a target without kernels of its own, and a ``fn`` that takes
     other arguments.
     """
-    if target != "cpu":
-        raise CompileRefused(f"kernels can be registered for 'cpu', not {target!r}")
+    if target not in TARGETS:
+        raise CompileRefused(f"kernels can be registered for {' and '.join(map(repr, TARGETS))}, not {target!r}")
     if op not in OPS:
         raise CompileRefused(f"there is no op {op!r}: define it first, with fw.define_op")
 

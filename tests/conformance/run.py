@@ -93,7 +93,14 @@ def sampled(keys: list[str], sample: int) -> list[str]:
 
 
 def run_suite(
-    suite: str, corpora: Path, jobs: int, only: list[str], native: bool, limit: float, sample: int = 0
+    suite: str,
+    corpora: Path,
+    jobs: int,
+    only: list[str],
+    native: bool,
+    limit: float,
+    sample: int = 0,
+    target: str = "cpu",
 ) -> dict[str, Any]:
     """Run the cases of one suite and count the outcomes."""
     module = importlib.import_module(f"suite_{suite}")
@@ -112,7 +119,9 @@ def run_suite(
             except queue.Empty:
                 worker.stop()
                 return
-            results[key] = worker.ask({"suite": suite, "corpora": str(corpora), "key": key, "native": native}, limit)
+            results[key] = worker.ask(
+                {"suite": suite, "corpora": str(corpora), "key": key, "native": native, "target": target}, limit
+            )
             shown = results[key]
             if only or shown["outcome"] in ("wrong", "crashed"):
                 error = "" if shown["max_err"] is None else f"  max error {shown['max_err']:.3g}"
@@ -185,6 +194,9 @@ def main() -> int:
         metavar="N",
         help="of suites with more than 3 N cases, run N evenly spaced ones",
     )
+    parser.add_argument(
+        "--target", choices=("cpu", "cuda"), default="cpu", help="cuda: in an interpreter of the GPU's code, slowly"
+    )
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT, metavar="S")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--native", dest="native", action="store_true", default=True)
@@ -208,7 +220,7 @@ def main() -> int:
     for suite in asked:
         start = time.monotonic()
         results[suite] = result = run_suite(
-            suite, corpora, args.jobs, args.only, args.native, args.time_limit, args.sample
+            suite, corpora, args.jobs, args.only, args.native, args.time_limit, args.sample, args.target
         )
         share = 100 * result["passed"] / max(1, result["total"])
         print(

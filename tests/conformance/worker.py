@@ -11,7 +11,9 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from case import Case, judge_all
 MOST = 256
 
 
-def run_case(suite: str, corpora: Path, key: str, native: bool) -> dict[str, Any]:
+def run_case(suite: str, corpora: Path, key: str, native: bool, target: str) -> dict[str, Any]:
     """Compile, save, reload, run and judge one case; ``native=False`` interprets the imported graph instead."""
     module = importlib.import_module(f"suite_{suite}")
     with tempfile.TemporaryDirectory(prefix="fusewright-case-") as folder:
@@ -36,7 +38,7 @@ def run_case(suite: str, corpora: Path, key: str, native: bool) -> dict[str, Any
         if case.uncounted == "constant":
             return _outcome("constant")
         try:
-            got = _run_native(case, scratch) if native else _run_interpreted(case)
+            got = _run_native(case, scratch, target) if native else _run_interpreted(case)
         except fw.FusewrightError as error:
             return _outcome(case.uncounted or "refused", f"{type(error).__name__}: {error}".replace(folder, ""))
         except Exception as error:
@@ -55,14 +57,29 @@ def _outcome(outcome: str, detail: str = "", max_err: float | None = None) -> di
     return {"outcome": outcome, "detail": detail[:2000], "max_err": max_err if finite else None}
 
 
-def _run_native(case: Case, scratch: Path) -> Mapping[str, np.ndarray]:
+def _run_native(case: Case, scratch: Path, target: str) -> Mapping[str, np.ndarray]:
     graph = fw.import_model(case.source, **case.import_options)
     # A number that is computed during the run, and that nothing bounds, gets a bound as a user would give it.
     free = {n.attrs["symbol"]: (0, MOST) for n in definitions(graph) if n.attrs["high"] is None}
     path = scratch / "case.fwb"
-    fw.compile(graph, dims=free).save(path)
-    bundle = fw.load(path)
-    return bundle.run(_feeds(case, bundle.signature.inputs))
+    fw.compile(graph, target=target, dims=free).save(path)
+    with _machine(target):
+        bundle = fw.load(path)
+        return bundle.run(_feeds(case, bundle.signature.inputs))
+
+
+@contextmanager
+def _machine(target: str) -> Iterator[None]:
+    """What runs a bundle for ``target``: a GPU is an interpreter of its code, behind the driver's interface."""
+    if target != "cuda":
+        yield
+        return
+    sys.path.insert(0, str(Path(__file__).parents[1] / "cuda"))
+    fake = importlib.import_module("fake_driver")
+    sys.path.pop(0)
+    with fake.fake_gpu(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*the driver compiles its PTX.*")
+        yield
 
 
 def _run_interpreted(case: Case) -> Mapping[str, np.ndarray]:
@@ -105,7 +122,9 @@ def main() -> None:
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        answer = run_case(request["suite"], Path(request["corpora"]), request["key"], request["native"])
+        answer = run_case(
+            request["suite"], Path(request["corpora"]), request["key"], request["native"], request["target"]
+        )
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -476,7 +476,7 @@ def test_registrations_that_can_never_apply() -> None:
         fw.register_op("torch", "MyOp")
     with pytest.raises(FusewrightError, match="no op 'nosuchop'"):
         fw.register_kernel("nosuchop")
-    with pytest.raises(FusewrightError, match="'cpu', not 'tpu'"):
+    with pytest.raises(FusewrightError, match="'cpu' and 'cuda', not 'tpu'"):
         fw.register_kernel("add", "tpu")
 
 

@@ -23,12 +23,14 @@ from ..numba_cpu.select.kernels import cost_of
 from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
 from ..numba_cpu.templates.units import LANES, THREADS, WARPS, cut_for
+from ..registry import registered_kernel
 from . import attention, contraction, gated, general
 from .forms import HALVES, MIXED, TF32, TF32X3, Form
 from .pointwise import pointwise
 from .words import BLOCK, Placed
 
 _FUSED = (F32, F64)
+MOST_THREADS = 1024  # of a block
 SCRATCH_BLOCK, SCRATCH_BLOCKS = 64, 256  # of kernels whose threads need memory of their own
 
 
@@ -39,6 +41,8 @@ def choose(node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool]
     Raises CompileRefused.
     """
     cost = cost_of(node)
+    if own(node):
+        return _own(node, cost)
     if contracts(node):
         found = read(node)
         if found is None or not supports(node):
@@ -60,6 +64,33 @@ def choose(node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool]
     out = []
     for template in templates:
         out.append(placed(template.entry, template, _word, cost.flops, cost.bytes))
+        cost = Cost(0, 0)  # counted once per node
+    return out
+
+
+def own(node: Node) -> bool:
+    """Somebody registered a kernel for just this op."""
+    return registered_kernel(node.op.name, "cuda") is not None
+
+
+def _own(node: Node, cost: Cost) -> list[Placed]:
+    make = registered_kernel(node.op.name, "cuda")
+    assert make is not None
+    with cut_for(THREADS):
+        found = make(node, "cuda")
+    out = []
+    for template in [found] if isinstance(found, Template) else list(found):
+        if template.together % LANES or not 0 <= template.together <= MOST_THREADS:
+            raise CompileRefused(
+                f"the kernel of {node.op.name!r} wants {template.together} threads together: a multiple of {LANES}, "
+                f"at most {MOST_THREADS}"
+            )
+        if template.together and template.scratch_bytes != 0:
+            raise CompileRefused(f"the kernel of {node.op.name!r}: threads that work together have shared memory")
+        if template.together:
+            out.append(_together(template.entry, template, _word, template.together, cost))
+        else:
+            out.append(placed(template.entry, template, _word, cost.flops, cost.bytes))
         cost = Cost(0, 0)  # counted once per node
     return out
 
@@ -97,6 +128,8 @@ def placed(name: str, template: Template, word, flops: Extent = 0, bytes: Extent
 
 def supports(node: Node) -> bool:
     """There is a kernel for ``node`` as it stands."""
+    if own(node):
+        return True
     if contracts(node):
         found = read(node)
         if found is None or found.anchor.op.name == "conv_blocked":
@@ -128,7 +161,7 @@ def can_gate(region: Graph) -> bool:
 
 def may_overwrite(node: Node, operand: int) -> bool:
     """The kernel reads each element of ``operand`` before its only write to that place."""
-    if attending.attends(node):
+    if own(node) or attending.attends(node):
         return False  # another block may still read it
     if gates.gates(node):
         cell = gates.read(node.regions[0])
@@ -194,7 +227,7 @@ def _rounded(found: Contraction, index: int) -> Layout:
 
 def workspace(node: Node) -> tuple[Extent, ...]:
     """Bytes of storage that the launches of ``node`` share."""
-    found = read(node) if contracts(node) and supports(node) else None
+    found = read(node) if not own(node) and contracts(node) and supports(node) else None
     plan = contraction.read(found) if found is not None else None
     return (plan.deal.temp_bytes,) if plan is not None and plan.deal.segments > 1 else ()
 

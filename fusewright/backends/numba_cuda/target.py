@@ -24,9 +24,11 @@ class CudaTarget:
         return select.supports(node)
 
     def dedicated(self, node: Node) -> bool:
-        return False
+        return select.own(node)
 
     def can_fuse(self, kind: str, region: Graph) -> bool:
+        if any(map(self.dedicated, region.nodes)):
+            return False
         if kind == "contract":
             return select.can_fuse(region)
         if kind == "attention":

@@ -45,7 +45,8 @@ class Template:
     Work is ``[start, stop)`` of ``extent`` units, at least ``grain`` per chunk. ``aliasable`` holds the indices of the
     extras that may share storage with the output (each element is read before its only write), ``overwrites`` those of
     the operands; with several outputs, an operand may share with any one of them. ``warps``: on a GPU, the threads of a
-    block run the text together, and its warps deal the units out.
+    block run the text together, and its warps deal the units out. ``together``: on a GPU, so many threads (a multiple
+    of 32) run the text together for each unit; 0: one does.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Template:
     aliasable: frozenset[int] = frozenset()
     overwrites: frozenset[int] = frozenset()
     warps: bool = False
+    together: int = 0
 
 
 @dataclass(slots=True)
