@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Sta
 from fusewright.backends.numba_cpu.templates.matmul import matmul, matmul_scalar, pack_rhs_kernel, plan_matmul
 from fusewright.backends.numba_cpu.templates.packing import rhs_layout
 from fusewright.backends.numba_cpu.templates.template import Template
+from fusewright.backends.numba_cpu.tiles.layout import SIGNATURE
 from fusewright.backends.numba_cpu.tiles.probe import aligned, compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import Extent, evaluate, symbol
@@ -281,3 +283,20 @@ def test_packing_inverts_exactly(shape: tuple[int, ...], nr: int, transpose: boo
     packed = layout.pack(b)
     back = layout.unpack(packed)
     assert np.array_equal(back, b) and packed.shape[-1] == nr
+
+
+def test_panels_used_a_few_times_are_asked_for_ahead() -> None:
+    """Weights that stream from memory are prefetched while their predecessors are multiplied; others never."""
+
+    def asked(rows: Extent) -> set[int]:
+        plan = plan_matmul(AVX512, F32, (rows, 768), (768, 2304), constant_b=True)
+        calls = re.findall(r"contract_tile\((.*)\)", matmul(AVX512, F32, plan).text)
+        at = SIGNATURE.index("ASK") - len(SIGNATURE)
+        return {int(call.split(", ")[at]) for call in calls}
+
+    assert asked(1) == asked(4096) == asked(symbol("N")) == {0}
+    for rows in (32, 128):
+        shares = asked(rows)
+        assert 0 not in shares
+        # All tiles together ask for a whole panel, and for not much more.
+        assert all(64 * 4 <= share * -(-rows // 6) <= 1.5 * 64 * 4 for share in shares)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ....core.dims import Extent, ceildiv, product
 from .conv_plan import BLOCK, ConvPlan
 from .epilogue import NONE, Epilogue, loop_text
+from .panels import asked_bytes
 from .rows import Part, RowWalk, Run, clip_axis, run_length, runs_of
 from .template import SUM_TERMS, Template, contract_call
 
@@ -213,9 +214,9 @@ class _Conv(RowWalk):
             w_at += f" + {first} * {self.w0 * size}"
             values |= {"n0": "cn" if self.blocks_per_pass else self.in_blocks, "w0": self.w0}
             values |= {"a0": f"{self.h} * {self.w} * {self.px}", "RUN": self._run()}
-            # Nobody else reads the lines of a 1x1 convolution: they may be far away, unless they were just rounded.
-            if all(axis.taps == 1 for axis in plan.axes) and not plan.pairs:
-                values["AHEAD"] = height
+            if all(axis.taps == 1 for axis in plan.axes):
+                # Nobody else reads the lines of a 1x1 convolution: they may be far away, unless they were just rounded.
+                values |= {"AHEAD": 0 if plan.pairs else height, **self._asked(height, w_at, str(values["n0"]))}
             values["nk_last"] = "nkl" if self.blocks_per_pass else self._last_channels()
             if self.blocks_per_pass:
                 row = t.dim(self._part_row())
@@ -232,6 +233,18 @@ class _Conv(RowWalk):
         t.add(indent, contract_call(values | {"a": a_at, "w": w_at}))
         if loop:
             self.after(indent, str(height), run, part)
+
+    def _asked(self, height: int, w_at: str, blocks: str) -> dict[str, int | str]:
+        """The next panel (or pass) of weights follows this one: each tile prefetches its share of it."""
+        plan, pixel = self.plan, f"oh * {self.ow} + j"
+        rows = plan.axes[1].out * plan.axes[2].out
+        if self._panels_outermost():
+            rows, pixel = rows * plan.batch, f"(n * {self.oh} + oh) * {self.ow} + j"
+        share = asked_bytes(rows, height, self.nr * self.size)
+        if not share:
+            return {}
+        read = f"{blocks} * {self.w0 * self.size}"
+        return {"ask": f"{w_at} + {read} + ({pixel}) * {read} // {rows}", "ASK": share}
 
     def _taps(self, run: Run, border_at: int | None, clip: bool) -> dict[str, int | str]:
         """The column taps: a loop, or unrolled with the rows that each one has inside the image."""

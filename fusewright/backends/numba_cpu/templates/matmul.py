@@ -13,7 +13,7 @@ from ....core.dims import Extent, ceildiv, maximum, product
 from ....core.dtypes import F32, F64, DType
 from ..variants import Variant
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
-from .panels import Tile, pick
+from .panels import Tile, asked_bytes, pick
 from .plain import Batch, broadcast_batch, matrix_numbers, zero_of
 from .template import SUM_TERMS, Template, TextBuilder, contract_call, scalar_access, split_rows
 
@@ -211,6 +211,14 @@ class MatmulText:
             "nk_last": f"{count} - ({pieces} - 1) * {SUM_TERMS}", "RUN": 1,
         }  # fmt: skip
 
+    def _asked(self, height: int, count: str, row: str) -> dict[str, int | str]:
+        """The next panel (or pass over k) follows this one: each tile prefetches its share of it."""
+        line = self.tile.columns * self.size
+        share = asked_bytes(self.plan.m, height, line) if self.plan.rhs == "packed" else 0
+        if not share:
+            return {}
+        return {"ask": f"wt + {count} * {line} + {row} * {count} * {line} // {self.plan.m}", "ASK": share}
+
     def _heights(self) -> list[int]:
         """Every tile height that can occur."""
         m = self.plan.m
@@ -248,7 +256,8 @@ class MatmulText:
         for i, height in enumerate(heights):
             if len(heights) > 1:
                 t.add(indent, f"{'if' if i == 0 else 'elif'} h == {height}:")
-            t.add(indent + (len(heights) > 1), contract_call(values | {"P": height}))
+            asked = self._asked(height, count, "m")
+            t.add(indent + (len(heights) > 1), contract_call(values | asked | {"P": height}))
         lines = loop_text(self.low, size, "row_at", "n0", cols, self.pointer)
         if lines:
             if self.chunk:

@@ -69,3 +69,14 @@ def _row_cost(most: int, rows: Extent | None) -> float:
         return 1.0
     tiles = -(-rows // most)
     return 1.0 + 0.08 * (tiles * most - rows) / rows
+
+
+LEAST_ROWS_ASKING, MOST_ROWS_ASKING = 12, 256  # of fewer rows, there is no time; with more, one reading costs little
+
+
+def asked_bytes(rows: Extent, height: int, line: int) -> int:
+    """Bytes of the weights to be read next that a tile of ``height`` prefetches for each ``line`` bytes that it reads
+    of its own, where ``rows`` share one reading; 0 where asking ahead does not pay."""
+    if not isinstance(rows, int) or not LEAST_ROWS_ASKING <= rows <= MOST_ROWS_ASKING:
+        return 0
+    return -(-height * line // rows // 8) * 8

@@ -18,7 +18,7 @@ from ..variants import Variant
 from .conv_plan import BLOCK, ConvPlan, plan_conv
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .packing import conv_layout
-from .panels import Tile
+from .panels import Tile, asked_bytes
 from .template import (
     SUM_TERMS,
     Template,
@@ -245,7 +245,7 @@ class _Winograd:
         plan, t, nr = self.plan, self.text, self.nr
         channels = plan.direct.channels
         t.add(indent, f"for k in range({plan.points}):")
-        chunk = min(channels, SUM_TERMS)
+        chunk, point = min(channels, SUM_TERMS), self.in_blocks * BLOCK * nr * 4
         heights = split_rows(plan.group, plan.tile.rows)
         for height in dict.fromkeys(heights):
             first, count = heights.index(height), heights.count(height)
@@ -254,12 +254,15 @@ class _Winograd:
             values: dict[str, int | str] = {
                 "out": f"scratch + {self.v_e * plan.points * 4}", "off": f"k * {self.m_e} + r * {nr}",
                 "a": f"scratch + (k * {self.v_e} + r * {self.row}) * 4",
-                "w": f"u + (p * {plan.points} + k) * {self.in_blocks * BLOCK * nr * 4}",
+                "w": f"u + (p * {plan.points} + k) * {point}",
                 "n0": -(-channels // chunk), "a0": chunk, "w0": chunk * nr, "nk": chunk,
                 "nk_last": channels - (channels - 1) // chunk * chunk, "wk": nr, "a_px": self.row, "o_px": nr,
                 "o_vb": BLOCK, "DT": 4, "W": plan.tile.width, "P": height, "NV": plan.tile.vectors,
                 "RUN": 1 if channels > chunk else 0,
             }  # fmt: skip
+            share = asked_bytes(plan.group, height, nr * 4)
+            if share:  # the weights of the next point follow those of this one
+                values |= {"ask": f"{values['w']} + {point} + r * {point} // {plan.group}", "ASK": share}
             t.add(indent + 2, contract_call(values))
 
     def _results(self, indent: int) -> None:

@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from ..lines import CACHE_LINE as LINE
 from .dot import DotEmitter
 from .emit import I64, Emitter, literal_values
 from .layout import (
@@ -76,7 +77,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
     """Emit one tile in place."""
     e = (DotEmitter if lit["DOT"] else Emitter)(builder, lit["DT"], lit["W"])
     b, rows, vectors, width = builder, lit["P"], lit["NV"], lit["W"]
-    a, w = e.pointer(run["a"]), e.pointer(run["w"])
+    a, w, ask = e.pointer(run["a"]), e.pointer(run["w"]), e.pointer(run["ask"])
     masks: list[ir.Value | None] = [None] * vectors
     if lit["TAIL"]:
         masks = [e.lanes_below(b.sub(run["cols"], e.const(v * width))) for v in range(vectors)]
@@ -88,18 +89,26 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
     if lit["SPLIT"]:
         accs = _load_partial(e, run, rows, vectors, width)
 
-    def channels(pa: ir.Value, pw: ir.Value, count: ir.Value, live: list[int], accs: list[ir.Value]) -> list[ir.Value]:
+    def channels(
+        pa: ir.Value, pw: ir.Value, asked: list[ir.Value], count: ir.Value, live: list[int], accs: list[ir.Value]
+    ) -> list[ir.Value]:  # fmt: skip
+        first = 2 + len(asked)
+
         def step(_: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-            ca, cw, acc = carried[0], carried[1], list(carried[2:])
+            ca, cw, acc = carried[0], carried[1], list(carried[first:])
+            for start in carried[2:first]:
+                for line in range(0, lit["ASK"], LINE):
+                    e.prefetch(e.at(start, e.const(line // e.size)))
             ws = [e.load(e.at(cw, e.const(v * width)), w_masks[v]) for v in range(vectors)]
             for i, p in enumerate(live):
                 x = e.broadcast(e.at(ca, row_offsets[p]))
                 for v in range(vectors):
                     acc[i * vectors + v] = e.fma(x, ws[v], acc[i * vectors + v])
-            return [e.at(ca, run["ak"]), e.at(cw, run["wk"]), *acc]
+            following = [e.at(start, e.const(lit["ASK"] // e.size)) for start in carried[2:first]]
+            return [e.at(ca, run["ak"]), e.at(cw, run["wk"]), *following, *acc]
 
         picked = [accs[p * vectors + v] for p in live for v in range(vectors)]
-        done = e.loop(e.const(0), count, [pa, pw, *picked], step)[2:]
+        done = e.loop(e.const(0), count, [pa, pw, *asked, *picked], step)[first:]
         out = list(accs)
         for i, p in enumerate(live):
             out[p * vectors : (p + 1) * vectors] = done[i * vectors : (i + 1) * vectors]
@@ -110,6 +119,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
         for p in range(rows if lit["AHEAD"] else 0):
             e.prefetch(e.at(a_at, e.mul(run["a_px"], lit["AHEAD"] + p)))
         w_at = e.at(w, e.mul(i0, run["w0"]))
+        asked = [e.at(ask, e.mul(e.mul(i0, run["nk"]), lit["ASK"] // e.size))] if lit["ASK"] else []
         count = run["nk"]
         if not _same(run["nk"], run["nk_last"]):
             last = b.icmp_signed("==", b.add(i0, e.const(1)), run["n0"])
@@ -123,12 +133,12 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
                     live = valid_rows(lit, tap)
                     if live:
                         a_tap, w_tap = e.at(a_row, e.mul(run["a2"], tap)), e.at(w_row, e.mul(run["w2"], tap))
-                        accs = channels(a_tap, w_tap, count, live, accs)
+                        accs = channels(a_tap, w_tap, asked, count, live, accs)
                 return accs
 
             def tap_loop(i2: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
                 a_tap, w_tap = e.at(a_row, e.mul(i2, run["a2"])), e.at(w_row, e.mul(i2, run["w2"]))
-                return channels(a_tap, w_tap, count, list(range(rows)), accs)
+                return channels(a_tap, w_tap, asked, count, list(range(rows)), accs)
 
             return e.loop(run["lo2"], run["hi2"], accs, tap_loop)
 
@@ -198,14 +208,14 @@ def _load_partial(e: Emitter, run: dict[str, ir.Value], rows: int, vectors: int,
 @intrinsic(prefer_literal=True)
 def contract_tile(  # type: ignore[no-untyped-def]
     typingctx, out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
-    wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-    DPX, AHEAD, RUN, DOT,
+    wk, a_px, o_px, o_vb, part, mode, ask, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
+    DPX, AHEAD, ASK, RUN, DOT,
 ):
     """``out[p, n] = epilogue(sum over taps and channels of a * w)``, accumulated in loop order with one FMA each."""
     given = (
         out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
-        wk, a_px, o_px, o_vb, part, mode, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-        DPX, AHEAD, RUN, DOT,
+        wk, a_px, o_px, o_vb, part, mode, ask, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
+        DPX, AHEAD, ASK, RUN, DOT,
     )
     # fmt: on
     lit = literal_values(LITERAL, given)

@@ -37,6 +37,7 @@ RUNTIME = (
     "o_vb",  # stride in out from one block of 16 columns to the next
     "part",
     "mode",  # partial sums [P][NV*W]; bit 0 starts from them, bit 1 stores to them instead of finishing (SPLIT only)
+    "ask",  # address of weights that a later tile reads: they are prefetched, ASK bytes per innermost iteration
     "s0",
     "s1",
     "s2",
@@ -56,6 +57,7 @@ LITERAL = (
     "SPX",
     "DPX",
     "AHEAD",  # each outer iteration asks for the first line of the rows this many rows ahead (prefetch); 0: none
+    "ASK",  # bytes from ``ask`` on per innermost iteration (only where rows and columns have one tap); 0: none
     "RUN",  # outer iterations summed from zero before they join the total; 0: one sum (long sums keep their accuracy)
     "DOT",  # 1: the 4 bytes of an element of a and w are two bfloat16 numbers, whose two products are added at once
 )
