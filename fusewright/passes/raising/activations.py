@@ -11,16 +11,11 @@ from typing import Any
 from ...ir.graph import Value
 from ...ir.ops.composite import SELU_ALPHA, SELU_SCALE
 from ..engine.pattern import about, one_of, op
-from ..engine.rewrite import Match, Rewrite, rewrite
+from ..engine.rewrite import Match, rewrite
+from .family import Family
 
-RULES: list[Rewrite] = []
+RULES = Family()
 SQRT_2_PI = math.sqrt(2 / math.pi)
-
-
-def _rule(name: str, doc: str, pattern: Any, replacement: Any, numerics: str = "exact") -> None:
-    rule = rewrite(pattern, replacement, numerics=numerics, name=name, closed=True)
-    rule.__doc__ = doc
-    RULES.append(rule)
 
 
 def _half(x: Any, y: Any) -> Any:
@@ -51,23 +46,23 @@ def _gelu(x: Any) -> Any:
     return one_of(_half(x, op.erf(scaled) + 1), _half(x, op.erfc(negated)))
 
 
-_rule(
+RULES.form(
     "gelu", "x * Phi(x) by erf or erfc, as TensorFlow, Keras and PyTorch write it.",
     _gelu, lambda x: op.gelu(x), "reassoc",
 )  # fmt: skip
-_rule(
+RULES.form(
     "gelu by tanh", "The tanh form of GELU (Hendrycks & Gimpel, 2016).",
     lambda x: _half(x, op.tanh(_inner(x)) + 1), lambda x: op.gelu(x, approximate=True), "reassoc",
 )  # fmt: skip
-_rule("silu", "x * sigmoid(x), also called swish.", lambda x: x * op.sigmoid(x), lambda x: op.silu(x))
-_rule("mish", "x * tanh(softplus(x)) (Misra, 2019).", lambda x: x * op.tanh(op.softplus(x)), lambda x: op.mish(x))
-_rule("softsign", "x / (1 + |x|).", lambda x: x / (op.abs(x) + 1), lambda x: op.softsign(x))
-_rule("log_sigmoid", "-softplus(-x).", lambda x: -op.softplus(-x), lambda x: op.log_sigmoid(x))
-_rule(
+RULES.form("silu", "x * sigmoid(x), also called swish.", lambda x: x * op.sigmoid(x), lambda x: op.silu(x))
+RULES.form("mish", "x * tanh(softplus(x)) (Misra, 2019).", lambda x: x * op.tanh(op.softplus(x)), lambda x: op.mish(x))
+RULES.form("softsign", "x / (1 + |x|).", lambda x: x / (op.abs(x) + 1), lambda x: op.softsign(x))
+RULES.form("log_sigmoid", "-softplus(-x).", lambda x: -op.softplus(-x), lambda x: op.log_sigmoid(x))
+RULES.form(
     "sigmoid", "1 / (1 + exp(-x)), without its overflow.",
     lambda x: one_of(op.reciprocal(op.exp(-x) + 1), 1 / (op.exp(-x) + 1)), lambda x: op.sigmoid(x), "reassoc",
 )  # fmt: skip
-_rule(
+RULES.form(
     "softplus", "log(1 + exp(x)), without its overflow.",
     lambda x: one_of(op.log1p(op.exp(x)), op.log(op.exp(x) + 1)), lambda x: op.softplus(x), "reassoc",
 )  # fmt: skip
@@ -82,15 +77,15 @@ def _sixth(y: Any) -> Any:
     return one_of(y / 6, y * about(1 / 6))
 
 
-_rule(
+RULES.form(
     "hard_swish", "x * relu6(x + 3) / 6 (Howard et al., 2019).",
     lambda x: one_of(x * _sixth(_relu6(x + 3)), _sixth(x * _relu6(x + 3))), lambda x: op.hard_swish(x), "reassoc",
 )  # fmt: skip
-_rule(
+RULES.form(
     "hard_swish of hard_sigmoid", "x * hard_sigmoid(x) of the slope 1/6.",
     lambda x: x * op.hard_sigmoid(x), lambda x: op.hard_swish(x),
 )  # fmt: skip
-_rule(
+RULES.form(
     "hard_sigmoid by relu6", "relu6(x + 3) / 6, as Keras 3 and PyTorch have it.",
     lambda x: _sixth(_relu6(x + 3)), lambda x: op.hard_sigmoid(x), "reassoc",
 )  # fmt: skip
@@ -118,15 +113,15 @@ def elu(m: Match, x: Value, a: Value) -> Any:
     return m.decline("alpha is no known number") if alpha is None else op.elu(x, alpha=alpha)
 
 
-_rule(
+RULES.form(
     "elu of alpha 1", "x where x > 0, else exp(x) - 1.",
     lambda x: _positive(x, x, one_of(op.expm1(x), op.exp(x) - 1)), lambda x: op.elu(x), "reassoc",
 )  # fmt: skip
-_rule(
+RULES.form(
     "elu of two halves", "relu(x) + expm1(min(x, 0)): a CELU of alpha 1.",
     lambda x: op.relu(x) + op.expm1(op.minimum(x, 0)), lambda x: op.elu(x), "reassoc",
 )  # fmt: skip
-_rule(
+RULES.form(
     "selu", "An ELU of SELU's alpha, times its scale (Klambauer et al., 2017).",
     lambda x: op.elu(x, alpha=about(SELU_ALPHA)) * about(SELU_SCALE), lambda x: op.selu(x), "reassoc",
 )  # fmt: skip

@@ -6,25 +6,16 @@ shift per channel. Must not know how a norm is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ...core.dims import compare_eq, product
 from ...ir.graph import Value
 from ..engine.pattern import one_of, op
-from ..engine.rewrite import Declined, Match, Rewrite, rewrite
+from ..engine.rewrite import Declined, Match
 from ..engine.values import same_shape
+from .family import Family
 
-RULES: list[Rewrite] = []
-
-
-def _rule(name: str, pattern: Any, numerics: str) -> Callable[[Callable[..., Any]], Rewrite]:
-    def enter(function: Callable[..., Any]) -> Rewrite:
-        rule = rewrite(pattern, numerics=numerics, name=name, closed=True)(function)
-        RULES.append(rule)
-        return rule
-
-    return enter
+RULES = Family()
 
 
 def _split(
@@ -36,7 +27,7 @@ def _split(
     return op.reshape(one_of(y * gamma + beta, y * gamma, y + beta, y), shape=t)
 
 
-@_rule("group_norm", _split, "reassoc")
+@RULES.rule("group_norm", _split, "reassoc")
 def _group_norm(
     m: Match, x: Value, axes: tuple[int, ...], epsilon: float, one: Value | None, zero: Value | None,
     gamma: Value | None, beta: Value | None,
@@ -112,19 +103,19 @@ def _joined(m: Match, v: Value, has_gamma: bool) -> Any:
     return m.op.apply(norm.op, [*norm.operands, vector], {**norm.attrs, "has_gamma": has_gamma})[0]
 
 
-@_rule("scale into group_norm", lambda x, g, a, e, h, gamma: _plain(x, g, a, e, h) * gamma, "exact")
+@RULES.rule("scale into group_norm", lambda x, g, a, e, h, gamma: _plain(x, g, a, e, h) * gamma, "exact")
 def _scale_into(m: Match, gamma: Value) -> Any:
     """group_norm(x) * gamma, one number per channel."""
     return _joined(m, gamma, True)
 
 
-@_rule("shift into group_norm", lambda x, g, a, e, h, beta: _plain(x, g, a, e, h) + beta, "exact")
+@RULES.rule("shift into group_norm", lambda x, g, a, e, h, beta: _plain(x, g, a, e, h) + beta, "exact")
 def _shift_into(m: Match, beta: Value) -> Any:
     """group_norm(x) + beta, one number per channel."""
     return _joined(m, beta, False)
 
 
-@_rule("shift into scaled group_norm", lambda x, g, a, e, gamma, beta: _scaled(x, g, a, e, gamma) + beta, "exact")
+@RULES.rule("shift into scaled group_norm", lambda x, g, a, e, gamma, beta: _scaled(x, g, a, e, gamma) + beta, "exact")
 def _shift_into_scaled(m: Match, beta: Value) -> Any:
     """group_norm(x, gamma) + beta, one number per channel."""
     return _joined(m, beta, True)

@@ -6,7 +6,6 @@ norm itself is one rule. Must not know where a graph comes from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,27 +13,11 @@ import numpy as np
 from ...core.dims import compare_eq, product
 from ...ir.graph import Value
 from ..engine.pattern import one_of, op
-from ..engine.rewrite import Declined, Match, Rewrite, rewrite
+from ..engine.rewrite import Declined, Match
 from ..engine.values import same_shape
+from .family import Family
 
-RULES: list[Rewrite] = []
-
-
-def _rule(name: str, doc: str, pattern: Any, replacement: Any, numerics: str = "exact") -> None:
-    rule = rewrite(pattern, replacement, numerics=numerics, name=name, closed=True)
-    rule.__doc__ = doc
-    RULES.append(rule)
-
-
-def _norm(name: str, pattern: Any, numerics: str) -> Callable[[Callable[..., Any]], Rewrite]:
-    """A rule given as a function, registered."""
-
-    def enter(function: Callable[..., Any]) -> Rewrite:
-        rule = rewrite(pattern, numerics=numerics, name=name, closed=True)(function)
-        RULES.append(rule)
-        return rule
-
-    return enter
+RULES = Family()
 
 
 def _shifted(x: Any, axes: Any) -> Any:
@@ -66,13 +49,15 @@ def _minus_log_sum(x: Any, axes: Any) -> Any:
 
 
 # Without the shift by the maximum the exponentials overflow to other classes of result: those forms stay.
-_rule("softmax", "exp(x - max) / sum(exp(x - max)).", _softmax, lambda x, axes: op.softmax(x, axes=axes))
-_rule(
+RULES.form("softmax", "exp(x - max) / sum(exp(x - max)).", _softmax, lambda x, axes: op.softmax(x, axes=axes))
+RULES.form(
     "softmax by reciprocal", "exp(x - max) times the reciprocal of its sum.",
     _softmax_by_reciprocal, lambda x, axes: op.softmax(x, axes=axes), "reassoc",
 )  # fmt: skip
-_rule("log_softmax", "x - max - log(sum(exp(x - max))).", _log_softmax, lambda x, axes: op.log_softmax(x, axes=axes))
-_rule(
+RULES.form(
+    "log_softmax", "x - max - log(sum(exp(x - max))).", _log_softmax, lambda x, axes: op.log_softmax(x, axes=axes)
+)
+RULES.form(
     "log_softmax by log of sum", "x - logsumexp(x), shifted by the maximum.",
     _minus_log_sum, lambda x, axes: op.log_softmax(x, axes=axes), "reassoc",
 )  # fmt: skip
@@ -94,7 +79,7 @@ def _centred_norm(x: Any, axes: Any, eps: Any) -> Any:
     return one_of(d * op.rsqrt(var), d / op.sqrt(var))
 
 
-@_norm("layer_norm", _centred_norm, "reassoc")
+@RULES.rule("layer_norm", _centred_norm, "reassoc")
 def _layer_norm(m: Match, x: Value, axes: tuple[int, ...], eps: Value) -> Any:
     """(x - mean) / sqrt(variance + epsilon), as PyTorch exports it."""
     epsilon = _epsilon(m, eps)
@@ -106,7 +91,7 @@ def _root_mean_square(x: Any, axes: Any, eps: Any) -> Any:
     return one_of(x * op.rsqrt(power), x / op.sqrt(power))
 
 
-@_norm("rms_norm", _root_mean_square, "reassoc")
+@RULES.rule("rms_norm", _root_mean_square, "reassoc")
 def _rms_norm(m: Match, x: Value, axes: tuple[int, ...], eps: Value) -> Any:
     """x / sqrt(mean of squares + epsilon)."""
     epsilon = _epsilon(m, eps)
@@ -130,7 +115,7 @@ def _folded_norm(x: Any, axes: Any, eps: Any, gamma: Any, beta: Any) -> Any:
     return _folded(x, mean, one_of(inv * gamma, inv), beta)
 
 
-@_norm("layer_norm, folded", _folded_norm, "reassoc")
+@RULES.rule("layer_norm, folded", _folded_norm, "reassoc")
 def _layer_norm_folded(
     m: Match, x: Value, axes: tuple[int, ...], eps: Value, gamma: Value | None, beta: Value | None
 ) -> Any:
@@ -167,19 +152,19 @@ def _joined(m: Match, v: Value, has_gamma: bool) -> Any:
     return m.op.apply(norm.op, [*norm.operands, v], {**norm.attrs, "has_gamma": has_gamma})[0]
 
 
-@_norm("scale into norm", lambda x, axes, e, h, gamma: _plain(x, axes, e, h) * gamma, "exact")
+@RULES.rule("scale into norm", lambda x, axes, e, h, gamma: _plain(x, axes, e, h) * gamma, "exact")
 def _scale_into_norm(m: Match, gamma: Value) -> Any:
     """norm(x) * gamma, where gamma varies along the normalised axes only."""
     return _joined(m, gamma, True)
 
 
-@_norm("shift into norm", lambda x, axes, e, h, beta: _plain(x, axes, e, h) + beta, "exact")
+@RULES.rule("shift into norm", lambda x, axes, e, h, beta: _plain(x, axes, e, h) + beta, "exact")
 def _shift_into_norm(m: Match, beta: Value) -> Any:
     """norm(x) + beta, where beta varies along the normalised axes only."""
     return _joined(m, beta, False)
 
 
-@_norm("shift into scaled norm", lambda x, axes, e, gamma, beta: _scaled(x, axes, e, gamma) + beta, "exact")
+@RULES.rule("shift into scaled norm", lambda x, axes, e, gamma, beta: _scaled(x, axes, e, gamma) + beta, "exact")
 def _shift_into_scaled_norm(m: Match, beta: Value) -> Any:
     """norm(x, gamma) + beta, where beta varies along the normalised axes only."""
     return _joined(m, beta, True)
@@ -192,7 +177,7 @@ def _turned(x: Any, axes: Any, p: Any, q: Any, e: Any, h: Any) -> Any:
     return op.transpose(rows, perm=q)
 
 
-@_norm("rows between transposes", _turned, "reassoc")
+@RULES.rule("rows between transposes", _turned, "reassoc")
 def _rows_between_transposes(m: Match, x: Value, axes: tuple[int, ...], p: tuple[int, ...], q: tuple[int, ...]) -> Any:
     """A softmax or norm over another axis, which is turned to be the last and back."""
     if any(p[i] != k for k, i in enumerate(q)):
@@ -207,7 +192,7 @@ def _flattened(x: Any, axes: Any, s: Any, t: Any, e: Any, h: Any) -> Any:
     return op.reshape(rows, shape=t)
 
 
-@_norm("rows between reshapes", _flattened, "reassoc")
+@RULES.rule("rows between reshapes", _flattened, "reassoc")
 def _rows_between_reshapes(m: Match, x: Value, axes: tuple[int, ...]) -> Any:
     """Rows at the end of the shape, which a reshape in front only numbered in another way."""
     rows = m.nodes[1]
@@ -242,7 +227,7 @@ def _batch_norm(x: Any, mean: Any, var: Any, eps: Any, gamma: Any, beta: Any) ->
     return _folded(x, mean, one_of(inv * gamma, inv), beta)
 
 
-@_norm("batch_norm", _batch_norm, "reassoc")
+@RULES.rule("batch_norm", _batch_norm, "reassoc")
 def _batch_norm_folded(
     m: Match, x: Value, mean: Value, var: Value, eps: Value, gamma: Value | None, beta: Value | None
 ) -> Any:
@@ -261,7 +246,7 @@ def _own_statistics(x: Any, axes: Any, axis: Any, eps: Any, gamma: Any, beta: An
     return op.batch_norm(x, mean, var, gamma, beta, axis=axis, epsilon=eps)
 
 
-@_norm("batch_norm of own statistics", _own_statistics, "reassoc")
+@RULES.rule("batch_norm of own statistics", _own_statistics, "reassoc")
 def _batch_norm_of_own_statistics(
     m: Match, x: Value, axes: tuple[int, ...], axis: int, eps: float, gamma: Value, beta: Value
 ) -> Any:
