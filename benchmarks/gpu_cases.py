@@ -148,6 +148,36 @@ def _torch_conv(
     return peer
 
 
+# -- convolutions in groups: depthwise ones of MobileNetV2, a wide one of ResNeXt --------------------------------------
+GROUPED = [  # extent, channels, window, stride, groups
+    (112, 32, 3, 1, 32), (56, 144, 3, 2, 144), (14, 384, 3, 1, 384), (7, 960, 3, 1, 960), (14, 512, 3, 1, 32),
+]  # fmt: skip
+
+
+def _grouped(size: int, channels: int, window: int, stride: int, groups: int) -> Callable[[], Any]:
+    def graph() -> Any:
+        b = _builder()
+        x = b.input("x", "f32", ("N", size, size, channels))
+        w, pads = weights(window, window, channels // groups, channels), ((window // 2, window // 2),) * 2
+        y = b.conv(x, w, strides=(stride, stride), pads=pads, groups=groups)
+        return b.build(b.relu(b.add(y, weights(channels))))
+
+    return graph
+
+
+def _torch_grouped(
+    size: int, channels: int, window: int, stride: int, groups: int
+) -> Callable[[Any, int, Any], Callable[[], Any]]:
+    def peer(torch: Any, n: int, dtype: Any) -> Callable[[], Any]:
+        layer = torch.nn.Conv2d(
+            channels, channels, window, stride, window // 2, groups=groups, device="cuda", dtype=dtype
+        ).to(memory_format=torch.channels_last)
+        x = torch.randn(n, channels, size, size, device="cuda", dtype=dtype).to(memory_format=torch.channels_last)
+        return lambda: torch.relu(layer(x))
+
+    return peer
+
+
 # -- models -----------------------------------------------------------------------------------------------------------
 def _resnet50() -> Any:
     import keras
@@ -246,6 +276,18 @@ CASES: list[Case] = [
             BOTH,
         )
         for s, i, o, w, t in CONVS
+    ),
+    *(
+        Case(
+            f"conv {s} {c} {w}/{t} in {g} groups",
+            "conv",
+            _grouped(s, c, w, t, g),
+            1,
+            (1, 32),
+            _torch_grouped(s, c, w, t, g),
+            0.9 if c == g else 0.6,
+        )
+        for s, c, w, t, g in GROUPED
     ),
     Case("ResNet50", "model", _resnet50, 1, (1, 8, 32), _torch_resnet50, 1.0, BOTH),
     Case(

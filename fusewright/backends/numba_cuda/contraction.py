@@ -8,95 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import gcd
 
-from ...core.dims import Extent, ceildiv, product
-from ...core.dtypes import F32, DType
+from ...core.dims import Extent, ceildiv
 from ..numba_cpu.select.epilogue import Contraction
-from ..numba_cpu.templates.conv_plan import Axis, make_axes
 from ..numba_cpu.templates.epilogue import lower
-from ..numba_cpu.templates.plain import Batch, broadcast_batch, matrix_numbers
+from ..numba_cpu.templates.plain import matrix_numbers
 from ..numba_cpu.templates.template import Arg, Template, TextBuilder, scalar_access
-from .deal import Deal, Share, deal
-from .forms import HALVES, TF32X3, Form
+from .deal import Share
+from .forms import Form
+from .product import FLAT, Product
 from .tiles import STAGES, WARP
 
-LEAST_DEPTH, LEAST_COLUMNS = 32, 16  # smaller products leave tensor cores idle, and their splits inexact
-_FLAT = Axis(1, 1, 1, 1, 1, 0, 0, False)  # an axis that an image has not
 REGISTERS, MOST_REGISTERS = 1 << 16, 128  # of a processor; of a thread
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """``out[batch, m, n] = tail(sum_k left[batch, m, k] * right[batch, k, n])``; ``wide`` says whether the left and the
-    right operand begin where 16 bytes are read at once. ``axes`` when the left one is an image."""
-
-    m: Extent
-    k: int
-    n: int
-    batch: Batch
-    across: bool
-    channels: int
-    axes: tuple[Axis, ...]
-    stretched: bool  # the image is read as it lies: one tap, no stride, no padding
-    wide: tuple[bool, bool]
-    dtype: DType
-
-    @property
-    def batches(self) -> Extent:
-        return product(d for d, _, _ in self.batch)
-
-    @property
-    def deal(self) -> Deal:
-        depth = HALVES[self.dtype.name].depth if self.half else TF32X3.depth
-        return deal(self.m, self.k, self.n, tuple(d for d, _, _ in self.batch), depth)
-
-    @property
-    def half(self) -> bool:
-        return self.dtype.name in HALVES
-
-    @property
-    def row(self) -> int:
-        """Elements of a row of the right operand."""
-        return self.k if self.across else self.n
-
-
-def read(found: Contraction, wide: tuple[bool, bool] = (False, False)) -> Product | None:
-    """The product that a contraction is, or None where tensor cores do not serve it."""
-    node = found.anchor
-    a, b = (v.shape for v in node.operands)
-    dtype = node.results[0].dtype
-    if dtype is not F32 and dtype.name not in HALVES:
-        return None
-    axes: tuple[Axis, ...] = ()
-    stretched, across = True, False
-    batch: Batch = ()
-    if node.op.name == "matmul":
-        if node.attrs["transpose_a"]:
-            return None
-        across = node.attrs["transpose_b"]
-        k, n = a[-1], b[-2] if across else b[-1]
-        m, lead = a[-2], a[:-2]
-        if all(d == 1 for d in b[:-2]):
-            m, lead = product(a[:-1]), ()
-        batch = broadcast_batch(lead, b[:-2])
-        channels = k
-    elif node.op.name == "conv" and node.attrs["groups"] == 1:
-        if not all(isinstance(d, int) for d in b):
-            return None
-        attrs = node.attrs
-        axes = tuple(make_axes(a, b, attrs["strides"], attrs["pads"], attrs["dilations"]))
-        stretched = all(axis.plain for axis in axes)
-        channels, n = b[-2], b[-1]
-        k = product(b[:-1])
-        m = a[0] * product(axis.out for axis in axes)
-    else:
-        return None
-    if not isinstance(k, int) or not isinstance(n, int) or k < LEAST_DEPTH or n < LEAST_COLUMNS:
-        return None
-    found_product = Product(m, k, n, batch, across, channels, axes, stretched, wide, dtype)
-    if found_product.half and (channels % 2 or found_product.row % 2):
-        return None  # no copy takes two bytes
-    return found_product
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +59,10 @@ class Blocks:
             t.args.append(Arg("parts", "dim"))
         self.rows = t.dim(plan.m)
         # Of an image, what a row of the block reads: the image's number, and where its window begins on each axis.
-        self.windows = [] if plan.stretched else [d for d in range(3) if plan.axes[d] != _FLAT]
+        self.windows = [] if plan.stretched else [d for d in range(3) if plan.axes[d] != FLAT]
         # Elements that one copy takes: as many as rows of 16 bytes allow, where the operand lies in such rows.
         self.left = _at_once(form.left, plan.channels, plan.wide[0])
-        self.right = _at_once(form.right, self.row, mixed or plan.wide[1])
+        self.right = _at_once(form.right, gcd(self.row, plan.n) if plan.groups > 1 else self.row, mixed or plan.wide[1])
 
     @property
     def resident(self) -> int:
@@ -250,6 +174,8 @@ class Blocks:
             t.add(1, "part = u // tiles\nunit = u - part * tiles")
             unit = "unit"
         t.add(1, f"n0 = {unit} % {columns} * {tile.columns}\nrest = {unit} // {columns}")
+        if plan.groups > 1:
+            t.add(1, f"group = rest % {plan.groups}\nrest = rest // {plan.groups}")
         if plan.batch:
             t.add(1, f"m0 = rest % {blocks} * {tile.rows}\nrest = rest // {blocks}\nwhich = rest")
         else:
@@ -258,6 +184,8 @@ class Blocks:
         t.add(1, f"ab = {left} * {self.rows} * {plan.k}")
         t.add(1, f"wb = {right} * {self.row * (plan.n if plan.across else plan.k)}")
         t.add(1, f"ob = {f'which * {self.rows} * {plan.n}' if plan.batch else '0'}")
+        if plan.groups > 1:
+            t.add(1, f"ab = group * {plan.channels}\nwb = group * {plan.n}\nob = wb")
 
     def _table(self, indent: int) -> None:
         """What the block's rows read, once for all slices: in registers it would be too much."""
@@ -288,13 +216,13 @@ class Blocks:
             self._chunks(indent, tile.columns * per_row)
             t.add(indent + 1, f"row = c // {per_row}\nkk = c % {per_row} * {self.right}\nk = k0 + kk\nj = n0 + row")
             t.add(indent + 1, f"at = wb + j * {self.row} + k\nto = (row * {pitch} + kk) * {form.right}")
-            t.add(indent + 1, f"ok = (k < {self.row}) & (j < {plan.n})")
+            t.add(indent + 1, f"ok = (k < {plan.k}) & (j < {plan.n})")
         else:
             per_row = tile.columns // self.right
             self._chunks(indent, form.depth * per_row)
             t.add(indent + 1, f"kk = c // {per_row}\nrow = c % {per_row} * {self.right}\nk = k0 + kk\nj = n0 + row")
             t.add(indent + 1, f"at = wb + k * {self.row} + j\nto = (kk * {pitch} + row) * {form.right}")
-            t.add(indent + 1, f"ok = (k < {plan.k}) & (j < {self.row})")
+            t.add(indent + 1, f"ok = (k < {plan.k}) & (j < {plan.n})")
         self._copy(indent + 1, f"{room} + {form.a_bytes(tile)} + to", self.weights, form.right, self.right)
 
     def _copy(self, indent: int, to: str, source: str, size: int, count: int) -> None:
@@ -314,7 +242,7 @@ class Blocks:
         """``at`` and ``ok`` of element (``i``, ``k``) of the left operand."""
         t, plan = self.text, self.plan
         if plan.stretched:
-            t.add(indent, f"at = ab + i * {plan.k} + k\nok = (i < {self.rows}) & (k < {plan.k})")
+            t.add(indent, f"at = ab + i * {plan.pitch} + k\nok = (i < {self.rows}) & (k < {plan.k})")
             return
         width = 1 + len(self.windows)
         t.add(indent, f"ch = k % {plan.channels}\ntap = k // {plan.channels}\npixel = i64(table[row * {width}])")
@@ -324,7 +252,7 @@ class Blocks:
             t.add(indent, f"tap = tap // {axis.taps}")
         t.add(indent, f"ok = (i < {self.rows}) & (k < {plan.k})")
         place = self._place(indent, "ok")
-        t.add(indent, f"at = ({place}) * {plan.channels} + ch")
+        t.add(indent, f"at = ab + ({place}) * {plan.pitch} + ch")
 
     def _taps(self, indent: int) -> None:
         """``x<axis>``: the places that ``tap`` of output ``pixel`` reads; ``pixel`` becomes the number of the image."""
@@ -358,7 +286,7 @@ class Blocks:
         t.add(1, f"ps = sf32(smem)\nfor p in {pieces}:")
         t.add(2, f"c = p * {tile.threads} + tid\nrow = c // {tile.columns}\ncol = c % {tile.columns}")
         t.add(2, f"i = m0 + row\nj = n0 + col\nif i < {self.rows} and j < {plan.n}:")
-        t.add(3, f"at = ob + i * {plan.n} + j")
+        t.add(3, f"at = ob + i * {plan.columns} + j\nchannel = {'ob + j' if plan.groups > 1 else 'j'}")
         inner = 3
         if self.split:
             t.add(3, f"if parts > 1:\n    sums[part * size + at] = ps[row * {tile.c_pitch} + col]\nelse:")
@@ -372,7 +300,7 @@ class Blocks:
             t.add(inner, "if not isfinite(value):")
             self._again(inner + 1)
         for name, how in low.loop_extras:
-            t.add(inner, f"v{name} = p_{name}[{ {'channel': 'j', 'same': 'at', 'scalar': '0'}[how] }]")
+            t.add(inner, f"v{name} = p_{name}[{ {'channel': 'channel', 'same': 'at', 'scalar': '0'}[how] }]")
         for statement in low.statements:
             t.add(inner, _renamed(statement))
         t.add(inner, f"po[at] = {self.store('value')}")
@@ -381,23 +309,22 @@ class Blocks:
         """The same element by plain float32 products: splitting turns an infinity times an exact number into NaN."""
         t, plan = self.text, self.plan
         t.add(indent, "value = f32(0.0)")
+        # Where the right operand is read, ``wb`` counts in rows that may be filled up.
+        base = "wb" if self.row == plan.row or plan.groups > 1 else f"wb // {self.row} * {plan.row}"
         if plan.stretched:
-            right = "wb" if self.row == plan.row else f"wb // {self.row} * {plan.row}"
-            right = f"{right} + j * {plan.k} + k" if plan.across else f"{right} + k * {plan.n} + j"
+            right = f"{base} + j * {plan.k} + k" if plan.across else f"{base} + k * {plan.columns} + j"
             t.add(indent, f"for k in range({plan.k}):")
-            t.add(indent + 1, f"value = fma(pa[ab + i * {plan.k} + k], pw[{right}], value)")
+            t.add(indent + 1, f"value = fma(pa[ab + i * {plan.pitch} + k], pw[{right}], value)")
             return
         taps = plan.k // plan.channels
         t.add(indent, f"for tap0 in range({taps}):\n    tap = tap0\n    pixel = i")
         self._taps(indent + 1)
         t.add(indent + 1, "ok = True")
         place = self._place(indent + 1, "ok")
-        t.add(indent + 1, f"if ok:\n    base = ({place}) * {plan.channels}")
+        t.add(indent + 1, f"if ok:\n    base = ab + ({place}) * {plan.pitch}")
         t.add(indent + 2, f"for ch in range({plan.channels}):")
-        t.add(
-            indent + 3,
-            f"value = fma(pa[base + ch], pw[(tap0 * {plan.channels} + ch) * {plan.n} + j], value)",
-        )
+        right = f"wb + (tap0 * {plan.channels} + ch) * {plan.columns} + j"
+        t.add(indent + 3, f"value = fma(pa[base + ch], pw[{right}], value)")
 
 
 def _at_once(size: int, row: int, wide: bool) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...core.dims import Extent, ceildiv, evaluate, maximum, minimum, product, symbols
+from ...core.dims import Extent, ceildiv, evaluate, maximum, minimum, symbols
 from .tiles import LARGE, MIDDLE, NARROW, SKINNY, Tile
 
 PROCESSORS = 132  # of an H100; an A100 has 108
@@ -57,10 +57,10 @@ class Deal:
 
 
 @lru_cache(maxsize=1 << 12)  # planning asks again and again
-def deal(m: Extent, k: int, n: int, batch: tuple[Extent, ...] = (), depth: int = 16) -> Deal:
+def deal(m: Extent, k: int, n: int, batch: Extent = 1, depth: int = 16) -> Deal:
     """How ``m`` rows of ``n`` columns, each a sum of ``k`` terms in slices of ``depth``, are dealt; ``batch`` such
     products."""
-    slices, count = -(-k // depth), product(batch)
+    slices, count = -(-k // depth), batch
     main = NARROW if n <= NARROW.columns else MIDDLE
     tiles = count * ceildiv(m, main.rows) * -(-n // main.columns)
     least = max(1, fewest(tiles))

@@ -24,7 +24,7 @@ from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
 from ..numba_cpu.templates.units import LANES, THREADS, WARPS, cut_for
 from ..registry import registered_kernel
-from . import attention, contraction, gated, general
+from . import attention, contraction, depthwise, gated, general, product
 from .forms import HALVES, MIXED, TF32, TF32X3, Form
 from .pointwise import pointwise
 from .words import BLOCK, Placed
@@ -174,7 +174,7 @@ def may_overwrite(node: Node, operand: int) -> bool:
         found = read(node)
         if found is None or operand not in found.extras or operand in found.operands:
             return False
-        plan = contraction.read(found)
+        plan = product.read(found)
         if plan is not None and (plan.deal.segments > 1 or len(plan.deal.shares) > 1):
             return False  # the launch that reads it may come after one that writes the result
         return found.extras.count(operand) == 1 and found.epilogue.extras[found.extras.index(operand)] == "same"
@@ -187,8 +187,13 @@ def may_overwrite(node: Node, operand: int) -> bool:
 def _contract(
     found: Contraction, node: Node, fixed: Mapping[int, Const], wide: Callable[[Value], bool], products: int, cost: Cost
 ) -> list[Placed]:  # fmt: skip
+    direct = depthwise.read(found, node, fixed, wide)
+    if direct is not None:
+        template = depthwise.template(found, direct)
+        name = "_".join(["depthwise", *_name(found).split("_")[1:]])
+        return [placed(name, template, _contraction_words(found), cost.flops, cost.bytes)]
     left, right = (wide(node.operands[i]) for i in found.operands)
-    plan = contraction.read(found, (left, right))
+    plan = product.read(found, (left, right))
     if plan is None or (plan.half and not (left and right)):
         return [placed(_name(found), _contraction(found), _contraction_words(found), cost.flops, cost.bytes)]
     form, out = _form(plan, found.operands[1] in fixed, products), []
@@ -208,14 +213,15 @@ def _contract(
     return out
 
 
-def _form(plan: contraction.Product, weights: bool, products: int) -> Form:
+def _form(plan: product.Product, weights: bool, products: int) -> Form:
     """What multiplies: with one product per pair, weights are rounded to bf16 when compiling. Of two values of the
     graph neither is: tf32 keeps what attention's scores need."""
     if plan.half:
         return HALVES[plan.dtype.name]
     if products == 3:
         return TF32X3
-    return MIXED if weights else TF32
+    copied = plan.groups == 1 or plan.n % 2 == 0  # a group's columns begin at a copy of four bytes
+    return MIXED if weights and copied else TF32
 
 
 def _rounded(found: Contraction, index: int) -> Layout:
@@ -228,7 +234,7 @@ def _rounded(found: Contraction, index: int) -> Layout:
 def workspace(node: Node) -> tuple[Extent, ...]:
     """Bytes of storage that the launches of ``node`` share."""
     found = read(node) if not own(node) and contracts(node) and supports(node) else None
-    plan = contraction.read(found) if found is not None else None
+    plan = product.read(found) if found is not None else None
     return (plan.deal.temp_bytes,) if plan is not None and plan.deal.segments > 1 else ()
 
 

@@ -95,6 +95,38 @@ def wide_put(count: int) -> Any:
     return put
 
 
+@intrinsic
+def take4(typingctx: Any, pointer: Any, index: Any, ok: Any) -> Any:
+    """``get4`` where ``ok``, else zeros."""
+    if not isinstance(pointer, types.CPointer):
+        return None
+    result = types.UniTuple(pointer.dtype, 4)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = builder.select(args[2], args[1], ir.Constant(WORD, 0))
+        loaded = builder.load(_wide(builder, args[0], at, 4), align=WIDE)
+        zero = ir.Constant(args[0].type.pointee, 0)
+        parts = [builder.extract_element(loaded, ir.Constant(HALF, i)) for i in range(4)]
+        return context.make_tuple(builder, result, [builder.select(args[2], part, zero) for part in parts])
+
+    return result(pointer, types.int64, types.boolean), codegen
+
+
+@intrinsic
+def fma4(typingctx: Any, x: Any, y: Any, acc: Any) -> Any:
+    """``fma`` of four numbers with four numbers each."""
+    if not isinstance(acc, types.UniTuple) or not x == y == acc:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def one(i: int) -> Any:
+            return builder.fma(*(builder.extract_value(a, i) for a in args))
+
+        return context.make_tuple(builder, acc, [one(i) for i in range(acc.count)])
+
+    return acc(x, y, acc), codegen
+
+
 def special(register: str) -> Any:
     """An intrinsic that reads one of the GPU's special registers as int64."""
 
@@ -119,6 +151,7 @@ def names() -> dict[str, Any]:
         out[f"slot_{name[1:]}"] = slot_maker(getattr(types, full))
     for count in (4, 8):
         out[f"get{count}"], out[f"put{count}"] = wide_get(count), wide_put(count)
+    out["take4"], out["fma4"] = take4, fma4
     out["si32"] = pointer_maker(types.int32, SHARED)
     out["sf32"] = pointer_maker(types.float32, SHARED)
     out["thread"] = special("tid.x")
