@@ -26,8 +26,7 @@ Written by `python docs/generate_targets.py`: each target is asked about nodes o
 `kernel`: there is one for the op as it stands, in some or all of its forms. `pieces`: the op is always taken apart into
 simpler ones, which fusion puts into kernels with what stands beside them. `view`: nothing is computed. Dtypes and
 shapes are as in [ops.md](ops.md) on both targets; symbols may stay free on both. Control flow (`if`, `while`, `scan`)
-is the runtime's on both. Extents that a call finds out (`symbol_of`, `view_as`) are the CPU's alone: the GPU's launches
-are laid out before a call, so `target="cuda"` refuses such a model and names them.
+is the runtime's on both, and so are extents that a call finds out (`symbol_of`, `view_as`).
 
 | op | cpu | cuda |
 | --- | --- | --- |

@@ -36,14 +36,15 @@ class Trimmed:
             if any(is_dynamic(e, bounds) for e in s.exprs)
         }
 
-    def _shape(self, port: int, env: Mapping[str, int]) -> tuple[int, ...]:
+    def shape(self, port: int, env: Mapping[str, int]) -> tuple[int, ...]:
+        """The true shape of an output that may come out smaller."""
         return tuple(f(env) for f in self.ports[port])
 
     def cut(self, stored: Sequence[Array], env: Mapping[str, int]) -> list[Array]:
         """The results in their true shapes; a copy where there is more storage, so that none is held in vain."""
         out = list(stored)
         for i in self.ports:
-            shape = self._shape(i, env)
+            shape = self.shape(i, env)
             if shape != out[i].shape:
                 size = int(np.prod(shape, dtype=np.int64))
                 out[i] = out[i].reshape(-1)[:size].reshape(shape).copy()
@@ -53,7 +54,7 @@ class Trimmed:
         """The leading blocks of the caller's arrays in which the results go."""
         out = list(outs)
         for i in self.ports:
-            out[i] = out[i][tuple(map(slice, self._shape(i, env)))]
+            out[i] = out[i][tuple(map(slice, self.shape(i, env)))]
         return out
 
     def stand_ins(self, results: Sequence[Array]) -> list[Array]:

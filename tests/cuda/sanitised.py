@@ -37,8 +37,8 @@ def spread(gpu: FakeGpu) -> Iterator[None]:
     """Bundles loaded inside have spread layouts, and their calls start with an arena that nobody wrote."""
     room, once = bundle_module.Room, CudaBundle._once
 
-    def guarded(self: CudaBundle, space: Workspace, p: Any, inputs: Any, outputs: Any) -> None:
-        self._ready(space, p)
+    def guarded(self: CudaBundle, space: Workspace, p: Any, inputs: Any, outputs: Any) -> dict[str, int]:
+        space.grow(p.binding.arena, p.total - p.binding.arena)
         gpu.drain_all()
         assert space.arena is not None
         binding, base = p.binding, space.arena.address
@@ -46,7 +46,7 @@ def spread(gpu: FakeGpu) -> Iterator[None]:
         sizes = [int(binding.values[b.bytes]) for b in self._plan.buffers]
         for at, size in (*zip(binding.offsets, sizes), (binding.scratch, self._room.scratch(binding.values))):
             gpu.memory.mark(base + at, size, UNWRITTEN)
-        once(self, space, p, inputs, outputs)
+        return once(self, space, p, inputs, outputs)
 
     bundle_module.Room, CudaBundle._once = _Spread, guarded  # type: ignore[misc, method-assign]
     try:

@@ -13,7 +13,7 @@ import pytest
 import fusewright as fw
 from fusewright.backends.writer import Weights
 from fusewright.core.errors import BundleRefused, DeviceFailed, InputRefused
-from fusewright.core.plan import Bind, Launch, RunSymbol
+from fusewright.core.plan import Launch
 from fusewright.runtime.bundle import Bundle
 from fusewright.runtime.cuda import driver as driver_module
 from fusewright.runtime.cuda.bundle import CudaBundle
@@ -378,17 +378,6 @@ def test_gpu_memory_runs_out() -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(BundleRefused, match=r"weights take 14336 bytes, Paper GPU has 1024 free"):
             fw.load(paper.mlp())
-
-
-def test_what_is_found_out_during_a_run_is_refused_for_now(gpu: FakeGpu) -> None:
-    plan = paper.plan(("N",), 1)
-    most = plan.expr("N")
-    plan.bound = [RunSymbol("K", 0, most, most)]
-    plan.steps = [Bind(0, plan.address("i", 0), -1, "mask")]
-    plan.outputs = [("i", 0, plan.expr(0))]
-    data = paper.bundle(plan, [("x", "f32", ("N", 64))], [("y", "f32", ("N", 64))])
-    with pytest.raises(BundleRefused, match=r"found out during the run \(K\)"):
-        fw.load(data)
 
 
 def test_a_kernel_that_asks_for_much_shared_memory(gpu: FakeGpu) -> None:

@@ -9,10 +9,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from ...core.dims import compare_eq, floordiv
-from ...core.errors import CompileRefused
 from ...ir import program as p
 from ...ir.graph import Const, Node, Value
-from ...ir.scope import definitions
 from ...ir.types import TensorType
 from ..numba_cpu.lower import ConstantStore, Lowered, Lowering
 from ..numba_cpu.select import Chosen
@@ -25,12 +23,6 @@ WIDE = 16  # bytes
 
 def lower(program: p.Program, store: ConstantStore, numerics: str = "strict") -> Lowered:
     """Bind every step of ``program`` to GPU kernels. Raises CompileRefused."""
-    found = [n.attrs["symbol"] for n in definitions(program.graph)]
-    if found:
-        raise CompileRefused(
-            f"target 'cuda' needs extents that are known before a call; {', '.join(found)} are found out during it. "
-            "Compile for 'cpu', or fix the inputs that decide them"
-        )
     return CudaLowering(program, store, 1 if numerics == "fast" else 3).run()
 
 

@@ -203,6 +203,10 @@ class DeviceArray:
         """Bytes."""
         return self.size * self.dtype.itemsize
 
+    def leading(self, shape: tuple[int, ...]) -> DeviceArray:
+        """The first elements, as an array of this shape; the memory stays one."""
+        return DeviceArray(self._memory, shape, self.fw_dtype, self._stream)
+
     def given(self, spec: Spec, device: Device, stream: int, what: str) -> Given:
         """Ourselves as an argument of another call."""
         if self.fw_dtype is not spec.dtype:

@@ -24,8 +24,9 @@ from ..room import Room
 from .arrays import DeviceArray, Given, given, on_device
 from .code import Code
 from .device import Device, Event, Memory, Stream, aligned, device
-from .graph import Ready
+from .graph import Ports, Ready, resolve
 from .nodes import Part, unroll
+from .walk import Dynamic, Walk
 
 FOLDER = "native/cuda"
 _CONTEXTS = 32  # sets of shapes whose graphs an arena keeps
@@ -118,15 +119,14 @@ class CudaBundle(Loaded[Binding]):
         try:
             plan = Plan.from_bytes(container.read(f"{FOLDER}/plan.json"))
             check_plan(plan, self.manifest, len(container.raw("weights.bin")))
-            if plan.bound:
-                names = ", ".join(b.name for b in plan.bound)
-                raise container.refused(f"extents that are found out during the run ({names}) do not run on a GPU yet")
             container.check_small()
             self._report_fields = container.read("report.json")
             if verify == "full":
                 container.check_weights(self.threads)
             self._describe()
-            room = Room(plan, Expressions(plan.exprs, plan.symbols), DEVICE_ALIGN)
+            most = {b.name: plan.exprs[b.most] for b in plan.bound}
+            room = Room(plan, Expressions(plan.exprs, plan.symbols, most), DEVICE_ALIGN)
+            self._dynamic = Dynamic(plan)
         except (VerifyError, OverflowError) as e:
             raise container.refused(str(e)) from None
         self._plan, self._room = plan, room
@@ -210,14 +210,20 @@ class CudaBundle(Loaded[Binding]):
         if theirs is not None:
             refuse_overlap(theirs, ())
         stored = [new_array(s, shape) for s, shape, _ in rows]
+        found: dict[str, int] = {}
         for part, first, last in self._slices(p):
-            self._once(
+            found = self._once(
                 space,
                 part,
                 [a[first:last] if p.rows else a for a in arrays],
                 [r[first:last] if p.rows else r for r in stored],
             )
         space.settle()
+        if self._plan.bound:
+            env = {**p.env, **found}
+            stored = self._trimmed.cut(stored, env)
+            theirs = None if theirs is None else self._trimmed.blocks(theirs, env)
+            outs = None if outs is None else self._trimmed.blocks(outs, env)
         results = [decoded(y, to) if s.dtype is BF16 else y for (s, _, to), y in zip(rows, stored)]
         if theirs is None:
             return results
@@ -242,15 +248,22 @@ class CudaBundle(Loaded[Binding]):
             else:
                 targets.append(self._target(spec, outs[i], shape, stream))
         _refuse_device_overlap(targets, inputs)
-        host = False
+        host, found = False, dict[str, int]()
         for part, first, last in self._slices(p):
             ins = [_rows(a, first, last) if p.rows else a for a in inputs]
             host |= any(isinstance(a, np.ndarray) for a in ins)
-            self._once(space, part, ins, [t.rows(first, last) if p.rows else t for t in targets])
+            found = self._once(space, part, ins, [t.rows(first, last) if p.rows else t for t in targets])
+        for i in self._trimmed.ports:
+            made[i] = made[i].leading(self._trimmed.shape(i, {**p.env, **found}))
         self._after(space, [*inputs, *targets], host)
         return list(outs) if outs is not None else made
 
     def _target(self, spec: Spec, value: Any, shape: tuple[int, ...], stream: int) -> Given:
+        if self._trimmed.ports:
+            raise InputRefused(
+                f"out for {spec.name!r}: the extents of results are found out during the call; in GPU memory they are "
+                "new arrays"
+            )
         if not on_device(value):
             raise InputRefused(f"out for {spec.name!r}: an input is in GPU memory, so out has to be there too")
         found = given(spec, value, self.device, stream, "out for")
@@ -283,13 +296,16 @@ class CudaBundle(Loaded[Binding]):
         return out
 
     # -- execution ------------------------------------------------------------------------------------------------
-    def _once(self, space: Workspace, p: Prepared[Binding], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Queue one run in the workspace's stream: copies in, kernels, copies out."""
-        ready, binding = self._ready(space, p), p.binding
+    def _once(
+        self, space: Workspace, p: Prepared[Binding], inputs: Sequence[Any], outputs: Sequence[Any]
+    ) -> dict[str, int]:
+        """Queue one run in the workspace's stream: copies in, kernels, copies out. The extents that it found out."""
+        binding, dynamic = p.binding, bool(self._plan.bound)
+        space.grow(binding.arena, p.total - binding.arena)
         assert space.ports is not None and space.arena is not None
         driver, stream, at = self.device.driver, space.stream.handle, space.ports.address
         addresses: list[int] = []
-        back: list[tuple[int, Any]] = []
+        back: list[tuple[int, int, Any]] = []
         for n, a in enumerate((*inputs, *outputs)):
             mine, at = at, at + aligned(a.nbytes)
             direct = isinstance(a, Given) and a.address % DEVICE_ALIGN == 0
@@ -297,24 +313,44 @@ class CudaBundle(Loaded[Binding]):
             if direct:
                 continue
             if n >= len(inputs):
-                back.append((mine, a))
+                back.append((n - len(inputs), mine, a))
             elif isinstance(a, Given):
                 driver.copy(mine, a.address, a.nbytes, stream)
             else:
                 driver.send(mine, a.__array_interface__["data"][0], a.nbytes, stream)
         ports = addresses[: len(inputs)], addresses[len(inputs) :]
-        ready.run(ports, stream)
+        if dynamic:
+            found = self._walk(space, p, ports)
+        else:
+            self._ready(space, p).run(ports, stream)
+            found = {}
+        sizes = [a.nbytes for a in outputs]
+        for i in self._trimmed.ports:
+            sizes[i] = math.prod(self._trimmed.shape(i, {**p.env, **found})) * self._outputs[i].stored.itemsize
         for i in self._copied:
-            size = outputs[i].nbytes
             kind, index, offset = self._plan.outputs[i]
             value = offset if kind == "c" else int(binding.values[offset])
             word = ("b", index, binding.offsets[index] + value) if kind == "b" else (kind, index, value)
-            driver.copy(ports[1][i], ready.word(word, ports), size, stream)
-        for mine, a in back:
+            source = resolve(word, space.arena.address, self._constants, ports)
+            driver.copy(ports[1][i], source, sizes[i], stream)
+        for i, mine, a in back:
             if isinstance(a, Given):
-                driver.copy(a.address, mine, a.nbytes, stream)
+                driver.copy(a.address, mine, sizes[i], stream)
             else:
-                driver.fetch(a.__array_interface__["data"][0], mine, a.nbytes, stream)
+                driver.fetch(a.__array_interface__["data"][0], mine, sizes[i], stream)
+        return found
+
+    def _walk(self, space: Workspace, p: Prepared[Binding], ports: Ports) -> dict[str, int]:
+        """A run step by step, since what comes next depends on what it finds out."""
+        assert space.arena is not None
+        b = p.binding
+        places, addresses = (b.offsets, b.scratch), (space.arena.address, self._constants, ports)
+        functions = self._code.functions
+        walk = Walk(
+            self.device, self._plan, functions, self._dynamic, b.values.tolist(), p.env, places, addresses,
+            space.stream.handle,
+        )  # fmt: skip
+        return walk.run()
 
     def _ready(self, space: Workspace, p: Prepared[Binding]) -> Ready:
         space.grow(p.binding.arena, p.total - p.binding.arena)
@@ -330,12 +366,13 @@ class CudaBundle(Loaded[Binding]):
         return found
 
     # -- bound calls ----------------------------------------------------------------------------------------------
-    def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Callable[..., None]:
+    def bind(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Callable[..., Any]:
         """A function that reads ``inputs`` and fills ``outputs``: no checks, no allocation.
 
         Arrays of the host (C-contiguous, aligned, of the stored type) or of the device. It owns its arena: one thread
         at a time. ``f()`` waits until the results are there; ``f(stream)`` with device arrays alone queues the work in
-        the stream of that handle (1: the default stream) and does not wait.
+        the stream of that handle (1: the default stream) and does not wait. Where extents are found out during the
+        call, it gives {symbol: value}, and arrays are of the host.
         """
         self._check_names(inputs, outputs)
         with self.device:
@@ -353,7 +390,10 @@ class CudaBundle(Loaded[Binding]):
             _refuse_device_overlap([r for r in outs if isinstance(r, Given)], ins)
             refuse_overlap([r for r in outs if not isinstance(r, Given)], [a for a in ins if not isinstance(a, Given)])
             space.settle()
-            self._ready(space, p)
+            if not self._plan.bound:
+                self._ready(space, p)
+        if self._plan.bound:
+            return self._bound_walk(space, p, ins, outs)
         own, device_only = space.stream, all(isinstance(a, Given) for a in (*ins, *outs))
 
         def bound(stream: int | None = None) -> None:
@@ -369,6 +409,27 @@ class CudaBundle(Loaded[Binding]):
                 gpu.driver.after(own.handle, stream)
                 self._once(space, p, ins, outs)
                 gpu.driver.after(stream, own.handle)
+
+        return bound
+
+    def _bound_walk(
+        self, space: Workspace, p: Prepared[Binding], ins: Sequence[Any], outs: Sequence[Any]
+    ) -> Callable[..., Any]:
+        """A bound call that finds extents out: results fill the leading blocks of their arrays."""
+        if any(isinstance(a, Given) for a in (*ins, *outs)):
+            raise InputRefused("extents are found out during this call: bind it to arrays of the host, or call it")
+        stored = self._trimmed.stand_ins(outs)
+
+        def bound(stream: int | None = None) -> dict[str, int]:
+            if self._bad is not None:
+                raise self._bad
+            if stream is not None:
+                raise InputRefused("a bound call of arrays of the host has its own stream")
+            with self.device as gpu:
+                found = self._once(space, p, ins, stored)
+                gpu.driver.wait(space.stream.handle)
+            self._trimmed.store(outs, stored, {**p.env, **found})
+            return found
 
         return bound
 

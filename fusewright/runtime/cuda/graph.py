@@ -17,6 +17,18 @@ from .nodes import NUMBER, Branch, Launch, Part, Repeat, Word
 Ports = tuple[Sequence[int], Sequence[int]]  # addresses of inputs, of outputs
 
 
+def resolve(word: Word, arena: int, constants: Sequence[int], ports: Ports) -> int:
+    """The number of a parameter word, with everything where these addresses say."""
+    kind, index, value = word
+    if kind == NUMBER:
+        return value
+    if kind == "b":
+        return arena + value
+    if kind == "c":
+        return constants[index] + value
+    return ports[kind == "o"][index] + value
+
+
 class Ready:
     """The parts of a call in one arena, with graphs. One call at a time."""
 
@@ -67,14 +79,7 @@ class Ready:
 
     def word(self, word: Word, ports: Ports) -> int:
         """The number of a parameter word."""
-        kind, index, value = word
-        if kind == NUMBER:
-            return value
-        if kind == "b":
-            return self._arena + value
-        if kind == "c":
-            return self._constants[index] + value
-        return ports[kind == "o"][index] + value
+        return resolve(word, self._arena, self._constants, ports)
 
 
 class _Choice:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ...core.errors import InputRefused, VerifyError
 from ...core.plan import Arg, Call, If, Loop, Plan, Step, While, count_steps
@@ -53,9 +54,9 @@ class Repeat:
 Part = list[Launch] | Branch | Repeat
 
 
-def unroll(plan: Plan, values: Sequence[int], offsets: Sequence[int], scratch: int) -> list[Part]:
+def unroll(plan: Plan, values: Values, offsets: Sequence[int], scratch: int) -> list[Part]:
     """The parts of one call. ``offsets`` places buffers in the arena, ``scratch`` all kernels' scratch in it."""
-    reader = _Reader(plan, values, offsets, scratch)
+    reader = Reader(plan, values, offsets, scratch)
     reader.steps(plan.steps, 0, {})
     return reader.out
 
@@ -65,8 +66,16 @@ def straight(parts: Sequence[Part]) -> bool:
     return all(isinstance(p, list) for p in parts)
 
 
-class _Reader:
-    def __init__(self, plan: Plan, values: Sequence[int], offsets: Sequence[int], scratch: int) -> None:
+class Values(Protocol):
+    """The value of each of a plan's expressions."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+
+class Reader:
+    """Reads steps into ``out``."""
+
+    def __init__(self, plan: Plan, values: Values, offsets: Sequence[int], scratch: int) -> None:
         self.plan, self.values, self.offsets, self.scratch = plan, values, offsets, scratch
         self.out: list[Part] = []
         self.order: _Order | None = None
@@ -98,7 +107,7 @@ class _Reader:
                 body, at = self.inside(s.body, middle, moved)
                 self.stop(Repeat(test, self.word(s.cond, 0), body))
             else:
-                raise VerifyError("extents that are found out during the run do not run on a GPU yet")
+                raise VerifyError("extents that are found out during the run are read step by step")
         return at
 
     def inside(self, steps: Sequence[Step], at: int, moved: dict[tuple[int, int], int]) -> tuple[list[Part], int]:
@@ -123,13 +132,14 @@ class _Reader:
             self.steps(s.body, at, inner)
         return end
 
-    def call(self, s: Call, number: int, moved: dict[tuple[int, int], int]) -> None:
+    def launch(self, s: Call, number: int, moved: dict[tuple[int, int], int]) -> Launch | None:
+        """The launch of a call; None where there is nothing to do."""
         kernel = self.plan.kernels[s.kernel]
         launch, extent = kernel.launch, self.values[s.extent]
         if launch is None:
             raise VerifyError(f"kernel {kernel.name} has no launch record")
         if extent <= 0:
-            return
+            return None
         self.count += 1
         if self.count > MOST_LAUNCHES:
             raise InputRefused(f"this call needs more than {MOST_LAUNCHES} launches: its loops are too long for a GPU")
@@ -138,15 +148,21 @@ class _Reader:
         if grid > _GRID:
             raise InputRefused(f"step {s.origin or number} has more blocks than a GPU takes: use a smaller batch")
         words = [self.word(a, moved.get((number, pos), 0)) for pos, a in enumerate(s.args)]
-        scratch = self.values[kernel.scratch]
         words += [(NUMBER, 0, 0), (NUMBER, 0, extent), ("b", -1, self.scratch)]
+        return Launch(s.kernel, grid, words)
+
+    def call(self, s: Call, number: int, moved: dict[tuple[int, int], int]) -> None:
+        launch = self.launch(s, number, moved)
+        if launch is None:
+            return
         if self.order is None:
             self.order = _Order()
             self.out.append([])
         run = self.out[-1]
         assert isinstance(run, list)
-        after = self.order.add(len(run), self.touched(s, words, scratch))
-        run.append(Launch(s.kernel, grid, words, after))
+        scratch = self.values[self.plan.kernels[s.kernel].scratch]
+        launch.after = self.order.add(len(run), self.touched(s, launch.words, scratch))
+        run.append(launch)
 
     def touched(self, s: Call, words: Sequence[Word], scratch: int) -> list[_Access] | None:
         """What a call reads and writes; None when the plan does not say."""

@@ -60,15 +60,6 @@ def test_same_model_same_bytes() -> None:
     assert first == second
 
 
-def test_what_is_found_out_during_a_call_is_refused_by_name() -> None:
-    b = fw.Builder()
-    mask = b.input("x", "f32", (6,)) > 0.0
-    b.symbol_of(b.reduce_sum(b.cast(mask, to="i64"), axes=(0,)), symbol="K", high=6)
-    graph = b.build(b.nonzero(mask, size="K"))
-    with pytest.raises(fw.CompileRefused, match="K"):
-        fw.compile(graph, target="cuda")
-
-
 @pytest.mark.parametrize("target", ["gpu", "cuda-sm90", ["cpu", "tpu"], []])
 def test_names_that_are_no_targets(target: Any) -> None:
     with pytest.raises(fw.CompileRefused, match="target"):
