@@ -202,9 +202,9 @@ fault("logic", "the value of a padding is zero", EDGES, windows, "_slice_of_pad"
       like=WINDOWS[1:2])  # fmt: skip
 # Strides that go backwards.
 BACK = strides.strides
-fault("shape", "windows of two are windows of one", BACK, strides, "_stride", "all(k == 1 for k in window)",
+fault("shape", "windows of two are windows of one", BACK, strides, "skipping", "all(k == 1 for k in window)",
       "any(k == 1 for k in window)", extra=[strided_reader])  # fmt: skip
-fault("shape", "padded readers take every second position", BACK, strides, "_stride", "and all(p == 0 for p in pads)",
+fault("shape", "padded readers take every second position", BACK, strides, "skipping", "and all(p == 0 for p in pads)",
       "", extra=[strided_reader])  # fmt: skip
 fault("logic", "whoever else reads it", BACK, strides, "_move", "len(found) != 1 or", "", extra=[strided_reader])
 fault("shape", "strides are added", BACK, strides, "_Thinning._of", "a * s for", "a + s - 1 for",
@@ -324,10 +324,10 @@ fault("error", "fused nodes without an origin", fuse.fuse, outline, "fuse_nodes"
       "Builder(graph, last)")  # fmt: skip
 # Thinning, of what fusion left.
 THIN = GraphPass(lambda graph, ctx: [p.run(graph, ctx) for p in (fuse.fuse, thin.thin)] and None, "thin", "exact")
-fault("shape", "the other axis is thinned", THIN, thin, "_replace", "else (1, *strides, 1)", "else (1, *strides[::-1], 1)",
+fault("shape", "the other axis is thinned", THIN, thin, "_replace", 'anchor.attrs["strides"])', 'anchor.attrs["strides"][::-1])',
       extra=[around])  # fmt: skip
-fault("shape", "a padding is thinned as well", THIN, thin, "_skips",
-      ' and not any(p != 0 for pair in pads for p in pair)', "", extra=[around])  # fmt: skip
+fault("shape", "a padding is thinned as well", THIN, strides, "skipping", "and all(p == 0 for p in pads)", "",
+      extra=[around])  # fmt: skip
 # The text form, seen by a pass that changes nothing.
 IDLE = fw.graph_pass(numerics="exact", name="idle")(lambda graph, ctx: None)
 within("type", "the text forgets attributes", IDLE, lambda: changed(

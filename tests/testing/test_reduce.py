@@ -36,8 +36,11 @@ LOOP = """graph(%x: f32[2, 3], %s: f32[2, 3], %n: i32[]) -> (a: f32[2, 3], b: f3
 FEEDS = {"x": np.full((2, 3), 0.5, np.float32), "s": np.ones((2, 3), np.float32), "n": np.array(2, np.int32)}
 
 
-@pytest.mark.parametrize(("name", "ops", "carried"), [("exp", 3, 2), ("tanh", 3, 2), ("mul", 3, 2), ("relu", 1, 0)])
-def test_a_loop_keeps_only_what_fails(name: str, ops: int, carried: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "ops", "carried"), [("exp", 3, [2]), ("tanh", 3, [2]), ("mul", 3, [2]), ("relu", 1, [])]
+)
+def test_a_loop_keeps_only_what_fails(name: str, ops: int, carried: list[int]) -> None:
+    """The counter, which ends the loop, and the one value that the op makes; no loop at all where none is needed."""
     graph = fw.parse_graph(LOOP)
 
     def fails(g: Graph, feeds: dict[str, np.ndarray]) -> bool:
@@ -48,7 +51,7 @@ def test_a_loop_keeps_only_what_fails(name: str, ops: int, carried: int) -> None
     small, feeds = reduce_graph(graph, FEEDS, fails, seconds=60)
     assert fails(small, feeds)
     assert ops_of(small) <= ops
-    assert [n.attrs["n_carry"] for n in small.nodes if n.op.name == "while"] in ([], [carried], [1])
+    assert [n.attrs["n_carry"] for n in small.nodes if n.op.name == "while"] == carried
     assert len(small.inputs) <= 3
 
 

@@ -12,14 +12,26 @@ from ..engine.base import GraphPass, PassContext, erase_dead
 _WINDOWS = frozenset({"conv", "max_pool", "avg_pool"})
 
 
+def skipping(conv: Node) -> tuple[int, ...] | None:
+    """The strides of a 1x1 convolution that leaves out positions of its operand, else None."""
+    strides = tuple(conv.attrs["strides"])
+    window = conv.operands[1].shape[: len(strides)]
+    pads = [p for pair in conv.attrs["pads"] for p in pair]
+    return strides if all(k == 1 for k in window) and all(p == 0 for p in pads) and max(strides) > 1 else None
+
+
+def every(b: Builder, v: Value, strides: tuple[int, ...]) -> Value:
+    """Every ``strides``-th position of ``v``, whose last axis is no position and whose axes before them neither."""
+    lead = v.rank - len(strides) - 1
+    steps = [1] * lead + [1 if d == 1 else s for s, d in zip(strides, v.shape[lead:-1], strict=True)] + [1]
+    return b.apply("slice", [v], {"starts": (0,) * v.rank, "stops": v.shape, "steps": tuple(steps)})[0]
+
+
 def _stride(reader: Node, x: Value) -> tuple[int, ...] | None:
     """How far apart the positions of ``x`` are that a 1x1 convolution reads; None for any other reader."""
     if reader.op.name != "conv" or reader.operands[0] is not x or reader.operands[1] is x:
         return None
-    strides = tuple(reader.attrs["strides"])
-    window = reader.operands[1].shape[: len(strides)]
-    pads = [p for pair in reader.attrs["pads"] for p in pair]
-    return strides if all(k == 1 for k in window) and all(p == 0 for p in pads) and max(strides) > 1 else None
+    return skipping(reader)
 
 
 class _Thinning:
@@ -48,10 +60,7 @@ class _Thinning:
                 operands = [self._operand(o, v.rank, node) for o in node.operands]
                 return self.b.apply(node.op, operands, dict(node.attrs))[0]
         self.cut += 1
-        lead = v.rank - len(self.strides) - 1
-        steps = [1] * lead + [1 if d == 1 else s for s, d in zip(self.strides, v.shape[lead:-1], strict=True)] + [1]
-        cut: Value = self.b.slice(v, starts=(0,) * v.rank, stops=v.shape, steps=tuple(steps))
-        return cut
+        return every(self.b, v, self.strides)
 
     def _operand(self, o: Value, rank: int, user: Node) -> Value:
         """An operand of an elementwise op: as it is where it is the same at every position."""
@@ -96,4 +105,4 @@ def run(graph: Graph, ctx: PassContext) -> None:
 
 
 strides = GraphPass(run, "strides", "exact")
-__all__ = ["strides"]
+__all__ = ["every", "skipping", "strides"]

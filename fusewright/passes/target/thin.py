@@ -11,6 +11,7 @@ from ...ir.builder import Builder
 from ...ir.graph import Graph, Node, Origin, Value
 from ..engine.base import PassContext, erase_dead, graph_pass, subgraphs
 from ..engine.values import same_shape
+from ..local.strides import every, skipping
 from .fuse import ANCHORS
 
 MOST_NODES = 256  # of a branch that are looked at
@@ -36,10 +37,7 @@ def _skips(node: Node) -> Node | None:
     if node.op.name != "fused" or node.attrs["kind"] != "contract":
         return None
     anchor = next((n for n in node.regions[0].nodes if n.op.name in ("conv", "conv_blocked")), None)
-    if anchor is None or any(d != 1 for d in anchor.operands[1].shape[:-2]):
-        return None
-    strides, pads = anchor.attrs["strides"], anchor.attrs["pads"]
-    return anchor if any(s != 1 for s in strides) and not any(p != 0 for pair in pads for p in pair) else None
+    return anchor if anchor is not None and skipping(anchor) is not None else None
 
 
 def _thin(node: Node, anchor: Node, at: dict[Node, int], needs: list[Extent], ctx: PassContext) -> None:
@@ -120,12 +118,8 @@ def _replace(node: Node, anchor: Node, x: Value, ctx: PassContext) -> Node | Non
     """A node that computes the same from a slice of ``x``, in place of ``node``."""
     graph, after, region = node.graph, x.producer.next, node.regions[0]
     assert graph is not None and after is not None and ctx.target is not None
-    strides = anchor.attrs["strides"]
-    steps = (1, 1, *strides, 1) if anchor.attrs.get("x_blocked", False) else (1, *strides, 1)
     origin = Origin.merge([node.origin], "thin")
-    y: Value = Builder(graph, after, origin).apply(
-        "slice", [x], {"starts": (0,) * x.rank, "stops": x.shape, "steps": steps}
-    )[0]
+    y = every(Builder(graph, after, origin), x, anchor.attrs["strides"])
     new = _sliced(region, anchor, y)
     if not same_shape(new.outputs[0].shape, node.results[0].shape) or not ctx.target.can_fuse("contract", new):
         erase_dead(y.producer)
