@@ -99,6 +99,9 @@ def test_what_does_not_sink() -> None:
     assert part == ["matmul", "reshape", "add"]
     other = run(lambda b, x, r: b.add(flat(b, dense(b, x)), r), SEQ, (N * 5, 6))[0]
     assert other == ["matmul", "reshape", "add"]
+    # Also where the batch is one, and the tensor would only seem smaller without its first axis.
+    heads = run(lambda b, x, r: b.add(b.reshape(dense(b, x), shape=(1, 5, 2, 3)), r), (1, 5, 4), (1, 5, 2, 3))[0]
+    assert heads == ["matmul", "reshape", "add"]
     turned = run(lambda b, x: b.matmul(flat(b, x), b.constant(w(10, 3)), transpose_a=True), (2, 5, 4))[0]
     assert turned == ["reshape", "matmul"]
     assert run(lambda b, x: b.softmax(b.reshape(b.relu(x), shape=("N", 20))), SEQ)[0] == ["relu", "reshape", "softmax"]

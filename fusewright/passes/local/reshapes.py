@@ -54,13 +54,14 @@ def _before(v: Value, like: Value, groups: Sequence[Group], rank: int, b: Any) -
     shape = across(groups, like.shape, (*(1,) * (rank - v.rank), *v.shape))
     if shape is None:
         return None
+    whole = same_shape(shape, like.shape)
     while shape and shape[0] == 1:
         shape = shape[1:]
     if v.const is not None:
         known = tuple(d for d in shape if isinstance(d, int))
         return b.constant(Const(v.const.array.reshape(known), v.dtype)) if len(known) == len(shape) else None
     # Whole tensors that lie otherwise would be turned back and forth.
-    return None if same_shape(shape, like.shape) else b.reshape(v, shape=shape)
+    return None if whole else b.reshape(v, shape=shape)
 
 
 def _keeps_rows(x: Value, v: Value) -> bool:
