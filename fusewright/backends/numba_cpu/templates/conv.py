@@ -214,9 +214,10 @@ class _Conv(RowWalk):
             w_at += f" + {first} * {self.w0 * size}"
             values |= {"n0": "cn" if self.blocks_per_pass else self.in_blocks, "w0": self.w0}
             values |= {"a0": f"{self.h} * {self.w} * {self.px}", "RUN": self._run()}
-            if all(axis.taps == 1 for axis in plan.axes):
-                # Nobody else reads the lines of a 1x1 convolution: they may be far away, unless they were just rounded.
-                values |= {"AHEAD": 0 if plan.pairs else height, **self._asked(height, w_at, str(values["n0"]))}
+            # Nobody else reads the lines of a 1x1 convolution: they may be far away, unless they were just rounded.
+            if all(axis.taps == 1 for axis in plan.axes) and not plan.pairs:
+                values["AHEAD"] = height
+            values |= self._asked(height, w_at, str(values["n0"]))
             values["nk_last"] = "nkl" if self.blocks_per_pass else self._last_channels()
             if self.blocks_per_pass:
                 row = t.dim(self._part_row())
@@ -241,7 +242,7 @@ class _Conv(RowWalk):
         if self._panels_outermost():
             rows, pixel = rows * plan.batch, f"(n * {self.oh} + oh) * {self.ow} + j"
         share = asked_bytes(rows, height, self.nr * self.size)
-        if not share:
+        if not share or any(axis.transposed for axis in plan.axes):
             return {}
         read = f"{blocks} * {self.w0 * self.size}"
         return {"ask": f"{w_at} + {read} + ({pixel}) * {read} // {rows}", "ASK": share}

@@ -89,6 +89,10 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
     if lit["SPLIT"]:
         accs = _load_partial(e, run, rows, vectors, width)
 
+    def shares(stride: str, index: ir.Value) -> ir.Value:
+        """Elements asked for while the weights go on by ``index`` strides."""
+        return e.mul(e.mul(index, b.sdiv(run[stride], run["wk"])), lit["ASK"] // e.size)
+
     def channels(
         pa: ir.Value, pw: ir.Value, asked: list[ir.Value], count: ir.Value, live: list[int], accs: list[ir.Value]
     ) -> list[ir.Value]:  # fmt: skip
@@ -119,7 +123,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
         for p in range(rows if lit["AHEAD"] else 0):
             e.prefetch(e.at(a_at, e.mul(run["a_px"], lit["AHEAD"] + p)))
         w_at = e.at(w, e.mul(i0, run["w0"]))
-        asked = [e.at(ask, e.mul(e.mul(i0, run["nk"]), lit["ASK"] // e.size))] if lit["ASK"] else []
+        asked = [e.at(ask, shares("w0", i0))] if lit["ASK"] else []
         count = run["nk"]
         if not _same(run["nk"], run["nk_last"]):
             last = b.icmp_signed("==", b.add(i0, e.const(1)), run["n0"])
@@ -128,17 +132,20 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
         def middle(i1: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
             a_row = e.at(a_at, e.mul(i1, run["a1"]))
             w_row = e.at(w_at, e.mul(i1, run["w1"]))
+            asked_row = [e.at(start, shares("w1", i1)) for start in asked]
             if lit["KW"]:
                 for tap in range(lit["KW"]):
                     live = valid_rows(lit, tap)
                     if live:
                         a_tap, w_tap = e.at(a_row, e.mul(run["a2"], tap)), e.at(w_row, e.mul(run["w2"], tap))
-                        accs = channels(a_tap, w_tap, asked, count, live, accs)
+                        asked_tap = [e.at(start, shares("w2", e.const(tap))) for start in asked_row]
+                        accs = channels(a_tap, w_tap, asked_tap, count, live, accs)
                 return accs
 
             def tap_loop(i2: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
                 a_tap, w_tap = e.at(a_row, e.mul(i2, run["a2"])), e.at(w_row, e.mul(i2, run["w2"]))
-                return channels(a_tap, w_tap, asked, count, list(range(rows)), accs)
+                asked_tap = [e.at(start, shares("w2", i2)) for start in asked_row]
+                return channels(a_tap, w_tap, asked_tap, count, list(range(rows)), accs)
 
             return e.loop(run["lo2"], run["hi2"], accs, tap_loop)
 

@@ -57,7 +57,7 @@ LITERAL = (
     "SPX",
     "DPX",
     "AHEAD",  # each outer iteration asks for the first line of the rows this many rows ahead (prefetch); 0: none
-    "ASK",  # bytes from ``ask`` on per innermost iteration (only where rows and columns have one tap); 0: none
+    "ASK",  # bytes from ``ask`` on per innermost iteration; 0: none
     "RUN",  # outer iterations summed from zero before they join the total; 0: one sum (long sums keep their accuracy)
     "DOT",  # 1: the 4 bytes of an element of a and w are two bfloat16 numbers, whose two products are added at once
 )
