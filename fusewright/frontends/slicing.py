@@ -1,6 +1,6 @@
 """Slices as NumPy, Keras and TensorFlow mean them, on axes whose extents may be symbols.
 
-Owns the clamping of bounds into an axis, and axes that are dropped. Knows no format.
+Owns the clamping of bounds into an axis, single elements of one, and axes that are dropped. Knows no format.
 """
 
 from __future__ import annotations
@@ -63,4 +63,12 @@ def dropped(b: Builder, x: Value, axes: Sequence[int]) -> Value:
     return b.reshape(x, shape=tuple(d for i, d in enumerate(ones) if i not in axes))  # type: ignore[no-any-return]
 
 
-__all__ = ["FAR", "clamped", "dropped", "span"]
+def pick(b: Builder, x: Value, axis: int, at: Extent) -> Value:
+    """Element ``at`` of an axis, which goes."""
+    starts: list[Extent] = [0] * x.rank
+    stops = list(x.shape)
+    starts[axis], stops[axis] = at, at + 1
+    return dropped(b, b.slice(x, starts=tuple(starts), stops=tuple(stops)), (axis,))
+
+
+__all__ = ["FAR", "clamped", "dropped", "pick", "span"]

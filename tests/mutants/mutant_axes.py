@@ -49,6 +49,15 @@ def done(m: Any) -> bool:
     return "mutant" in m.root.origin.rewrites
 
 
+def other_order(m: Any, name: str, *operands: Any) -> Any:
+    """The windowed op under a relu with one of its attributes in the other order."""
+    attrs = inner(m)
+    if operands[0].rank < 4 or attrs[name] == attrs[name][::-1] or done(m):
+        return m.decline("no other order, or done")
+    made = m.op.apply(m.root.operands[0].producer.op, list(operands), {**attrs, name: attrs[name][::-1]})
+    return op.relu(made[0])
+
+
 # Orders of axes.
 @axes("shape", "transpose of transpose, composed the wrong way round", lambda x: turned(turned(x)))
 def _composed(m: Any, x: Any) -> Any:
@@ -194,10 +203,7 @@ def _pad_of_pad(m: Any, x: Any) -> Any:
     "reassoc",
 )
 def _strides(m: Any, x: Any, w: Any) -> Any:
-    attrs = inner(m)
-    if x.rank < 4 or attrs["strides"] == attrs["strides"][::-1] or done(m):
-        return m.decline("no other order, or done")
-    return op.relu(m.op.apply("conv", [x, w], {**attrs, "strides": attrs["strides"][::-1]})[0])
+    return other_order(m, "strides", x, w)
 
 
 @axes(
@@ -216,10 +222,7 @@ def _pads(m: Any, x: Any, w: Any) -> Any:
 
 @axes("shape", "max pool with its window in the other order", lambda x: op.relu(op.max_pool(x, **POOL)))
 def _window(m: Any, x: Any) -> Any:
-    attrs = inner(m)
-    if x.rank < 4 or attrs["window"] == attrs["window"][::-1] or done(m):
-        return m.decline("no other order, or done")
-    return op.relu(m.op.apply("max_pool", [x], {**attrs, "window": attrs["window"][::-1]})[0])
+    return other_order(m, "window", x)
 
 
 @axes(
@@ -229,10 +232,7 @@ def _window(m: Any, x: Any) -> Any:
     "reassoc",
 )
 def _dilations(m: Any, x: Any, w: Any) -> Any:
-    attrs = inner(m)
-    if x.rank < 4 or attrs["dilations"] == attrs["dilations"][::-1] or done(m):
-        return m.decline("no other order, or done")
-    return op.relu(m.op.apply("conv", [x, w], {**attrs, "dilations": attrs["dilations"][::-1]})[0])
+    return other_order(m, "dilations", x, w)
 
 
 # Joining and looking up.

@@ -9,9 +9,9 @@ from typing import Any
 
 from ....core.dims import Dim
 from ....ir.graph import Value
+from ...slicing import pick
 from ..lower import Ctx, op
 from ..values import Item
-from .reduce import pick
 from .shape import cut
 
 
@@ -73,7 +73,7 @@ def _block_lstm(c: Ctx, length: Item, item: Item, *rest: Item) -> Any:
     version = 2 if c.node.op == "BlockLSTMV2" else 1
     columns: list[list[Value]] = [[] for _ in range(7)]
     for t in range(steps):
-        out = _lstm(c, pick(c, x, 0, t), cs, h, w, peep, bias, version)
+        out = _lstm(c, pick(c.bld, x, 0, t), cs, h, w, peep, bias, version)
         cs, h = out[1], out[6]
         for column, value in zip(columns, out, strict=True):
             column.append(c.bld.reshape(value, shape=(1, *value.shape)))

@@ -13,9 +13,9 @@ from ....core.dims import Dim, Extent
 from ....core.dtypes import F32, I32
 from ....ir.graph import Value
 from ...resizing import resize_axis
+from ...slicing import pick
 from ..lower import Ctx, op, same_type
 from ..values import Item
-from .reduce import pick
 from .shape import cut
 
 
@@ -256,7 +256,7 @@ def _crop(c: Ctx, image: Item, boxes: Item, which: Item, size: Item) -> Any:
     height, width = x.shape[1], x.shape[2]
     if isinstance(height, Dim) or isinstance(width, Dim):
         raise c.refuse("the image's size is not fixed", "fix it with shapes=")
-    (y1, x1, y2, x2) = (pick(c, box, 1, k) for k in range(4))
+    (y1, x1, y2, x2) = (pick(c.bld, box, 1, k) for k in range(4))
     ys = _crop_positions(c, y1, y2, height, out_h)
     xs = _crop_positions(c, x1, x2, width, out_w)
     rows = b.reshape(index, shape=(*index.shape, 1, 1, 1))

@@ -12,6 +12,7 @@ import numpy as np
 from ....core.dims import Extent, maximum, minimum, product
 from ....core.dtypes import BOOL, I64, U8
 from ....ir.graph import Value
+from ...slicing import pick
 from ..lower import Ctx, fold, op, same_type
 from ..values import Item
 from . import positions
@@ -111,16 +112,7 @@ def _nth(c: Ctx, item: Item, n: Item) -> Any:
     x = c.v(item)
     at = c.number_of(n, "n")
     values, _ = c.bld.sort(x, axis=x.rank - 1, descending=c.b("reverse", False))
-    return pick(c, values, x.rank - 1, at)
-
-
-def pick(c: Ctx, x: Value, axis: int, at: int) -> Value:
-    """Element ``at`` of an axis, which goes."""
-    starts, stops = [0] * x.rank, list(x.shape)
-    starts[axis], stops[axis] = at, at + 1
-    one = c.bld.slice(x, starts=tuple(starts), stops=tuple(stops))
-    out: Value = c.bld.reshape(one, shape=(*x.shape[:axis], *x.shape[axis + 1 :]))
-    return out
+    return pick(c.bld, values, x.rank - 1, at)
 
 
 @op("Softmax")

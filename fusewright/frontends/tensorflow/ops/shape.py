@@ -14,7 +14,7 @@ from ....core.dims import Dim, Extent, ceildiv, compare_le, maximum, product
 from ....core.dtypes import I64
 from ....core.errors import TypeRefused
 from ....ir.graph import Value
-from ...slicing import dropped, span
+from ...slicing import dropped, pick, span
 from ..lower import Ctx, fold, op, same_type, settle
 from ..values import Complex, Item, Tensor
 from . import positions
@@ -157,15 +157,7 @@ def _unpack(c: Ctx, item: Item) -> Any:
         raise c.refuse(f"axis {axis} of {list(x.shape)} does not hold {c.i('num')} elements", code="malformed")
     axis %= rank
     v = c.v(x)
-    return [_take(c, v, axis, i) for i in range(c.few(c.i("num"), "the number of results"))]
-
-
-def _take(c: Ctx, v: Value, axis: int, at: int) -> Value:
-    starts, stops = [0] * v.rank, list(v.shape)
-    starts[axis], stops[axis] = at, at + 1
-    one = c.bld.slice(v, starts=tuple(starts), stops=tuple(stops))
-    out: Value = c.bld.reshape(one, shape=(*v.shape[:axis], *v.shape[axis + 1 :]))
-    return out
+    return [pick(c.bld, v, axis, i) for i in range(c.few(c.i("num"), "the number of results"))]
 
 
 @fold("Unpack")
