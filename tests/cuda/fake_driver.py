@@ -99,6 +99,8 @@ class FakeGpu:
         self.next = 0x1000
         self.log: list[str] = []
         self.launched: list[str] = []
+        self.pinned: dict[int, Any] = {}
+        self.pins = True  # is there host memory that can be pinned?
         self.fault: BaseException | None = None
         self.steps = 0
         self.current = threading.local()
@@ -346,6 +348,24 @@ def cuMemFree_v2(gpu: FakeGpu, address: int) -> None:
     gpu.used -= gpu.sizes.pop(address)
 
 
+@_call(_P(c_void_p), c_size_t, c_uint)
+def cuMemHostAlloc(gpu: FakeGpu, out: Any, size: int, flags: int) -> None:
+    if size == 0 or flags != 1:
+        raise Fault(1)
+    if not gpu.pins:
+        raise Fault(2)
+    held = (c_ubyte * size)(*[0xA5] * min(size, 4096))
+    out[0] = address = ctypes.addressof(held)
+    gpu.pinned[address] = held
+
+
+@_call(c_void_p)
+def cuMemFreeHost(gpu: FakeGpu, address: int) -> None:
+    gpu.drain_all()
+    if gpu.pinned.pop(address, None) is None:
+        raise Fault(1)
+
+
 def _host(address: int, size: int) -> np.ndarray:
     return np.frombuffer((c_ubyte * size).from_address(address), np.uint8)
 
@@ -357,6 +377,9 @@ def cuMemcpyHtoD_v2(gpu: FakeGpu, to: int, source: int, size: int) -> None:
 
 @_call(c_uint64, c_void_p, c_size_t, c_void_p)
 def cuMemcpyHtoDAsync_v2(gpu: FakeGpu, to: int, source: int, size: int, stream: int) -> None:
+    if any(base <= source and source + size <= base + len(held) for base, held in gpu.pinned.items()):
+        gpu.queue(stream, lambda: gpu.memory.write(to, _host(source, size)))  # read when the stream comes to it
+        return
     data = _host(source, size).copy()  # from pageable memory the driver takes a copy before it returns
     gpu.queue(stream, lambda: gpu.memory.write(to, data))
 

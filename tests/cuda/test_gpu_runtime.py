@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from fusewright.runtime.bundle import Bundle
 from fusewright.runtime.cuda import driver as driver_module
 from fusewright.runtime.cuda.bundle import CudaBundle
 from fusewright.runtime.cuda.code import choose
+from fusewright.runtime.cuda.device import STAGED
 from fusewright.runtime.cuda.nodes import _Order, unroll
 
 import paper
@@ -453,3 +455,53 @@ def test_a_bundle_for_both_takes_the_gpu_that_fits_else_the_cpu() -> None:
         on_cpu = fw.load(data)
     assert type(on_cpu) is Bundle
     np.testing.assert_array_equal(on_cpu(x), np.maximum(x, 0))
+
+
+# -- arrays of the host -----------------------------------------------------------------------------------------------
+def test_small_arrays_pass_through_pinned_memory_and_large_ones_do_not(gpu: FakeGpu) -> None:
+    bundle = load(paper.mlp())
+    x = rows(6)
+    np.testing.assert_allclose(bundle(x), paper.mlp_numpy(x), rtol=1e-5, atol=1e-5)
+    assert gpu.log.count("cuMemHostAlloc") == 1 and len(gpu.pinned) == 1
+    (held,) = gpu.pinned.values()
+    assert bytes(held[: x.nbytes]) == x.tobytes()
+    large = rows(STAGED // (64 * 4) + 1)
+    got = bundle(large)
+    assert bytes(held[: got.nbytes]) == got.tobytes()  # the input went as it is, so the result comes first
+    np.testing.assert_allclose(got[:5], paper.mlp_numpy(large[:5]), rtol=1e-5, atol=1e-5)
+
+
+def test_without_pinned_memory_arrays_go_as_they_are(gpu: FakeGpu) -> None:
+    gpu.pins = False
+    x = rows(3)
+    np.testing.assert_allclose(load(paper.mlp())(x), paper.mlp_numpy(x), rtol=1e-5, atol=1e-5)
+    assert not gpu.pinned
+
+
+def test_slices_of_a_batch_do_not_meet_in_pinned_memory(gpu: FakeGpu) -> None:
+    """Copies in are read when the stream comes to them: room of a slice under way is not used again."""
+    whole = load(paper.mlp())
+    x = rows(40)
+    want = whole(x)
+    small = load(paper.mlp(), max_bytes=12 << 10)
+    np.testing.assert_array_equal(small(x), want)
+    assert gpu.log.count("cuMemcpyHtoDAsync_v2") >= 3
+
+
+def test_bound_calls_read_what_their_arrays_hold_now(gpu: FakeGpu) -> None:
+    bundle = load(paper.mlp())
+    x, y = rows(4), np.zeros((4, 10), np.float32)
+    call = bundle.bind({"x": x}, {"y": y})
+    for seed in range(3):
+        x[...] = np.random.default_rng(seed).standard_normal(x.shape)
+        call()
+        np.testing.assert_allclose(y, paper.mlp_numpy(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_bundle_gives_its_pinned_memory_back(gpu: FakeGpu) -> None:
+    bundle = load(paper.mlp())
+    bundle(rows(2))
+    assert len(gpu.pinned) == 1
+    del bundle
+    gc.collect()
+    assert not gpu.pinned

@@ -6,6 +6,7 @@ Must not import `ir` or any compiler part; launches, code and drivers live in th
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from ..format import Container
 from ..room import Room
 from .arrays import DeviceArray, Given, given, on_device
 from .code import Code
-from .device import Device, Event, Memory, Stream, aligned, device
+from .device import STAGED, STAGING, Device, Event, Memory, Staging, Stream, aligned, device
 from .graph import Ports, Ready, resolve
 from .nodes import Part, unroll
 from .walk import Dynamic, Walk
@@ -62,6 +63,7 @@ class Workspace:
         self.device, self.stream = gpu, Stream(gpu)
         self.arena: Memory | None = None
         self.ports: Memory | None = None
+        self.staging: Staging | None = None
         self.contexts: dict[Prepared[Binding], Ready] = {}
         self.pending: list[tuple[Event, list[Any]]] = []  # what work under way still reads, until the event
 
@@ -82,9 +84,35 @@ class Workspace:
             self.ports = Memory(self.device, max(ports, DEVICE_ALIGN), "inputs and outputs")
 
     def settle(self) -> None:
-        """Wait for work under way."""
+        """Wait for work under way; results for the host are there then."""
         self.device.driver.wait(self.stream.handle)
         self.pending.clear()
+        if self.staging is not None:
+            self.staging.land()
+
+    def staged(self, size: int) -> int:
+        """The address of host memory that the GPU copies from and to by itself; 0 where an array goes as it is."""
+        if not 0 < size <= STAGED:
+            return 0
+        if self.staging is None:
+            self.staging = Staging(self.device, STAGING)
+        return self.staging.place(size)
+
+    def send(self, to: int, array: Array) -> None:
+        """Queue the copy of a host array to the device. It may change once ``settle`` has been called."""
+        source, size = array.__array_interface__["data"][0], array.nbytes
+        at = self.staged(size)
+        if at:
+            ctypes.memmove(at, source, size)
+        self.device.driver.send(to, at or source, size, self.stream.handle)
+
+    def fetch(self, array: Array, source: int, size: int) -> None:
+        """Queue the copy of ``size`` bytes to a host array, where they are after ``settle``."""
+        at = self.staged(size)
+        if at:
+            assert self.staging is not None
+            self.staging.give(array, at, size)
+        self.device.driver.fetch(at or array.__array_interface__["data"][0], source, size, self.stream.handle)
 
     def keep(self, owners: list[Any]) -> None:
         """Hold ``owners`` until the work queued by now is done; let go of those whose work is."""
@@ -194,6 +222,10 @@ class CudaBundle(Loaded[Binding]):
             space = self._idle.pop() if self._idle else Workspace(self.device)
             try:
                 return self._there(space, values, outs) if there else self._here(space, values, outs)
+            except BaseException:
+                if space.staging is not None:
+                    space.staging.forget()
+                raise
             finally:
                 self._idle.append(space)
 
@@ -317,7 +349,7 @@ class CudaBundle(Loaded[Binding]):
             elif isinstance(a, Given):
                 driver.copy(mine, a.address, a.nbytes, stream)
             else:
-                driver.send(mine, a.__array_interface__["data"][0], a.nbytes, stream)
+                space.send(mine, a)
         ports = addresses[: len(inputs)], addresses[len(inputs) :]
         if dynamic:
             found = self._walk(space, p, ports)
@@ -337,7 +369,7 @@ class CudaBundle(Loaded[Binding]):
             if isinstance(a, Given):
                 driver.copy(a.address, mine, sizes[i], stream)
             else:
-                driver.fetch(a.__array_interface__["data"][0], mine, sizes[i], stream)
+                space.fetch(a, mine, sizes[i])
         return found
 
     def _walk(self, space: Workspace, p: Prepared[Binding], ports: Ports) -> dict[str, int]:
@@ -404,7 +436,7 @@ class CudaBundle(Loaded[Binding]):
             with self.device as gpu:
                 if stream is None:
                     self._once(space, p, ins, outs)
-                    gpu.driver.wait(own.handle)
+                    space.settle()
                     return
                 gpu.driver.after(own.handle, stream)
                 self._once(space, p, ins, outs)
@@ -425,9 +457,9 @@ class CudaBundle(Loaded[Binding]):
                 raise self._bad
             if stream is not None:
                 raise InputRefused("a bound call of arrays of the host has its own stream")
-            with self.device as gpu:
+            with self.device:
                 found = self._once(space, p, ins, stored)
-                gpu.driver.wait(space.stream.handle)
+                space.settle()
             self._trimmed.store(outs, stored, {**p.env, **found})
             return found
 

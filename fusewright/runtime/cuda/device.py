@@ -5,6 +5,7 @@ Owns lifetimes. Must not know plans.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import weakref
 from functools import cache
@@ -14,6 +15,9 @@ from typing import Any
 from ...core.errors import BundleRefused, DeviceFailed
 from ...core.plan import DEVICE_ALIGN
 from .driver import Driver, driver
+
+STAGED = 1 << 20  # bytes of an array; the driver moves larger ones piece by piece, which an own copy would only delay
+STAGING = 8 << 20  # bytes for all arrays of a call
 
 
 class Device:
@@ -68,6 +72,48 @@ class Memory:
     def free(self) -> None:
         """Now, not later."""
         self._end()
+
+
+class Staging:
+    """Host memory that the GPU reads and writes by itself: arrays of a call pass through it, so that no copy has to
+    wait for the one before.
+
+    Owns no stream: whoever waited for the copies calls ``land``.
+    """
+
+    __slots__ = ("device", "address", "size", "used", "_back", "__weakref__")
+
+    def __init__(self, device: Device, size: int) -> None:
+        """The device is current. Where there is no such memory, nothing fits."""
+        self.device, self.used = device, 0
+        self.address = device.driver.pin(size)
+        self.size = size if self.address else 0
+        self._back: list[tuple[Any, int, int]] = []
+        if self.address:
+            weakref.finalize(self, device.quietly, device.driver.unpin, self.address)
+
+    def place(self, size: int) -> int:
+        """The address of ``size`` bytes that are free until the copies have landed; 0 where they do not fit."""
+        if size > STAGED or self.used + size > self.size:
+            return 0
+        at = self.address + self.used
+        self.used += aligned(size)
+        return at
+
+    def give(self, array: Any, at: int, size: int) -> None:
+        """``size`` bytes at ``at`` go to ``array`` when they have landed."""
+        self._back.append((array, at, size))
+
+    def land(self) -> None:
+        """The stream has been waited for: results go on to their arrays, and all room is free again."""
+        for array, at, size in self._back:
+            ctypes.memmove(array.__array_interface__["data"][0], at, size)
+        self._back.clear()
+        self.used = 0
+
+    def forget(self) -> None:
+        """The call failed: its results go nowhere."""
+        self._back.clear()
 
 
 class Stream:

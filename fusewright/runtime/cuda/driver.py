@@ -21,6 +21,7 @@ _JIT_LOG, _JIT_LOG_SIZE = 5, 6
 _MAX_DYNAMIC_SHARED = 8
 _NON_BLOCKING, _NO_TIMING = 1, 2
 _ORDINAL = 9
+_PORTABLE = 1  # for every context of the process
 _LIBRARIES = ("libcuda.so.1", "libcuda.so")
 
 
@@ -55,6 +56,8 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "cuMemGetInfo_v2": (POINTER(c_size_t), POINTER(c_size_t)),
     "cuMemAlloc_v2": (POINTER(_PTR), _SIZE),
     "cuMemFree_v2": (_PTR,),
+    "cuMemHostAlloc": (_OUT, _SIZE, c_uint),
+    "cuMemFreeHost": (c_void_p,),
     "cuMemcpyHtoD_v2": (_PTR, c_void_p, _SIZE),
     "cuMemcpyHtoDAsync_v2": (_PTR, c_void_p, _SIZE, c_void_p),
     "cuMemcpyDtoHAsync_v2": (c_void_p, _PTR, _SIZE, c_void_p),
@@ -246,6 +249,18 @@ class Driver:
     def free(self, address: int) -> None:
         """Give memory back."""
         self._do("cuMemFree_v2", address)
+
+    def pin(self, size: int) -> int:
+        """The address of ``size`` bytes of host memory that the GPU copies from and to by itself; 0: there are none."""
+        out = c_void_p()
+        code = self._calls["cuMemHostAlloc"](byref(out), size, _PORTABLE)
+        if code != OUT_OF_MEMORY:
+            self.check(code, "cuMemHostAlloc")
+        return out.value or 0
+
+    def unpin(self, address: int) -> None:
+        """Give such memory back."""
+        self._do("cuMemFreeHost", address)
 
     def upload(self, to: int, source: int, size: int) -> None:
         """Host to device, done when it returns."""
