@@ -204,6 +204,24 @@ def test_a_pass_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> N
         check_pass(forever, 5, reduce=False)
 
 
+def test_time_that_a_pass_does_not_compute_counts_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is busy with other things; but whoever waits for ever is stopped as well."""
+    monkeypatch.setattr("fusewright.testing.properties.SECONDS", 0.05)
+    naps = [0.3]
+
+    @fw.graph_pass(numerics="exact")
+    def waits(graph: Any, ctx: Any) -> None:
+        time.sleep(naps.pop() if naps else 0)
+
+    check_pass(waits, 3)
+    monkeypatch.setattr("fusewright.testing.properties.PATIENCE", 4)
+    naps.append(60.0)
+    start = time.monotonic()
+    with pytest.raises(PassFailure, match="it ran for"):
+        check_pass(waits, 3, reduce=False)
+    assert not naps and time.monotonic() - start < 30
+
+
 def test_provenance_cost_idempotence_and_determinism() -> None:
     @fw.graph_pass(numerics="exact")
     def nameless(graph: Any, ctx: Any) -> None:
