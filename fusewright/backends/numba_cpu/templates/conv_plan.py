@@ -150,7 +150,7 @@ def plan_conv(
         axes, line = _flatten(axes)
     per_group = outputs // groups
     if out_blocked:
-        tile = pick_blocks(variant, dtype.size, -(-per_group // BLOCK), axes[2].out)
+        tile = pick_blocks(variant, dtype.size, -(-per_group // BLOCK), axes[2].out, pairs)
     else:
         tile = pick(variant, dtype.size, per_group)
     block = BLOCK if in_blocked else 0

@@ -14,6 +14,9 @@ from ..variants import Variant
 # (rows * vectors + vectors + 1 <= 32 or 16), and rows * vectors >= 8 hides the latency of FMA at full height.
 _TALLEST = {32: {1: 14, 2: 12, 3: 8, 4: 6, 5: 5, 6: 4, 7: 3}, 16: {1: 12, 2: 6, 3: 4}}
 _COST = {1: 1.25, 2: 1.04, 3: 1.0, 4: 1.0, 5: 1.05, 6: 1.1, 7: 1.2}  # time per useful FMA, relative
+# The same where each step multiplies pairs: weights are wanted from the second-level cache twice as fast, and a tall
+# tile asks for the fewest.
+_COST_PAIRS = {1: 1.12, 2: 1.0, 3: 1.04, 4: 1.12, 5: 1.2, 6: 1.3, 7: 1.4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def pick(variant: Variant, size: int, columns: Extent) -> Tile:
     return Tile(tallest[best], best, width)
 
 
-def pick_blocks(variant: Variant, size: int, blocks: int, rows: Extent | None = None) -> Tile:
+def pick_blocks(variant: Variant, size: int, blocks: int, rows: Extent | None = None, pairs: bool = False) -> Tile:
     """The tile for a blocked result of ``blocks`` blocks of 16 channels: whole blocks, no padding."""
     width = width_of(variant, size)
     per_block = 16 // width
@@ -59,7 +62,8 @@ def pick_blocks(variant: Variant, size: int, blocks: int, rows: Extent | None = 
     usable = [n for n in range(1, blocks + 1) if blocks % n == 0 and n * per_block in tallest]
     if not usable:  # float64 on AVX2: a block alone is wider than any tile that hides latency
         return Tile(2, per_block, width)
-    best = min(usable, key=lambda n: (_row_cost(tallest[n * per_block], rows) * _COST[n * per_block], -n))
+    cost = _COST_PAIRS if pairs else _COST
+    best = min(usable, key=lambda n: (_row_cost(tallest[n * per_block], rows) * cost[n * per_block], -n))
     return Tile(tallest[best * per_block], best * per_block, width)
 
 
