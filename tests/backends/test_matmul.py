@@ -300,3 +300,14 @@ def test_panels_used_a_few_times_are_asked_for_ahead() -> None:
     for rows in (32, 128):
         for height, share in asked(rows):  # all tiles together ask for a whole panel, and for not much more
             assert 64 * 4 * height <= share * rows <= 64 * 4 * height + 8 * rows
+
+
+def test_rows_far_away_are_asked_for_ahead() -> None:
+    def ahead(m: Extent, k: int) -> set[str]:
+        plan = plan_matmul(AVX512, F32, (m, k), (k, 96), constant_b=True)
+        calls = re.findall(r"contract_tile\((.*)\)", matmul(AVX512, F32, plan).text)
+        return {call.split(", ")[SIGNATURE.index("AHEAD") - len(SIGNATURE)] for call in calls}
+
+    assert ahead(128, 768) == ahead(1, 4096) == {"0"}
+    assert ahead(1024, 768) == {"0"}  # whole rows lie one behind the other: the processor sees them coming
+    assert "0" not in ahead(1024, 3072) | ahead(symbol("N"), 4096)

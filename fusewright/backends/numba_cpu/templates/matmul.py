@@ -11,6 +11,7 @@ from typing import Literal
 
 from ....core.dims import Extent, ceildiv, maximum, product
 from ....core.dtypes import F32, F64, DType
+from ..lines import CACHE_LINE
 from ..variants import Variant
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .panels import Tile, asked_bytes, pick
@@ -20,6 +21,9 @@ from .template import SUM_TERMS, Template, TextBuilder, contract_call, scalar_ac
 Rhs = Literal["packed", "direct"]
 PANEL_BYTES = 400 * 1024  # a panel longer than this is cut along k, so that it stays in the second-level cache
 ROW_TILES = 8  # tiles of one unit of work
+FAR_BYTES = (
+    512 * 1024
+)  # pieces of rows of a left operand of this size come from far away: tiles prefetch those of the next
 DIRECT_COLUMNS = 256  # a run-time right operand narrower than this is read where it lies
 
 
@@ -114,6 +118,7 @@ class MatmulText:
         if isinstance(plan.m, int):
             self.block = min(self.block, max(plan.m, 1))
         self.chunk = self._k_chunk()
+        self.far = self._is_far()
 
     def _k_chunk(self) -> int:
         """k per pass; 0 when one pass does."""
@@ -126,6 +131,12 @@ class MatmulText:
             return most
         even = -(-plan.k // -(-plan.k // most))
         return -(-even // SUM_TERMS) * SUM_TERMS
+
+    def _is_far(self) -> bool:
+        plan = self.plan
+        if not self.chunk or plan.lhs_transposed or plan.pairs or not isinstance(plan.k, int):
+            return False
+        return not isinstance(plan.m, int) or plan.m * plan.k * self.size >= FAR_BYTES
 
     def template(self) -> Template:
         plan, t, columns = self.plan, self.text, self.tile.columns
@@ -203,12 +214,14 @@ class MatmulText:
 
     def _sums(self, count: str, step: str, wk: str) -> dict[str, int | str]:
         """The loop over k: long sums are taken as partial sums of SUM_TERMS."""
-        if isinstance(self.plan.k, int) and self.plan.k <= SUM_TERMS:
+        short = isinstance(self.plan.k, int) and self.plan.k <= SUM_TERMS
+        if short and not self.far:
             return {"nk": count, "nk_last": count}
-        pieces = f"(({count} + {SUM_TERMS - 1}) // {SUM_TERMS})"
+        terms = CACHE_LINE // self.size if self.far else SUM_TERMS
+        pieces = f"(({count} + {terms - 1}) // {terms})"
         return {
-            "n0": pieces, "a0": f"{SUM_TERMS} * {step}", "w0": f"{SUM_TERMS} * {wk}", "nk": SUM_TERMS,
-            "nk_last": f"{count} - ({pieces} - 1) * {SUM_TERMS}", "RUN": 1,
+            "n0": pieces, "a0": f"{terms} * {step}", "w0": f"{terms} * {wk}", "nk": terms,
+            "nk_last": f"{count} - ({pieces} - 1) * {terms}", "RUN": 0 if short else SUM_TERMS // terms,
         }  # fmt: skip
 
     def _asked(self, height: int, count: str, row: str) -> dict[str, int | str]:
@@ -257,7 +270,8 @@ class MatmulText:
             if len(heights) > 1:
                 t.add(indent, f"{'if' if i == 0 else 'elif'} h == {height}:")
             asked = self._asked(height, count, "m")
-            t.add(indent + (len(heights) > 1), contract_call(values | asked | {"P": height}))
+            ahead = {"AHEAD": height} if self.far else {}
+            t.add(indent + (len(heights) > 1), contract_call(values | asked | ahead | {"P": height}))
         lines = loop_text(self.low, size, "row_at", "n0", cols, self.pointer)
         if lines:
             if self.chunk:
