@@ -214,14 +214,13 @@ class MatmulText:
 
     def _sums(self, count: str, step: str, wk: str) -> dict[str, int | str]:
         """The loop over k: long sums are taken as partial sums of SUM_TERMS."""
-        short = isinstance(self.plan.k, int) and self.plan.k <= SUM_TERMS
-        if short and not self.far:
+        if isinstance(self.plan.k, int) and self.plan.k <= SUM_TERMS:
             return {"nk": count, "nk_last": count}
         terms = CACHE_LINE // self.size if self.far else SUM_TERMS
         pieces = f"(({count} + {terms - 1}) // {terms})"
         return {
             "n0": pieces, "a0": f"{terms} * {step}", "w0": f"{terms} * {wk}", "nk": terms,
-            "nk_last": f"{count} - ({pieces} - 1) * {terms}", "RUN": 0 if short else SUM_TERMS // terms,
+            "nk_last": f"{count} - ({pieces} - 1) * {terms}", "RUN": SUM_TERMS // terms,
         }  # fmt: skip
 
     def _asked(self, height: int, count: str, row: str) -> dict[str, int | str]:
