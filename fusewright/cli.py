@@ -24,7 +24,7 @@ import fusewright as fw
 from .arguments import UsageError, load_array, read_dims, read_feeds, read_names, read_shapes
 from .core.dims import evaluate, extent, symbols
 from .core.dtypes import dtype
-from .core.errors import CompileRefused, FusewrightError, InputRefused, SaveRefused
+from .core.errors import FusewrightError, InputRefused, SaveRefused
 from .core.manifest import RunSymbol, Symbol
 from .core.plan import Plan
 from .core.report import Report, read_fields
@@ -147,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
         help="fast admits approximate kernels (default: strict)",
     )
     sub.add_argument("--tune", action="store_true", help="time kernel variants on this machine and keep the fastest")
+    sub.add_argument(
+        "--choices",
+        metavar="FILE",
+        help="take the choices in this file as they are; with --tune, add what is measured to it",
+    )
     model_options(sub)
 
     sub = add("run", _run, "Run a bundle on arrays from .npy or .npz files.")
@@ -232,8 +237,6 @@ def _import_options(args: argparse.Namespace) -> dict[str, Any]:
 def _compile(args: argparse.Namespace) -> int:
     dims, options = read_dims(args.dim), _import_options(args)
     target: Any = "cpu" if not args.target else args.target[0] if len(args.target) == 1 else args.target
-    if args.tune:
-        raise CompileRefused("--tune is not available in this version; kernels are chosen by rules, not by timing")
     folder = Path(args.output).resolve().parent
     if not folder.is_dir():  # said now, not after the compile
         raise SaveRefused(f"{args.output}: there is no folder {folder}")
@@ -250,6 +253,8 @@ def _compile(args: argparse.Namespace) -> int:
             threads=args.threads,
             numerics=args.numerics,
             progress=progress,
+            tune=args.tune,
+            choices=args.choices,
             **options,
         )
         bundle.save(args.output)
@@ -434,7 +439,8 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
             "kind": "bundle", "producer": manifest.producer, "signature": signature,
             **extents, "batch": manifest.batch,
             "targets": {t.name: list(t.features) for t in manifest.targets}, "numerics": manifest.numerics,
-            "tuned": manifest.tuned, "threads": manifest.threads, "passes": list(manifest.passes),
+            "tuned": manifest.tuned, "choices": list(manifest.choices), "threads": manifest.threads,
+            "passes": list(manifest.passes),
             "source_hash": manifest.source_hash, "members": sizes, "reports": reports,
         })  # fmt: skip
     if args.graph:
@@ -450,6 +456,7 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
             print_table(reports[target.name]["kernels"])
     if manifest.targets:
         print_table(reports[manifest.targets[0].name]["kernels"])
+    print_table([{**c, "choice": json.dumps(c.get("choice"))} for c in manifest.choices])
     print_table([{"member": name, "bytes": size} for name, size in sizes.items()])
     return DONE
 

@@ -12,6 +12,7 @@ from typing import Any, Unpack, cast
 
 from . import __version__, lazy
 from .backends import targets as machines
+from .backends.numba_cpu.choices import Choices
 from .backends.numba_cpu.lower import ConstantStore
 from .core.dims import Extent
 from .core.errors import CompileRefused
@@ -45,6 +46,8 @@ def compile(
     numerics: str = "strict",
     pipeline: Pipeline | None = None,
     progress: Progress | None = None,
+    tune: bool = False,
+    choices: str | os.PathLike[str] | None = None,
     **options: Unpack[ImportOptions],
 ) -> Bundle:
     """Compile a model (a path, a live Keras model, or a Graph) to a bundle, ready to call and to ``save``.
@@ -52,8 +55,11 @@ def compile(
     ``target``: "cpu" (AVX2 and AVX-512 in one bundle), a variant's name, "cuda" (NVIDIA GPUs from compute capability
     8.0 on; needs no GPU to compile), or a list of these. ``dims`` fixes a symbol
     (``{"N": 8}``) or bounds it (``{"N": (1, 512)}``); left out it stays free. ``threads`` is the default stored in the
-    bundle. ``numerics`` "strict" or "fast". ``progress(phase, done, total)`` is called as work goes on. ``options`` are
-    those of ``fw.import_model``: inputs, outputs, signature, feeds, weights, shapes, base_dir, limits.
+    bundle. ``numerics`` "strict" or "fast". ``progress(phase, done, total)`` is called as work goes on. ``tune`` times
+    the kernels that contractions could have, here, for the best CPU variant of the targets that this machine runs; the
+    manifest lists what was chosen by it. ``choices`` is a file of such choices: those in it are taken as they are, and
+    with ``tune`` new ones are added to it. ``options`` are those of ``fw.import_model``: inputs, outputs, signature,
+    feeds, weights, shapes, base_dir, limits.
 
     Raises ImportRefused, CompileRefused, TypeRefused.
     """
@@ -63,6 +69,10 @@ def compile(
         raise CompileRefused(f"numerics={numerics!r} is not one of {', '.join(NUMERICS)}")
     if pipeline is not None and not isinstance(pipeline, Pipeline):
         raise CompileRefused(f"pipeline is what fw.default_pipeline() gives, not {type(pipeline).__name__}")
+    if (tune or choices is not None) and "cpu" not in targets:
+        raise CompileRefused(
+            "kernels of CPUs are chosen by timing, and the target is not one: leave out tune and choices"
+        )
     if threads is not None and (type(threads) is not int or threads < 1):
         raise CompileRefused(f"threads={threads!r} is a positive int or None")
     note("import", 0, 1)
@@ -71,11 +81,20 @@ def compile(
     graph = bind_dims(graph, dims)
     made: list[_Made] = []
     store, images = ConstantStore(), []
+    table = machines.choices_of(choices)
+    tuned: list[dict[str, Any]] = []
     for family, wanted in targets.items():
-        one = _scheduled(graph, family, pipeline, numerics, note, made[0].portable if made else None)
+        one = _scheduled(graph, family, pipeline, numerics, note, made[0].portable if made else None, table)
+        if tune and family == "cpu":
+            timed = lambda done, total: note("tune", done, total)
+            found, tuned = machines.tune(one.program, wanted, numerics, threads or _cpus(), table, timed)
+            table = found.over(table)
+            if choices is not None:
+                found.over(machines.choices_in(choices)).save(choices)
+            one = _scheduled(graph, family, pipeline, numerics, note, made[0].portable if made else None, table)
         made.append(one)
         progressed = lambda done, total: note("kernels", done, total)
-        images += machines.images(family, one.program, wanted, store, progressed, numerics)
+        images += machines.images(family, one.program, wanted, store, progressed, numerics, table)
     portable, program, names = made[0].portable, made[0].program, made[0].passes
     text = portable_text(portable, store)
     note("bundle", 0, 1)
@@ -92,6 +111,8 @@ def compile(
         source_hash=graph.fingerprint,
         passes=names,
         threads=threads,
+        tuned=tune,
+        choices=tuned,
         report={"lower_bound_bytes": [str(e) for e in footprint(portable)]},
         producer=f"fusewright {__version__}",
     )
@@ -160,10 +181,11 @@ class _Made:
 
 
 def _scheduled(
-    graph: Graph, family: str, pipeline: Pipeline | None, numerics: str, note: Progress, known: Graph | None = None
-) -> _Made:
+    graph: Graph, family: str, pipeline: Pipeline | None, numerics: str, note: Progress, known: Graph | None = None,
+    choices: Choices | None = None,
+) -> _Made:  # fmt: skip
     """``known`` is the portable graph where another family has it already: constants are then the same objects."""
-    description = machines.target_of(family)
+    description = machines.target_of(family, choices)
     if pipeline is not None and pipeline.target is not None and pipeline.target.name != description.name:
         raise CompileRefused(f"this pipeline is for target {pipeline.target.name!r}, not {description.name!r}")
     passes = (pipeline or pipeline_for(description)).with_numerics(numerics)

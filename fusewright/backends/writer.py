@@ -78,6 +78,7 @@ def write_bundle(
     passes: Sequence[str] = (),
     threads: int | None = None,
     tuned: bool = False,
+    choices: Sequence[Mapping[str, Any]] = (),
     report: Mapping[str, Any] | None = None,
     producer: str = "fusewright",
     hash_threads: int = 1,
@@ -100,6 +101,7 @@ def write_bundle(
         _check(t, signature, symbols, size)
         described.append(Target(t.name, t.features, memory_expression(t.plan)))
     manifest = Manifest(signature, symbols, batch, described, numerics, source_hash, passes, threads, tuned, producer)
+    manifest.choices = tuple(dict(c) for c in choices)
     manifest.run_symbols = tuple(_run_symbols(targets[0].plan)) if targets else ()
     manifest.verify()
     text = graph_text.encode() if isinstance(graph_text, str) else graph_text

@@ -113,7 +113,7 @@ class Manifest:
 
     __slots__ = (
         "producer", "signature", "symbols", "batch", "targets", "numerics", "source_hash", "passes", "threads",
-        "tuned", "members", "run_symbols",
+        "tuned", "members", "run_symbols", "choices",
     )  # fmt: skip
 
     def __init__(
@@ -136,6 +136,7 @@ class Manifest:
         self.source_hash, self.passes, self.threads, self.tuned = source_hash, tuple(passes), threads, tuned
         self.members: dict[str, dict[str, Any]] = {}
         self.run_symbols = tuple(run_symbols)
+        self.choices: tuple[dict[str, Any], ...] = ()
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -149,6 +150,7 @@ class Manifest:
         return canonical(
             {
                 **({"run_symbols": found} if found else {}),
+                **({"x_choices": list(self.choices)} if self.choices else {}),
                 "format": FORMAT,
                 "version": VERSION,
                 "producer": self.producer,
@@ -217,6 +219,7 @@ class Manifest:
             _text(raw["producer"]),
             [RunSymbol(_text(s["name"]), _size(s["low"]), _extent(s["high"])) for s in raw.get("run_symbols", ())],
         )
+        out.choices = tuple(_choice(c) for c in raw.get("x_choices", ()))
         out.members = {_text(k): _member(v) for k, v in raw["members"].items()}
         out.verify()
         return out
@@ -297,6 +300,12 @@ def _port(raw: Mapping[str, Any]) -> Port:
     if raw["dtype"] not in DTYPES:
         raise TypeError(f"unknown element type {raw['dtype']!r}")
     return Port(_text(raw["name"]), DTYPES[raw["dtype"]], shape)
+
+
+def _choice(raw: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(raw, dict) or not all(isinstance(raw.get(k), str) for k in ("variant", "site")):
+        raise TypeError(f"bad choice {raw!r}")
+    return raw
 
 
 def _member(raw: Mapping[str, Any]) -> dict[str, Any]:

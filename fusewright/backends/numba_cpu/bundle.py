@@ -15,6 +15,7 @@ from ...core.report import Report
 from ...ir.program import Program
 from ...runtime import cpu
 from ..writer import TargetImage
+from .choices import Choices
 from .lower import ConstantStore, lower
 from .target import CpuTarget
 from .toolchain import build_images
@@ -24,21 +25,21 @@ Progress = Callable[[int, int], None]
 _PROBES = (1, 2, 5, 17, 64, 300)  # values of the free symbols; plans are checked for the first three that fit the model
 
 
-def cpu_target() -> CpuTarget:
-    """The CPU as passes see it."""
-    return CpuTarget()
+def cpu_target(choices: Choices | None = None) -> CpuTarget:
+    """The CPU as passes see it; ``choices`` None: the table of the package."""
+    return CpuTarget(choices)
 
 
 def compile_cpu(
     program: Program, targets: Sequence[str], progress: Progress | None = None, store: ConstantStore | None = None,
-    numerics: str = "strict",
+    numerics: str = "strict", choices: Choices | None = None,
 ) -> tuple[list[TargetImage], ConstantStore]:  # fmt: skip
     """Native code for every variant behind ``targets``, and the constants they share. Raises CompileRefused."""
     names = list(dict.fromkeys(v for t in targets for v in expand_target(t, numerics)))
     store = store or ConstantStore()
     # The best variant comes first: its layout is the one stored, unless it rounds. The next one then asks for its own.
     order = sorted(names, key=lambda n: (-VARIANTS[n].width, VARIANTS[n].dots))
-    lowered = {n: lower(program, VARIANTS[n], store) for n in order}
+    lowered = {n: lower(program, VARIANTS[n], store, choices) for n in order}
     images = build_images({n: lowered[n].sources for n in names}, progress)
     out = []
     for name in names:

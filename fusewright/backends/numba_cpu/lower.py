@@ -24,7 +24,8 @@ from ...ir.graph import Const, Node, Value
 from ...ir.scope import definitions, symbol_bounds
 from ...ir.types import TensorType
 from ..writer import Weights
-from .select import Chosen, choose, copy_kernel
+from .choices import Choices, shipped
+from .select import Chosen, choose, choose_as, contract, copy_kernel
 from .toolchain import KernelSource
 from .variants import Variant
 
@@ -65,9 +66,9 @@ class _Open:
     bumps: list[Bump] = field(default_factory=list)
 
 
-def lower(program: p.Program, variant: Variant, store: ConstantStore) -> Lowered:
+def lower(program: p.Program, variant: Variant, store: ConstantStore, choices: Choices | None = None) -> Lowered:
     """Bind every step of ``program`` to kernels of ``variant``. Raises CompileRefused."""
-    return CpuLowering(program, variant, store).run()
+    return CpuLowering(program, variant, store, choices).run()
 
 
 class Lowering(ABC):
@@ -276,12 +277,18 @@ class Lowering(ABC):
 class CpuLowering(Lowering):
     """Kernels of one instruction-set variant."""
 
-    def __init__(self, program: p.Program, variant: Variant, store: ConstantStore) -> None:
+    def __init__(
+        self, program: p.Program, variant: Variant, store: ConstantStore, choices: Choices | None = None
+    ) -> None:
         super().__init__(program, store)
-        self.variant = variant
+        self.variant, self.choices = variant, shipped() if choices is None else choices
 
     def choose(self, node: Node, fixed: Mapping[int, Const]) -> Sequence[Chosen]:
-        return choose(node, self.variant, fixed)
+        site = contract.site_of(node) if len(self.choices) and contract.contracts(node) else ""
+        made = self.choices.get(self.variant.name, site) if site else None
+        if made is None:
+            return choose(node, self.variant, fixed)
+        return choose_as(node, self.variant, fixed, made)
 
     def copy(self, t: TensorType) -> Chosen:
         return copy_kernel(t, self.variant)

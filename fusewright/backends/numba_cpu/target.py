@@ -12,6 +12,7 @@ from ...ir.graph import Graph, Node
 from ...ir.opdef import Cost
 from ..registry import registered_kernel
 from . import loops
+from .choices import Choices, shipped
 from .select import attention, contract, gated, kernels
 from .templates.conv_plan import supports_blocked
 
@@ -29,6 +30,9 @@ class CpuTarget:
     name = "cpu"
     block = 16
     cache_bytes = (32 << 10, 1 << 20, 16 << 20)
+
+    def __init__(self, choices: Choices | None = None) -> None:
+        self.choices = shipped() if choices is None else choices
 
     def supports(self, node: Node) -> bool:
         return kernels.supports(node)
@@ -65,7 +69,7 @@ class CpuTarget:
         return supports_blocked(2, channels, outputs, groups)[1] and (channels < self.block or groups == 1)
 
     def winograd_tile(self, node: Node, most: int) -> int:
-        return contract.winograd_tile(node, most)
+        return contract.winograd_tile(node, most, self.choices)
 
     def prefers_bf16(self, node: Node) -> bool:
         return contract.prefers_bf16(node)

@@ -14,13 +14,14 @@ from ...core.errors import CompileRefused
 @dataclass(frozen=True, slots=True)
 class Variant:
     """``cpu`` and ``features`` are LLVM names; ``width`` is the widest vector in bytes; ``dots``: multiplies bfloat16
-    pairs."""
+    pairs. ``tile``: rows and vectors of register tiles where they were chosen for the kernel at hand, else (0, 0)."""
 
     name: str
     cpu: str
     features: str
     width: int
     dots: bool = False
+    tile: tuple[int, int] = (0, 0)
 
     @property
     def env(self) -> dict[str, str]:

@@ -14,8 +14,9 @@ from ....core.dims import Extent, maximum
 from ....core.dtypes import BF16, F32, F64
 from ....core.errors import CompileRefused
 from ....core.layout import Layout
-from ....ir.graph import Const, Graph, Node
+from ....ir.graph import Const, Graph, Node, Value
 from ....ir.opdef import Cost
+from ..choices import Choices
 from ..templates.conv import conv
 from ..templates.conv_any import conv_any
 from ..templates.conv_plan import BLOCK, ConvPlan, plan_conv
@@ -186,6 +187,50 @@ def _name(base: str, found: Contraction) -> str:
     return "_".join([base, *(s.kind for s in found.epilogue.stages)])
 
 
+def site_of(node: Node) -> str:
+    """The class of shapes under which choices for this contraction are kept; empty where there is nothing to choose:
+    weights made at run time, one filter per channel, bfloat16, other types than float32."""
+    found = read(node)
+    if found is None or node.operands[found.operands[1]].const is None or found.anchor.attrs.get("bf16"):
+        return ""
+    anchor = found.anchor
+    x, w = anchor.operands
+    if x.dtype is not F32:
+        return ""
+    text = lambda extents: "x".join(str(d) if isinstance(d, int) else "?" for d in extents)
+    if anchor.op.name == "matmul":
+        if anchor.attrs["transpose_a"] or w.rank != 2:
+            return ""
+        plan = _matmul_plan(found, _WIDEST, True)
+        return f"matmul {text((plan.m, plan.k, plan.n))}"
+    shape, attrs = _logical_shape(found), anchor.attrs
+    if anchor.op.name == "conv_transpose" or not isinstance(shape[-1], int) or _depthwise_plan(found, _WIDEST):
+        return ""
+    how = ("blocked" if attrs["x_blocked"] else "to blocks") if anchor.op.name == "conv_blocked" else "plain"
+    pads = "+".join(text(p) for p in attrs["pads"])
+    return (
+        f"conv {text(w.shape[:-2])}/{text(attrs['strides'])} pad {pads} dil {text(attrs['dilations'])} "
+        f"groups {attrs['groups']} {text(shape)}>{text(w.shape[-1:])} {how}"
+    )
+
+
+def rows_and_columns(node: Node) -> tuple[Extent, Extent, bool]:
+    """What register tiles of a contraction with a site cut: (rows, columns of a group, whether these are blocks)."""
+    found = read(node)
+    assert found is not None
+    if found.anchor.op.name == "matmul":
+        matrix = _matmul_plan(found, _WIDEST, True)
+        return matrix.m, matrix.n, False
+    plan = _conv_plan(found, _WIDEST)
+    return plan.axes[2].out, plan.outputs // plan.groups, plan.out_blocked
+
+
+def winograd_of(node: Node) -> int:
+    """The side of the tiles in which ``node``, a contraction, is computed; 0: direct sums."""
+    found = read(node)
+    return int(found.anchor.attrs.get("winograd", 0)) if found is not None else 0
+
+
 # -- matmul -----------------------------------------------------------------------------------------------------------
 def _matmul_plan(found: Contraction, variant: Variant, constant: bool, pairs: bool = False) -> MatmulPlan:
     a, b = found.anchor.operands
@@ -271,17 +316,23 @@ def _winograd_plan(found: Contraction, variant: Variant) -> WinogradPlan:
     return plan_winograd(variant, node.operands[1].dtype, _logical_shape(found), taps, node.attrs["pads"], m)
 
 
-def winograd_tile(node: Node, most: int) -> int:
-    """Side of the fastest tiles F(m x m, 3 x 3) for a blocked convolution, at most ``most``; 0: direct sums."""
+def winograd_tile(node: Node, most: int, choices: Choices) -> int:
+    """Side of the fastest tiles F(m x m, 3 x 3) for a blocked convolution, at most ``most``; 0: direct sums. What was
+    measured goes before what the rules say."""
     found, weights = read(node), node.operands[1].const
     if found is None or weights is None or node.results[0].dtype is not F32 or node.attrs["block"] != BLOCK:
         return 0
-    # With weights that are not finite, or so large that sums of them may overflow, every tile would be done twice.
-    if not np.all(np.abs(weights.array) < MOST_WEIGHT):
+    if not tame(node.operands[1]):
         return 0
     shape = _logical_shape(found)
     taps = tuple(int(d) for d in node.operands[1].shape)
-    return faster(shape, taps, node.attrs["pads"], most)
+    measured = choices.winograd(site_of(node), most)
+    return faster(shape, taps, node.attrs["pads"], most) if measured is None else measured
+
+
+def tame(weights: Value) -> bool:
+    """With weights that are not finite, or so large that sums of them may overflow, every tile would be done twice."""
+    return weights.const is not None and bool(np.all(np.abs(weights.const.array) < MOST_WEIGHT))
 
 
 def _conv_template(found: Contraction, variant: Variant, shape: tuple[int, ...]) -> tuple[Template, Layout]:

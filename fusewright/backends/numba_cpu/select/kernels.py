@@ -6,6 +6,7 @@ Owns the choice among families and the cost that reports state. Must not know wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ....core.dims import Extent
 from ....core.errors import CompileRefused
@@ -14,6 +15,7 @@ from ....ir.opdef import Cost
 from ....ir.types import TensorType
 from ...registry import registered_kernel
 from .. import loops
+from ..choices import Choice
 from ..templates.conv_plan import BLOCK
 from ..templates.template import Arg, Template
 from ..variants import Variant
@@ -41,6 +43,12 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const]) -> list[Cho
         out.append(bound(template.entry, template, lambda arg, f=fills: _word(arg, f), cost.flops, cost.bytes))
         cost = Cost(0, 0)  # counted once per node
     return out
+
+
+def choose_as(node: Node, variant: Variant, fixed: Mapping[int, Const], made: Choice) -> list[Chosen]:
+    """The kernel calls of a contraction under a measured choice."""
+    tile = made.tiles.get(contract.winograd_of(node), (0, 0))
+    return [replace(c, grain=c.grain * made.grain) for c in choose(node, replace(variant, tile=tile), fixed)]
 
 
 def copy_kernel(t: TensorType, variant: Variant) -> Chosen:

@@ -45,6 +45,9 @@ def pick(variant: Variant, size: int, columns: Extent) -> Tile:
     """The tile for a row-major result of ``columns`` columns: little padding first, then speed."""
     width = width_of(variant, size)
     tallest = _TALLEST[registers(variant)]
+    rows, vectors = variant.tile
+    if 0 < rows <= tallest.get(vectors, 0):
+        return Tile(rows, vectors, width)
     if not isinstance(columns, int):
         best = 4 if registers(variant) == 32 else 2
         return Tile(tallest[best], best, width)
@@ -59,12 +62,36 @@ def pick_blocks(variant: Variant, size: int, blocks: int, rows: Extent | None = 
     width = width_of(variant, size)
     per_block = 16 // width
     tallest = _TALLEST[registers(variant)]
+    rows_chosen, vectors = variant.tile
+    if 0 < rows_chosen <= tallest.get(vectors, 0) and vectors % per_block == 0 and blocks % (vectors // per_block) == 0:
+        return Tile(rows_chosen, vectors, width)
     usable = [n for n in range(1, blocks + 1) if blocks % n == 0 and n * per_block in tallest]
     if not usable:  # float64 on AVX2: a block alone is wider than any tile that hides latency
         return Tile(2, per_block, width)
     cost = _COST_PAIRS if pairs else _COST
     best = min(usable, key=lambda n: (_row_cost(tallest[n * per_block], rows) * cost[n * per_block], -n))
     return Tile(tallest[best * per_block], best * per_block, width)
+
+
+def tiles_of(variant: Variant, columns: Extent, blocked: bool, rows: Extent) -> list[tuple[int, int]]:
+    """Rows and vectors of the float32 tiles worth trying: each width at its full height, and at the greatest height
+    that divides ``rows``."""
+    width, tallest = width_of(variant, 4), _TALLEST[registers(variant)]
+    per_block = 16 // width if blocked else 1
+    out = []
+    for vectors, most in tallest.items():
+        if vectors % per_block or vectors * most < 8:
+            continue
+        if isinstance(columns, int):
+            whole = -(-columns // 16) if blocked else -(-columns // width)
+            if (whole % (vectors // per_block)) if blocked else vectors > whole:
+                continue
+        out.append((most, vectors))
+        if isinstance(rows, int) and rows > 0:
+            even = next(r for r in range(min(most, rows), 0, -1) if rows % r == 0)
+            if even * vectors >= 8 and even != most:
+                out.append((even, vectors))
+    return out
 
 
 def _row_cost(most: int, rows: Extent | None) -> float:
