@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 
 from ..core import poolwords
 from .image import NativeImage, map_pages
@@ -16,6 +17,7 @@ from .image import NativeImage, map_pages
 # About 30 microseconds of spinning before a helper sleeps: longer than the gap between two steps of a model, short
 # enough not to take a core from others.
 _SPINS = 1500
+PIN = "FUSEWRIGHT_PIN"  # set to 1: each helper stays on a CPU of its own, the second of the affinity mask and on
 
 
 class ThreadPool:
@@ -62,12 +64,20 @@ class ThreadPool:
             loop = image.worker()
             for number in range(self._helpers, wanted):
                 name = f"fusewright-{number + 1}"
-                thread = threading.Thread(target=loop, args=(self.address,), name=name, daemon=True)
+                thread = threading.Thread(target=_help, args=(loop, self.address, number), name=name, daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:  # out of threads, or the interpreter is going down
                     return
                 self._helpers += 1
+
+
+def _help(loop: Callable[[int], None], address: int, number: int) -> None:
+    """A helper's life. A caller that pins itself, to the first CPU say, keeps it to itself this way."""
+    if os.environ.get(PIN) == "1":
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[(number + 1) % len(cpus)]})  # of this thread alone
+    loop(address)
 
 
 _pool: ThreadPool | None = None

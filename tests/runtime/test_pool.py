@@ -296,3 +296,29 @@ assert "numba" not in sys.modules
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=env, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize("pin", ["0", "1"])
+def test_helpers_can_be_pinned(pin: str) -> None:
+    script = """
+import os, pathlib, time
+from fusewright.backends.numba_cpu.toolchain import build_image
+from fusewright.runtime.image import NativeImage
+from fusewright.runtime.pool import pool
+made = build_image([], "cpu-avx2")
+pool().ensure(3, NativeImage(made.code, made.symbols))
+cpus, masks, end = sorted(os.sched_getaffinity(0)), [], time.monotonic() + 20
+while time.monotonic() < end:
+    tasks = [int(t.name) for t in pathlib.Path("/proc/self/task").iterdir() if t.name != str(os.getpid())]
+    masks = sorted(sorted(os.sched_getaffinity(t)) for t in tasks)
+    wanted = sorted([cpus[(n + 1) % len(cpus)]] for n in range(2)) if PIN else [cpus, cpus]
+    if all(mask in masks for mask in wanted):
+        print("as wanted")
+        break
+    time.sleep(0.05)
+assert sorted(os.sched_getaffinity(0)) == cpus  # the caller is left alone
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "FUSEWRIGHT_PIN": pin}
+    command = [sys.executable, "-c", f"PIN = {pin}\n{script}"]
+    done = subprocess.run(command, env=env, timeout=60, capture_output=True, text=True)
+    assert done.stdout == "as wanted\n", done.stderr
