@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,7 @@ from fusewright.backends.writer import Weights
 from fusewright.core.errors import BundleRefused, DeviceFailed, InputRefused
 from fusewright.core.plan import Launch
 from fusewright.runtime.bundle import Bundle
+from fusewright.runtime.cuda import arrays
 from fusewright.runtime.cuda import driver as driver_module
 from fusewright.runtime.cuda.bundle import CudaBundle
 from fusewright.runtime.cuda.code import choose
@@ -262,6 +264,49 @@ def test_dlpack_both_ways(gpu: FakeGpu) -> None:
 
     del start, wrapped, again, doubled
     assert not _exported  # capsules that nobody consumed give their tensor back
+
+
+class Unnamed(Foreign):
+    """An array of a library that works in the default stream and names none: version 2 of the interface."""
+
+    def __init__(self, gpu: FakeGpu, x: np.ndarray, late: bool = True) -> None:
+        super().__init__(gpu, x, late=False)
+        self.stream = 1
+        if late:
+            gpu.queue(1, lambda: gpu.memory.write(self.address, self.x.reshape(-1).view("u1")))
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self.x.shape, "typestr": self.x.dtype.str, "data": (self.address, False), "version": 2}
+
+
+class Both(Unnamed):
+    """The same with DLPack beside it, which is told our stream."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        memory = types.SimpleNamespace(address=self.address, device=types.SimpleNamespace(ordinal=0))
+        self.told = stream
+        self.gpu.queue(stream, lambda: self.gpu.drain(self.gpu.handles[1]))  # our stream waits for theirs
+        array = types.SimpleNamespace(_memory=memory, shape=self.x.shape, dtype=self.x.dtype, fw_dtype=None)
+        return arrays._export(array)
+
+
+@pytest.mark.parametrize("kind", [Unnamed, Both])
+def test_producers_that_name_no_stream(gpu: FakeGpu, kind: type[Unnamed]) -> None:
+    """What they have queued comes before us, and what they queue afterwards behind us."""
+    bundle = load(paper.mlp())
+    x = rows(4)
+    given, out = kind(gpu, x), kind(gpu, np.zeros((4, 10), "f4"), late=False)
+    assert bundle(given, out=out) is out
+    seen: list[np.ndarray] = []
+    gpu.queue(1, lambda: seen.append(gpu.memory.read(out.address, 160).view("f4").reshape(4, 10)))
+    gpu.queue(1, lambda: gpu.memory.fill(given.address, 0, x.nbytes))
+    gpu.drain(gpu.handles[1])
+    np.testing.assert_allclose(seen[0], paper.mlp_numpy(x), rtol=1e-5, atol=1e-5)
+    assert kind is Unnamed or given.told > 2  # type: ignore[attr-defined]
 
 
 def test_bound_calls(gpu: FakeGpu) -> None:

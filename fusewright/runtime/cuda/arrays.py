@@ -20,6 +20,7 @@ from .device import Device, Memory, Stream
 
 _CUDA, _PINNED, _MANAGED = 2, 3, 13  # DLPack's device types
 _BFLOAT = 4
+_DEFAULT = 1  # the stream in which libraries work when nobody says otherwise
 
 
 class _DLTensor(ctypes.Structure):
@@ -103,7 +104,8 @@ def given(spec: Spec, value: Any, device: Device, stream: int, what: str = "inpu
         interface = value.__cuda_array_interface__
     except AttributeError:
         interface = None
-    if isinstance(interface, Mapping):
+    # Version 2 of the interface says nothing of streams; DLPack does.
+    if isinstance(interface, Mapping) and ("stream" in interface or not hasattr(value, "__dlpack__")):
         found = _interface(spec, value, interface, device, stream, what)
     else:
         found = _dlpack(spec, value, device, stream, what)
@@ -127,7 +129,7 @@ def _interface(spec: Spec, value: Any, raw: Mapping[str, Any], device: Device, s
     try:
         have, shape = np.dtype(raw["typestr"]), tuple(int(d) for d in raw["shape"])
         address, readonly = int(raw["data"][0]), bool(raw["data"][1])
-        strides, theirs = raw.get("strides"), raw.get("stream")
+        strides, theirs = raw.get("strides"), raw.get("stream", _DEFAULT)
     except (KeyError, TypeError, ValueError, IndexError) as e:
         raise _refused(
             spec, what, f"a {type(value).__name__} whose __cuda_array_interface__ is malformed: {e}"
@@ -170,7 +172,8 @@ def _dlpack(spec: Spec, value: Any, device: Device, stream: int, what: str) -> G
     _contiguous(spec, shape, strides, what)
     # The capsule stays unconsumed: when it goes, it gives the tensor back itself.
     address = (tensor.data or 0) + tensor.byte_offset
-    return Given(address, shape, spec.stored.itemsize, (value, capsule), 0, True)
+    # It says nothing of what the producer does afterwards: most work in the default stream, which waits for us.
+    return Given(address, shape, spec.stored.itemsize, (value, capsule), _DEFAULT, True)
 
 
 def _contiguous(spec: Spec, shape: tuple[int, ...], strides: list[int] | None, what: str) -> None:
