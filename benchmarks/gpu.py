@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py build DIR [--only TEXT]     where there is a compiler; needs no GPU
     python benchmarks/gpu.py run DIR [--json F] [...]    where there is a GPU; needs NumPy, and peers if they are there
+    python benchmarks/gpu.py bars                        what is asked for of each case
 
 See gpu.md for what to copy where and how to read the table.
 """
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu_peers
 import numpy as np
 from gpu_cases import CASES, Case
 
@@ -167,6 +169,21 @@ def rotation(bundle: Any, n: int) -> tuple[Callable[[int], None], int]:
     return call, size
 
 
+def jax_peer(case: Case, n: int, mode: str, repeats: int) -> dict[str, float]:
+    """Seconds of JAX, jitted. Empty where it is not there, or has no GPU."""
+    try:
+        import jax
+    except ImportError:
+        return {}
+    if case.jax is None or jax.default_backend() != "gpu":
+        return {}
+    try:
+        return {"jax": gpu_peers.milliseconds(jax, case.jax, n, mode == "fast", repeats) / 1e3}
+    except Exception as e:  # a peer's failure is a line in the table, not the end of the run
+        print(f"  jax: {type(e).__name__}: {str(e)[:120]}", flush=True)
+        return {}
+
+
 def peers(case: Case, n: int, mode: str, repeats: int) -> dict[str, float]:
     """Seconds of torch: eager, compiled, in a CUDA graph. Empty where it is not there."""
     try:
@@ -306,10 +323,11 @@ def one(
         report = bundle.report(dims={"N": n})
         constants = sum(c.size for c in bundle._plan.constants)
         moved = size + (constants if case.kind != "memory" else 0)
-        beside = {k: v * 1e3 for k, v in peers(case, n, mode, repeats).items()}
+        found_beside = {**peers(case, n, mode, repeats), **jax_peer(case, n, mode, repeats)}
+        beside = {k: v * 1e3 for k, v in found_beside.items()}
         share, rate = moved / seconds / found["gpu"]["copy_bandwidth"], report.flops / seconds / 1e12
         timed = {"n": n, "ms": seconds * 1e3, "kernels": len(report.kernels), "tflops": rate, "of_bandwidth": share}
-        rows.append({**row, **timed, "peers_ms": beside, "bar": case.bar})
+        rows.append({**row, **timed, "peers_ms": beside, "bar": case.asked(mode)})
     return rows
 
 
@@ -325,7 +343,28 @@ HEAD = (
     "of bandwidth",
     "best peer's time / ours",
     "bar",
+    "met",
 )
+
+
+def met(row: dict[str, Any]) -> str:
+    """Whether a timed row reaches its bar; nothing where there is nothing to compare with."""
+    if "bar" not in row:
+        return ""
+    share = row["of_bandwidth"] if row["kind"] == "memory" else None
+    if share is None and row["peers_ms"]:
+        share = min(row["peers_ms"].values()) / row["ms"]
+    return "" if share is None else "yes" if share >= row["bar"] else "no"
+
+
+def bars() -> str:
+    """Markdown: what is asked for of each case and mode."""
+    lines = ["| case | mode | N | at least | of |", "| --- " * 5 + "|"]
+    for c in CASES:
+        for mode in c.modes:
+            sizes = ", ".join(map(str, c.time))
+            lines.append(f"| {c.name} | {mode} | {sizes} | {c.asked(mode):.2f} | {c.against} |")
+    return "\n".join(lines) + "\n"
 
 
 def table(found: dict[str, Any]) -> str:
@@ -344,7 +383,7 @@ def table(found: dict[str, Any]) -> str:
         speed = (f"{r['ms']:.4f}", f"{r['tflops']:.2f}", f"{r['of_bandwidth']:.2f}") if "ms" in r else ("", "", "")
         verdict = "yes" if r["right"] else "NO"
         first = (r["case"], r["mode"], str(r.get("n", "")), r["code"], f"{r['error']:.1e}", verdict)
-        cells = (*first, *speed, beside, f"{r['bar']:.2f}" if "bar" in r else "")
+        cells = (*first, *speed, beside, f"{r['bar']:.2f}" if "bar" in r else "", met(r))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, *(f"\nrefused: {k}: {v}" for k, v in found["refused"].items())]) + "\n"
 
@@ -352,8 +391,8 @@ def table(found: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0: built, or all accepted and right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("build", "run"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("action", choices=("build", "run", "bars"))
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("gpu_bundles"))
     parser.add_argument("--only", default="", help="cases whose kind or name has this in it")
     parser.add_argument("--json", type=Path, help="write everything there")
     parser.add_argument("--numerics-only", action="store_true", help="no timing")
@@ -361,6 +400,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scale", type=int, default=1, help="divide the timed sizes")
     parser.add_argument("--repeats", type=int, default=20, help="calls per sample")
     options = parser.parse_args(arguments)
+    if options.action == "bars":
+        print(bars())
+        return 0
     if options.action == "build":
         return 1 if build(options.folder, options.only) else 0
     found = run(options.folder, options.only, options.numerics_only, options.scale, options.repeats)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import gpu_peers
 import numpy as np
 
 RNG = np.random.default_rng(2026)
@@ -21,19 +22,32 @@ def weights(*shape: int) -> np.ndarray:
 class Case:
     """``graph`` makes the graph (it may need the compile extra, or Keras); ``check`` and ``time`` are sizes of N.
 
-    ``peer(torch, n, dtype)`` gives a function without arguments that does the same work on the GPU. ``bar`` is the
-    share (of copy bandwidth, or of the peer's speed) that is asked for on a GPU of the H100 class.
+    ``peer(torch, n, dtype)`` gives a function without arguments that does the same work on the GPU, ``jax`` one of
+    ``gpu_peers``. ``bar`` is what is asked for on a GPU of the H100 class: the share of copy bandwidth for memory-bound
+    cases, else the best peer's time over ours; ``exact`` is that of mode ``strict`` where the peer's float32 has no
+    tensor cores.
     """
 
     name: str
-    kind: str  # memory, matrix, conv, model
+    kind: str  # memory, matrix, conv, attention, model
     graph: Callable[[], Any]
     check: int
     time: tuple[int, ...]
     peer: Callable[[Any, int, Any], Callable[[], Any]] | None = None
     bar: float = 0.0
     modes: tuple[str, ...] = ("strict",)
+    jax: Callable[[Any, int, Any], Any] | None = None
+    exact: float = 0.0
     tags: dict[str, Any] = field(default_factory=dict)
+
+    def asked(self, mode: str) -> float:
+        """The bar of a mode."""
+        return self.exact if mode == "strict" and self.exact else self.bar
+
+    @property
+    def against(self) -> str:
+        """What the bar is a share of."""
+        return "copy bandwidth" if self.kind == "memory" else "best peer's time / ours"
 
 
 def _builder() -> Any:
@@ -178,6 +192,26 @@ def _torch_grouped(
     return peer
 
 
+# -- attention --------------------------------------------------------------------------------------------------------
+ATTENTIONS = [(128, 64, False), (512, 64, False), (2048, 64, True), (1024, 128, True)]  # tokens, depth, causal
+
+
+def _attention(length: int, depth: int, causal: bool) -> Callable[[], Any]:
+    def graph() -> Any:
+        b = _builder()
+        return b.build(b.attention(*(b.input(n, "f32", ("N", 12, length, depth)) for n in "qkv"), causal=causal))
+
+    return graph
+
+
+def _torch_attention(length: int, depth: int, causal: bool) -> Callable[[Any, int, Any], Callable[[], Any]]:
+    def peer(torch: Any, n: int, dtype: Any) -> Callable[[], Any]:
+        q, k, v = (torch.randn(n, 12, length, depth, device="cuda", dtype=dtype) for _ in range(3))
+        return lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    return peer
+
+
 # -- models -----------------------------------------------------------------------------------------------------------
 def _resnet50() -> Any:
     import keras
@@ -244,24 +278,63 @@ def _torch_lstm(torch: Any, n: int, dtype: Any) -> Callable[[], Any]:
 BOTH = ("strict", "fast")
 BIG = 16384  # rows of 4096 floats: 256 MiB, far beyond any cache
 CASES: list[Case] = [
-    Case("add", "memory", _add, 33, (BIG,), _torch_rows(lambda t, x, y: x + y, WIDTH), 0.85),
+    Case("add", "memory", _add, 33, (BIG,), _torch_rows(lambda t, x, y: x + y, WIDTH), 0.85, jax=gpu_peers.add),
     Case("gelu chain", "memory", _chain, 33, (BIG,), _torch_rows(_gelu_chain, WIDTH), 0.85),
-    Case("softmax 1024", "memory", _softmax, 33, (65536,), _torch_rows(lambda t, x, y: x.softmax(-1), 1024), 0.75),
-    Case("layer norm 1024", "memory", _layer_norm, 33, (65536,), _torch_rows(_torch_norm, 1024), 0.75),
+    Case(
+        "softmax 1024",
+        "memory",
+        _softmax,
+        33,
+        (65536,),
+        _torch_rows(lambda t, x, y: x.softmax(-1), 1024),
+        0.75,
+        jax=gpu_peers.softmax,
+    ),
+    Case(
+        "layer norm 1024",
+        "memory",
+        _layer_norm,
+        33,
+        (65536,),
+        _torch_rows(_torch_norm, 1024),
+        0.75,
+        jax=gpu_peers.layer_norm,
+    ),
     Case("row sum 4096", "memory", _row_sum, 33, (BIG,), _torch_rows(lambda t, x, y: x.sum(-1), WIDTH), 0.75),
     Case("transpose 512x768", "memory", _transpose, 2, (128,), None, 0.75),
     Case("embedding 768", "memory", _embedding, 2, (512,), None, 0.5),
     *(
-        Case(f"dense {k}x{m}", "matrix", _dense(k, m), 33, sizes, _torch_dense(k, m), bar, BOTH)
-        for k, m, sizes, bar in (
-            (768, 768, (1, 128, 512), 0.9),
-            (768, 3072, (1, 128, 512), 0.9),
-            (4096, 4096, (4096, 8192), 0.55),
+        Case(
+            f"dense {k}x{m}",
+            "matrix",
+            _dense(k, m),
+            33,
+            sizes,
+            _torch_dense(k, m),
+            bar,
+            BOTH,
+            gpu_peers.dense(k, m),
+            exact,
+        )
+        for k, m, sizes, bar, exact in (
+            (768, 768, (1, 128, 512), 0.9, 0.9),
+            (768, 3072, (1, 128, 512), 0.9, 0.9),
+            (4096, 4096, (4096, 8192), 0.55, 1.3),
         )
     ),
     # Weights are read once for few rows: bandwidth is the floor.
     *(
-        Case(f"few rows, dense {k}x{m}", "matrix", _dense(k, m), 3, (1, 16), _torch_dense(k, m), 0.9, BOTH)
+        Case(
+            f"few rows, dense {k}x{m}",
+            "matrix",
+            _dense(k, m),
+            3,
+            (1, 16),
+            _torch_dense(k, m),
+            0.9,
+            BOTH,
+            gpu_peers.dense(k, m),
+        )
         for k, m in ((4096, 4096), (1024, 16384))
     ),
     *(
@@ -274,6 +347,7 @@ CASES: list[Case] = [
             _torch_conv(s, i, o, w, t),
             0.6,
             BOTH,
+            gpu_peers.conv(s, i, o, w, t),
         )
         for s, i, o, w, t in CONVS
     ),
@@ -289,9 +363,32 @@ CASES: list[Case] = [
         )
         for s, c, w, t, g in GROUPED
     ),
+    *(
+        Case(
+            f"attention 12 heads of {d}, {t} tokens{', causal' if causal else ''}",
+            "attention",
+            _attention(t, d, causal),
+            1,
+            (1, 8),
+            _torch_attention(t, d, causal),
+            0.6,
+            BOTH,
+            gpu_peers.attention(12, t, d, causal),
+            1.0,
+        )
+        for t, d, causal in ATTENTIONS
+    ),
     Case("ResNet50", "model", _resnet50, 1, (1, 8, 32), _torch_resnet50, 1.0, BOTH),
     Case(
-        "BERT-base encoder, 128 tokens", "model", _encoder(12, 768, 12, 128), 1, (1, 8, 32), _torch_encoder, 1.0, BOTH
+        "BERT-base encoder, 128 tokens",
+        "model",
+        _encoder(12, 768, 12, 128),
+        1,
+        (1, 8, 32),
+        _torch_encoder,
+        1.0,
+        BOTH,
+        gpu_peers.encoder(12, 768, 12, 128),
     ),
     Case("LSTM 2x256, 64 steps", "model", _lstm, 2, (1, 32), _torch_lstm, 1.0),
 ]

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+import fusewright as fw
+
 from fake_driver import fake_gpu
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -43,6 +45,39 @@ def test_from_build_to_table(script: Any, tmp_path: Path, capsys: pytest.Capture
     assert row["n"] == 8 and row["ms"] == 1.0 and row["of_bandwidth"] > 0
     printed = capsys.readouterr().out
     assert "| softmax 1024 | strict | 8 | kernels.ptx |" in printed and "Paper GPU" in printed
+
+
+def test_attention_from_build_to_table(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(c for c in script.CASES if c.kind == "attention" and "128 tokens" in c.name)
+    b: Any = fw.Builder()
+    small = b.build(b.attention(*(b.input(n, "f32", ("N", 1, 20, 64)) for n in "qkv")))
+    monkeypatch.setattr(case, "graph", lambda: small)
+    monkeypatch.setattr(script, "peers", lambda *_: {"torch": 1.0, "torch.compile": 9e-4})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert script.build(tmp_path, "12 heads of 64, 128 tokens") == 0
+        with fake_gpu():
+            monkeypatch.setattr(case, "time", (1,))
+            found = script.run(tmp_path, "12 heads of 64, 128 tokens", repeats=1, scale=4096)
+    strict, fast = found["rows"]
+    assert strict["right"] and fast["right"] and strict["error"] < 1e-6 < fast["error"] and strict["kernels"] == 1
+    assert (strict["bar"], fast["bar"]) == (1.0, 0.6) and strict["ms"] == 1.0
+    assert script.met(strict) == "no" and script.met(fast) == "yes"  # the best peer takes 0.9 of our time
+    assert script.table(found).count("(torch.compile)") == 2
+
+
+def test_every_case_has_a_bar_that_says_of_what(script: Any) -> None:
+    lines = script.bars().splitlines()[2:]
+    assert len(lines) == sum(len(c.modes) for c in script.CASES)
+    for case in script.CASES:
+        for mode in case.modes:
+            assert 0 < case.asked(mode) <= 1.5
+            (line,) = [x for x in lines if x.startswith(f"| {case.name} | {mode} |")]
+            assert ("copy bandwidth" in line) == (case.kind == "memory")
+    large = next(c for c in script.CASES if c.name == "dense 4096x4096")
+    assert (large.asked("strict"), large.asked("fast")) == (1.3, 0.55)
+    assert script.met({"kind": "memory", "bar": 0.5, "of_bandwidth": 0.6, "peers_ms": {}}) == "yes"
+    assert script.met({"kind": "matrix", "bar": 0.5, "of_bandwidth": 0.6, "peers_ms": {}, "ms": 1}) == ""
 
 
 def test_a_wrong_result_and_a_refused_bundle_fail(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
