@@ -90,6 +90,21 @@ def _residual(keras: Any) -> Any:
     return keras.Model(inputs, layers.Dense(10, "softmax")(layers.GlobalAveragePooling2D()(x)))
 
 
+def _mobile(keras: Any) -> Any:
+    """Inverted residuals with depthwise convolutions, and a convolution in wide groups."""
+    layers = keras.layers
+    x = inputs = keras.Input((14, 14, 3))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(16, 3, 2, "same", use_bias=False)(x)))
+    for width, stride in ((16, 1), (24, 2)):
+        y = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(48, 1, use_bias=False)(x)))
+        y = layers.DepthwiseConv2D(3, stride, "same", use_bias=False)(y)
+        y = layers.ReLU(6.0)(layers.BatchNormalization()(y))
+        y = layers.BatchNormalization()(layers.Conv2D(width, 1, use_bias=False)(y))
+        x = layers.Add()([x, y]) if stride == 1 else y
+    x = layers.ReLU()(layers.Conv2D(64, 3, padding="same", groups=2)(layers.Conv2D(32, 1)(x)))
+    return keras.Model(inputs, layers.Dense(10, "softmax")(layers.GlobalAveragePooling2D()(x)))
+
+
 def _transformer(keras: Any) -> Any:
     """One encoder block over token numbers."""
     layers = keras.layers
@@ -110,6 +125,7 @@ def _lstm(keras: Any) -> Any:
 
 NETS: dict[str, tuple[Callable[[Any], Any], Callable[[np.random.Generator], np.ndarray]]] = {
     "resnet": (_residual, lambda rng: rng.normal(size=(2, 16, 16, 3)).astype("f4")),
+    "mobile": (_mobile, lambda rng: rng.normal(size=(2, 14, 14, 3)).astype("f4")),
     "transformer": (_transformer, lambda rng: rng.integers(0, 50, (3, 11)).astype("i4")),
     "lstm": (_lstm, lambda rng: rng.normal(size=(3, 9, 5)).astype("f4")),
 }

@@ -18,7 +18,7 @@ from ..numba_cpu.templates.template import Arg, Template, TextBuilder, scalar_ac
 from .deal import Share
 from .forms import Form
 from .product import FLAT, Product
-from .tiles import STAGES, WARP
+from .tiles import PLAIN_SHARED, STAGES, WARP
 
 REGISTERS, MOST_REGISTERS = 1 << 16, 128  # of a processor; of a thread
 
@@ -75,6 +75,15 @@ class Blocks:
         return self.left * self.form.left == 16 and self.right * self.form.right == 16
 
     @property
+    def shared(self) -> int:
+        """Bytes of shared memory that the launch states: those that a kernel cannot declare."""
+        return self._room if self._room > PLAIN_SHARED else 0
+
+    @property
+    def _room(self) -> int:
+        return self._totals + (self.tile.total_bytes if self.split else 0)
+
+    @property
     def _pieces(self) -> int:
         return self.tile.rows * self.tile.columns // self.tile.threads
 
@@ -86,7 +95,7 @@ class Blocks:
             return
         parts = 1 + (deal.segments - 1) * share.split
         yield Launch(self._with(template, parts, template.extent * parts * share.when), True)
-        if share is deal.shares[-1] and deal.finish != 0:
+        if deal.finish != 0 and share is deal.finisher:
             yield Launch(self._with(template, 0, self._tiles() * self._pieces * deal.finish), False)
 
     def _with(self, template: Template, parts: Extent, extent: Extent) -> Template:
@@ -158,9 +167,8 @@ class Blocks:
             t.add(0, f"p_e{i} = {self.pointer}(e{i})")
         t.add(0, f"tid = thread()\nlane = tid % {WARP}\nwarp = tid // {WARP}\ng = lane // 4\nt = lane % 4")
         t.add(0, f"wm = warp % {tile.wm} * {tile.mt * 16}\nwn = warp // {tile.wm} * {tile.nt * 8}")
-        size = self._totals + (tile.total_bytes if self.split else 0)
         left, right = self.form.corners(tile, plan.across)
-        t.add(0, f"smem = shared({size})\na_corner = {left}\nb_corner = {right} + {self.form.a_bytes(tile)}")
+        t.add(0, f"smem = shared({self._room})\na_corner = {left}\nb_corner = {right} + {self.form.a_bytes(tile)}")
         t.add(0, f"c_corner = ((wm + g) * {tile.c_pitch} + wn + 2 * t) * 4")
         if self.split:
             t.add(0, f"sums = pf32(temp)\nsize = {t.dim(plan.batches * plan.m * plan.n)}")

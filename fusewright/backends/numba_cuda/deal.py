@@ -16,6 +16,9 @@ PROCESSORS = 132  # of an H100; an A100 has 108
 _SPLIT_BELOW = PROCESSORS // 2  # tiles; with more of them sums in memory cost more than idle processors
 _LEAST_TERMS = 128  # of a segment: below, starting copies takes longer than multiplying
 _MOST_SEGMENTS = 16
+_MANY = 2 * PROCESSORS  # blocks of the largest tile that keep every processor busy
+# A kernel with the largest tile is made where these values of the symbols give so many.
+_BATCH, _ROWS = 16, 1024  # images, say; rows of a matrix
 
 
 def below(e: Extent, limit: int) -> Extent:
@@ -23,9 +26,9 @@ def below(e: Extent, limit: int) -> Extent:
     return minimum(1, maximum(0, limit - e))
 
 
-def fewest(e: Extent) -> int:
-    """The value with 1 for every symbol: a batch of one."""
-    return e if isinstance(e, int) else evaluate(e, dict.fromkeys(symbols(e), 1))
+def fewest(e: Extent, each: int = 1) -> int:
+    """The value with 1, or ``each``, for every symbol: a batch of one."""
+    return e if isinstance(e, int) else evaluate(e, dict.fromkeys(symbols(e), each))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,11 @@ class Deal:
             found = found + share.when * share.split
         return found
 
+    @property
+    def finisher(self) -> Share:
+        """The share whose kernel adds them: the last one that may leave any."""
+        return [share for share in self.shares if share.split != 0][-1]
+
 
 @lru_cache(maxsize=1 << 12)  # planning asks again and again
 def deal(m: Extent, k: int, n: int, batch: Extent = 1, depth: int = 16) -> Deal:
@@ -69,16 +77,21 @@ def deal(m: Extent, k: int, n: int, batch: Extent = 1, depth: int = 16) -> Deal:
         segments = max(1, min(-(-2 * PROCESSORS // least), slices * depth // _LEAST_TERMS, _MOST_SEGMENTS))
     per = -(-slices // segments)
     segments = -(-slices // per)
-    large = count * ceildiv(m, LARGE.rows) * -(-n // LARGE.columns)
-    if segments == 1 and main is MIDDLE and fewest(large) >= PROCESSORS:
+    large, many = count * ceildiv(m, LARGE.rows) * -(-n // LARGE.columns), None
+    if main is MIDDLE and fewest(large) >= PROCESSORS:
         main = LARGE
+    few: Extent = below(m, SKINNY.rows + 1) if fewest(m) <= SKINNY.rows else 0
+    if main is MIDDLE and not isinstance(large, int) and fewest(large, _ROWS if few != 0 else _BATCH) >= _MANY:
+        many = 1 - below(large, _MANY)
     split = below(tiles, _SPLIT_BELOW) if segments > 1 else 0
-    shares = [Share(main, 1, split)]
-    if fewest(m) <= SKINNY.rows:
-        few = below(m, SKINNY.rows + 1)
+    shares = []
+    if few != 0:
         narrow = count * -(-n // SKINNY.columns)  # cheaper to sum in memory: a tile has an eighth of the numbers
-        skinny = Share(SKINNY, few, below(narrow, PROCESSORS) if segments > 1 else 0)
-        shares = [skinny] if few == 1 else [skinny, Share(main, 1 - few, split)]
+        shares.append(Share(SKINNY, few, below(narrow, PROCESSORS) if segments > 1 else 0))
+    if few != 1:
+        shares.append(Share(main, (1 - few) * (1 if many is None else 1 - many), split))
+        if many is not None:
+            shares.append(Share(LARGE, (1 - few) * many, 0))
     size = count * m * n
     room: Extent = 0
     if segments > 1 and any(share.split != 0 for share in shares):

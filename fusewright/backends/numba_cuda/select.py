@@ -206,7 +206,7 @@ def _contract(
             out.append(
                 _together(
                     f"{_name(found)}_{blocks.tile.name}{suffix}", launch.template, words, blocks.tile.threads,
-                    Cost(flops, moved), blocks.resident,
+                    Cost(flops, moved), blocks.resident, blocks.shared,
                 )
             )  # fmt: skip
             flops, moved = 0, 0  # counted once per share
@@ -252,13 +252,14 @@ def _gated(node: Node, products: int, cost: Cost) -> Placed:
 
 
 def _together(
-    name: str, template: Template, word: Callable[[Arg], Word], threads: int, cost: Cost, resident: int = 0
-) -> Placed:
-    """A template whose units are computed by ``threads`` threads together."""
+    name: str, template: Template, word: Callable[[Arg], Word], threads: int, cost: Cost, resident: int = 0,
+    shared: int = 0,
+) -> Placed:  # fmt: skip
+    """A template whose units are computed by ``threads`` threads together; ``shared``: bytes that a launch states."""
     args = tuple(Word("dim", value=a.value) if a.kind == "dim" else word(a) for a in template.args)
     return Placed(
         name, template.text, args, template.extent, 1, 0, cost.flops, cost.bytes, (), "block", threads, 1,
-        resident=resident,
+        shared, resident=resident,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .forms import FORMS, Form
-from .tiles import A_PITCH, TILES, Tile
+from .tiles import A_PITCH, PLAIN_SHARED, TILES, Tile
 
 I32, I64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 SHARED = 3
@@ -41,15 +41,18 @@ def _at(builder: Any, base: Any, offset: int, kind: ir.Type = FLOAT) -> Any:
 
 @intrinsic(prefer_literal=True)
 def shared(typingctx: Any, size: Any) -> Any:
-    """The address of ``size`` bytes of shared memory that the kernel's blocks each have."""
+    """The address of ``size`` bytes of shared memory that the kernel's blocks each have; of more than ``PLAIN_SHARED``,
+    the launch says how many."""
     if not isinstance(size, types.IntegerLiteral):
         return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.ArrayType(ir.IntType(8), size.literal_value)
+        plain = size.literal_value <= PLAIN_SHARED
+        kind = ir.ArrayType(ir.IntType(8), size.literal_value if plain else 0)
         held = ir.GlobalVariable(builder.module, kind, builder.module.get_unique_name("shared"), SHARED)
-        held.linkage, held.align = "internal", 16
-        held.initializer = ir.Constant(kind, ir.Undefined)
+        held.align = 16
+        if plain:
+            held.linkage, held.initializer = "internal", ir.Constant(kind, ir.Undefined)
         return builder.zext(builder.ptrtoint(held, I32), I64)
 
     return _word(size), codegen

@@ -11,6 +11,7 @@ DEPTH = 16  # of one slice of k
 STAGES = 3  # slices on their way or in use
 A_PITCH = DEPTH + 4  # floats from row to row: the eight rows and four columns that a warp reads lie in 32 banks
 WARP = 32
+PLAIN_SHARED = 48 << 10  # bytes that a kernel may declare; more is asked for by its launch
 SLICE = 16  # terms that are summed from zero before they join a longer sum
 
 

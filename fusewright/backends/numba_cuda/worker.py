@@ -57,6 +57,8 @@ class Codegen(cpu.Codegen):
         for i, variable in enumerate(tables):
             variable.linkage = "internal"
             variable.name = f"{symbol}_data{i}"  # modules are joined
+        for variable in [v for v in module.global_variables if v.is_declaration]:
+            variable.name = f"{symbol}_room"  # shared memory whose size the launch states
         module.verify()
         builder = llvm.create_pass_builder(self.machine, self.tuning)
         builder.getModulePassManager().run(module, builder)

@@ -14,7 +14,7 @@ import pytest
 
 import fusewright as fw
 from fusewright.backends.numba_cuda import deal
-from fusewright.backends.numba_cuda.tiles import MIDDLE, NARROW, SKINNY
+from fusewright.backends.numba_cuda.tiles import LARGE, MIDDLE, NARROW, SKINNY
 from fusewright.core.dims import evaluate, symbol
 from fusewright.core.errors import DeviceFailed
 from fusewright.core.manifest import parse_canonical
@@ -40,7 +40,7 @@ def fallback() -> Iterator[None]:
 def dense(depth: int = 520, columns: int = 40) -> fw.Graph:
     b = fw.Builder()
     x = b.input("x", "f32", ("N", depth))
-    return b.build(b.tanh(b.matmul(x, b.constant(floats(depth, columns) / 8)) + floats(columns)))
+    return b.build(b.tanh(b.matmul(x, b.constant(floats(depth, columns) / 24)) + floats(columns)))
 
 
 def image(rows: Any = "N") -> fw.Graph:
@@ -51,7 +51,12 @@ def image(rows: Any = "N") -> fw.Graph:
 
 
 def launched(bundle: Any, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
-    """The result and the names of the kernels that ran, in order."""
+    """The result and the names of the kernels that ran, in order; none of the bundle's spills."""
+    table = parse_canonical(bytes(bundle._container.read("native/cuda/resources.json")), "resources.json")["kernels"]
+    for symbol_, archs in table.items():
+        for used in archs.values():
+            assert used["spills"] == used["stack"] == 0 and used["registers"] <= 128, symbol_
+            assert used["shared"] <= 48 << 10, symbol_
     with fake_gpu((8, 6)) as gpu:
         seen: list[str] = []
         honest = gpu.execute
@@ -82,14 +87,16 @@ def test_one_share_computes_each_size_and_storage_suffices(m: Any, k: int, n: in
     for size in (1, 2, 3, 16, 17, 64, 1000, 10**6):
         env = {"N": size}
         taken = [s for s in dealt.shares if evaluate(s.when, env)]
-        assert len(taken) == 1
+        assert len(taken) == 1 and dealt.finisher.tile is MIDDLE
         rows = evaluate(m, env)
+        large = -(-rows // 128) * -(-n // 64) >= 264 and n != 512
+        assert (taken[0].tile is LARGE) == large  # 512 channels of 7x7 have so many only at unusual batches
         assert (taken[0].tile is SKINNY) == (rows <= 16)
         split = bool(evaluate(taken[0].split, env))
         assert evaluate(dealt.finish, env) == split
         assert not split or evaluate(dealt.temp_bytes, env) >= 4 * dealt.segments * rows * n
         tiles = -(-rows // taken[0].tile.rows) * -(-n // taken[0].tile.columns)
-        assert split == (tiles < (132 if taken[0].tile is SKINNY else 66))
+        assert split == (tiles < {SKINNY: 132, MIDDLE: 66, LARGE: 0}[taken[0].tile])
 
 
 def test_enough_tiles_need_no_segments() -> None:
@@ -103,6 +110,7 @@ def test_enough_tiles_need_no_segments() -> None:
 def test_rows_have_bits_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows, more rows in blocks of segments, and so many that each block sums all segments."""
     monkeypatch.setattr(deal, "_SPLIT_BELOW", 2)
+    monkeypatch.setattr(deal, "_MANY", 2)
     deal.deal.cache_clear()
     try:
         graph = dense()
@@ -110,12 +118,13 @@ def test_rows_have_bits_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         deal.deal.cache_clear()
-    x = floats(70, 520)
+    x = floats(130, 520)
     results = {}
-    for n, tile in ((3, SKINNY), (40, MIDDLE), (70, MIDDLE)):
+    for n, tile in ((3, SKINNY), (40, MIDDLE), (70, MIDDLE), (130, LARGE)):
         results[n], names = launched(bundle, {"x": x[:n]})
         near(graph, {"x": x[:n]}, results[n])
-        assert len(names) == (1 if n == 70 else 2) and tile.name in names[0], names
+        assert len(names) == (1 if n >= 70 else 2) and tile.name in names[0], names
+    assert results[130][:70].tobytes() == results[70].tobytes()
     assert results[70][:3].tobytes() == results[3].tobytes()
     assert results[70][:40].tobytes() == results[40].tobytes()
 
@@ -128,11 +137,6 @@ def test_convolutions_of_few_pixels_are_split(n: int) -> None:
     got, names = launched(bundle, feeds)
     near(graph, feeds, got)
     assert len(names) == 2
-    table = parse_canonical(bytes(bundle._container.read("native/cuda/resources.json")), "resources.json")["kernels"]
-    for symbol_, archs in table.items():
-        for used in archs.values():
-            assert used["spills"] == used["stack"] == 0 and used["registers"] <= 128, symbol_
-            assert used["shared"] <= 48 << 10, symbol_
 
 
 def test_what_is_not_finite_in_one_segment_is_computed_again() -> None:
