@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import FusewrightError, ImportRefused, MissingDependency
+from ...core.errors import ImportRefused
 from ...ir.graph import Graph
 from ..formats.limits import DEFAULT, ImportLimits
+from ..promise import refusals
 from . import layers as _layers
 from .containers import from_live, is_live_model, open_keras
 from .lower import build_graph
@@ -34,18 +35,9 @@ def import_keras(
     ``keras.Model``. ``inputs`` reorders the model's inputs, ``outputs`` names layers whose outputs are wanted instead,
     ``shapes`` maps input names to shapes (ints, symbol names or None). Raises ImportRefused, never anything else.
     """
-    try:
+    where = Path(source).name if isinstance(source, (str, os.PathLike)) else type(source).__name__
+    with refusals(where, "the model's description"):
         return _import(source, inputs, outputs, weights, shapes, limits)
-    except (ImportRefused, MissingDependency):
-        raise
-    except FusewrightError as e:
-        raise ImportRefused("ill-typed", type(source).__name__, str(e)) from e
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError) as e:
-        # The last line of the promise that a damaged config has one kind of error, wherever it does its harm.
-        where = Path(source).name if isinstance(source, (str, os.PathLike)) else type(source).__name__
-        raise ImportRefused(
-            "malformed", where, f"the model's description is not valid ({type(e).__name__}: {e})"
-        ) from e
 
 
 def _import(source: Any, inputs: Any, outputs: Any, weights: Any, shapes: Any, limits: ImportLimits) -> Graph:

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import FusewrightError, ImportRefused, MissingDependency
 from ...ir.graph import Graph
 from ..formats.limits import DEFAULT, ImportLimits
+from ..promise import refusals
 from . import ops as _ops
 from .importer import build_graph
-from .reader import DecodeError, open_model
+from .reader import open_model
 
 
 def import_onnx(
@@ -36,19 +36,9 @@ def import_onnx(
     folder, or beneath ``base_dir`` for models in memory. Raises ImportRefused, never anything else.
     """
     where = Path(source).name if isinstance(source, (str, os.PathLike)) else type(source).__name__
-    try:
+    with refusals(where, "the model"):
         model = open_model(source, base_dir, limits)
         return build_graph(model, inputs, outputs, feeds or {}, shapes, limits)
-    except (ImportRefused, MissingDependency):
-        raise
-    except FusewrightError as e:
-        raise ImportRefused("ill-typed", where, str(e)) from e
-    except (
-        ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError, RuntimeError,
-        DecodeError,
-    ) as e:  # fmt: skip
-        # The last line of the promise that a damaged model has one kind of error, wherever it does its harm.
-        raise ImportRefused("malformed", where, f"the model is not valid ({type(e).__name__}: {e})") from e
 
 
 __all__ = ["import_onnx"]

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ...core.errors import FusewrightError, ImportRefused
+from ...core.errors import ImportRefused
 from ...ir.graph import Graph
 from ..formats.limits import DEFAULT, ImportLimits
+from ..promise import refusals
 from . import control as _control
 from . import ops as _ops
 from . import schema
@@ -40,19 +41,12 @@ def import_tensorflow(
     be cut at any tensor. ``feeds`` binds inputs at import, ``shapes`` gives or fixes shapes. Raises ImportRefused only.
     """
     where = type(source).__name__ if kind == "tf_object" else Path(source).name
-    try:
+    with refusals(where, "the graph"):
         if kind == "tf_object":
             request, shapes = live_request(source, inputs, outputs, signature, feeds, shapes, limits)
         else:
             request = _request(Path(source), kind, inputs, outputs, signature, feeds, limits)
         return build(request, shapes)
-    except ImportRefused:
-        raise
-    except FusewrightError as e:
-        raise ImportRefused("ill-typed", where, str(e)) from e
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError) as e:
-        # The last line of the promise that a damaged file has one kind of error, wherever it does its harm.
-        raise ImportRefused("malformed", where, f"the graph is not valid ({type(e).__name__}: {e})") from e
 
 
 def _request(
