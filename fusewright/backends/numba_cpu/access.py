@@ -17,16 +17,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import twins
+from .intrinsics import mark_access
 from .lines import tile_side
 from .registry import register
-
-
-def _mark(builder: Any, instruction: Any, mine: str, others: str) -> None:
-    module = builder.module
-    domain = module.add_metadata(["fusewright"])
-    for kind, name in (("alias.scope", mine), ("noalias", others)):
-        scope = module.add_metadata([f"fusewright.{name}", domain])
-        instruction.set_metadata(kind, module.add_metadata([scope]))
 
 
 @intrinsic
@@ -37,7 +30,7 @@ def get(typingctx: Any, pointer: Any, index: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loaded = builder.load(builder.gep(args[0], [args[1]]))
-        _mark(builder, loaded, "read", "written")
+        mark_access(builder, loaded, "read", "written")
         return loaded
 
     return pointer.dtype(pointer, types.int64), codegen
@@ -51,7 +44,7 @@ def put(typingctx: Any, pointer: Any, index: Any, value: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         stored = builder.store(args[2], builder.gep(args[0], [args[1]]))
-        _mark(builder, stored, "written", "read")
+        mark_access(builder, stored, "written", "read")
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, pointer.dtype), codegen

@@ -211,6 +211,15 @@ def f32_to_half_bits(typingctx: Any, x: Any) -> Any:
     return types.uint16(types.float32), codegen
 
 
+def mark_access(builder: Any, instruction: Any, mine: str, others: str) -> None:
+    """Put an access into the alias scope ``mine``, apart from the scope ``others``."""
+    module = builder.module
+    domain = module.add_metadata(["fusewright"])
+    for kind, name in (("alias.scope", mine), ("noalias", others)):
+        scope = module.add_metadata([f"fusewright.{name}", domain])
+        instruction.set_metadata(kind, module.add_metadata([scope]))
+
+
 def table(name: str, values: list[float]) -> Any:
     """An intrinsic ``t(i)`` that loads entry ``i`` of a constant f64 table placed beside the code."""
 
@@ -226,7 +235,9 @@ def table(name: str, values: list[float]) -> Any:
                 held.global_constant = True
                 held.linkage = "internal"
             zero = ir.Constant(ir.IntType(64), 0)
-            return builder.load(builder.gep(held, [zero, args[0]], inbounds=True))
+            loaded = builder.load(builder.gep(held, [zero, args[0]], inbounds=True))
+            mark_access(builder, loaded, "read", "written")  # nor does a store to anywhere change it
+            return loaded
 
         return types.float64(types.int64), codegen
 

@@ -13,63 +13,99 @@ from numba import types
 
 from . import mathlib64 as wide
 from . import mathtrig, twins
-from .intrinsics import bits, copysign, fabs, fma, from_bits, iadd, iand, isub, raw_ashr, raw_shl, select, sqrt
+from .intrinsics import bits, fabs, fma, from_bits, iand, ior, isub, raw_shl, select, sqrt
 from .prelude import INT_POWER
 from .registry import by_type, helper, register
 
 _f = np.float32
 _i = np.int32
 ZERO, ONE, TWO, HALF, INF, NAN = _f(0), _f(1), _f(2), _f(0.5), _f(np.inf), _f(np.nan)
+MINUS_TWO = _f(-2)
 
-# exp, log and erf follow N. Juffa's published minimax polynomials; tanh's was fitted for |x| < 0.6.
+# exp and log follow N. Juffa's published minimax polynomials; erf's and the reduction of both are fitted here.
 LOG2E, LN2_HI, LN2_LO = _f(1.442695041), _f(0.693147182), _f(-1.904654323e-9)
-MAGIC, MAGIC_BITS = _f(12582912.0), _i(0x4B400000)
 E5, E4, E3, E2 = _f(1.37805939e-3), _f(8.37312452e-3), _f(4.16695364e-2), _f(1.66664720e-1)
 E1 = _f(4.99999851e-1)
-EXP_MAX, EXP_MIN = _f(89.0), _f(-104.0)
-BIAS, SHIFT, I1 = _i(127), _i(23), _i(1)
+EXP_MAX, EXP_MIN, EXP_SMALL = _f(89.0), _f(-104.0), _f(-80.0)
+EXPONENT = _i(23)
+# A number added to these leaves its nearest integer, plus a bias of the exponent, in the low bits of the sum.
+WHOLE, HALVED, RAISED = _f(12582912.0 + 127), _f(12582912.0 + 126), _f(12582912.0 + 127 + 64)
+LOWERED = _f(2.0**-64)
 
 
 @helper
-def _exp_core(x):
-    """k, r, q with exp(x) = 2**k * (1 + r + r*r*q)."""
-    t = fma(x, LOG2E, MAGIC)
-    k = isub(bits(t), MAGIC_BITS)
-    kf = t - MAGIC
-    r = fma(-kf, LN2_LO, fma(-kf, LN2_HI, x))
-    q = fma(r, E5, E4)
-    q = fma(r, q, E3)
-    q = fma(r, q, E2)
-    return k, r, fma(r, q, E1)
+def _reduced(x, magic):
+    """(k + bias, magic's way; r) with x = k * ln(2) + r."""
+    t = fma(x, LOG2E, magic)
+    kf = t - magic
+    return t, fma(-kf, LN2_LO, fma(-kf, LN2_HI, x))
 
 
 @helper
-def _power_of_two(k):
-    return from_bits(raw_shl(iadd(k, BIAS), SHIFT))
+def _power_of_two(t):
+    """2**k for the t of _reduced."""
+    return from_bits(raw_shl(bits(t), EXPONENT))
+
+
+@helper
+def _curve(r):
+    """q with exp(r) = 1 + r + r * r * q, for |r| <= ln(2) / 2."""
+    s = r * r
+    q = fma(s, E5, fma(r, E4, E3))
+    return fma(s, q, fma(r, E2, E1))
+
+
+@helper
+def _less_one(r):
+    """exp(r) - 1 for |r| <= ln(2) / 2."""
+    return fma(r * r, _curve(r), r)
+
+
+@helper
+def _exp_parts(x):
+    """r, s, f with exp(x) = exp(r) * s * f, |r| <= ln(2) / 2 and s a power of two, over the whole range.
+
+    Two factors: 2**k itself may not be a normal number; so subnormal results round once, and large ones overflow. What
+    becomes 0 (a masked score, say) does so by f = 0: subnormal products cost a hundred cycles.
+    """
+    small = x < EXP_SMALL
+    f = select(x < EXP_MIN, ZERO, select(small, LOWERED, TWO))
+    c = select(x > EXP_MAX, EXP_MAX, x)
+    t, r = _reduced(select(c < EXP_MIN, EXP_MIN, c), select(small, RAISED, HALVED))
+    return r, _power_of_two(t), f
 
 
 @helper
 def exp32(x):
-    none = x < EXP_MIN
-    # What becomes 0 (a masked score, say) goes by way of exp(0): subnormal products cost a hundred cycles.
-    c = select(x > EXP_MAX, EXP_MAX, select(none, ZERO, x))
-    k, r, q = _exp_core(c)
-    half = raw_ashr(k, I1)
-    # Two factors: 2**k itself may not be a normal number; so subnormal results round once, and large ones overflow.
-    y = fma(r, fma(r, q, ONE), ONE) * _power_of_two(half) * _power_of_two(isub(k, half))
-    return select(none, ZERO, y)
+    r, s, f = _exp_parts(x)
+    return fma(r, fma(r, _curve(r), ONE), ONE) * s * f
 
 
-M_MAX, M_MIN, M_EXP = _f(80.0), _f(-30.0), _f(60.0)
+M_MAX, M_MIN = _f(89.0), _f(-30.0)
 
 
 @helper
 def expm1_32(x):
-    c = select(x > M_MAX, M_MAX, select(x < M_MIN, M_MIN, x))
-    k, r, q = _exp_core(c)
-    scale = _power_of_two(k)
-    y = fma(scale, fma(r * r, q, r), scale - ONE)
-    return select(x > M_EXP, exp32(x), select(x == ZERO, x, y))
+    c = select(x > M_MAX, M_MAX, x)
+    t, r = _reduced(select(c < M_MIN, M_MIN, c), HALVED)
+    s = _power_of_two(t)  # 2**(k - 1): 2**k may be too large
+    return select(x == ZERO, x, fma(s, _less_one(r), s - HALF) * TWO)
+
+
+@helper
+def _reduced_below(x):
+    """r and 2**k with x = k * ln(2) + r, for the uses of 2**k - 1 where -80 <= x <= 0: k * LN2_LO is nothing there."""
+    t = fma(x, LOG2E, WHOLE)
+    return fma(WHOLE - t, LN2_HI, x), _power_of_two(t)
+
+
+SIGN, SIZE = _i(-(2**31)), _i(2**31 - 1)
+
+
+@helper
+def _with_sign(size, x):
+    """``size`` with the sign of ``x``, in one instruction of AVX-512."""
+    return from_bits(ior(iand(bits(size), SIZE), iand(bits(x), SIGN)))
 
 
 L_TINY, L_SCALE, L_SHIFT = _f(1.17549435e-38), _f(8388608.0), _f(23.0)
@@ -106,28 +142,31 @@ def log32(x):
     return select(x > ZERO, y, select(x == ZERO, -INF, NAN + x))
 
 
-T_SWITCH = _f(0.55)
-T4, T3, T2 = _f(-0.0059058223851025105), _f(0.020805343985557556), _f(-0.05378666892647743)
-T1, T0 = _f(0.13331958651542664), _f(-0.33333298563957214)
+T_MAX = _f(10.0)
 
 
 @helper
 def tanh32(x):
     a = fabs(x)
-    s = x * x
-    p = fma(s, T4, T3)
-    p = fma(s, p, T2)
-    p = fma(s, p, T1)
-    p = fma(s, p, T0)
-    near = fma(s * p, x, x)
-    far = ONE - TWO / (exp32(a + a) + ONE)
-    return copysign(select(a < T_SWITCH, near, far), x)
+    r, s = _reduced_below(select(a > T_MAX, T_MAX, a) * MINUS_TWO)
+    e = fma(s, _less_one(r), s - ONE)
+    d = TWO + e
+    y = e / d
+    # What the roundings of d and y took; 1 / d = (1 - y) / 2.
+    rest = fma(y, (d - TWO) - e, fma(-y, d, e))
+    return _with_sign(fma(rest, fma(y, -HALF, HALF), y), x)
 
 
 @helper
 def sigmoid32(x):
-    e = exp32(-fabs(x))
-    return select(x >= ZERO, ONE, e) / (ONE + e)
+    r, s, f = _exp_parts(-fabs(x))
+    p, whole = _less_one(r), s * f
+    above = x >= ZERO
+    one = ONE + whole
+    d = fma(p, whole, one)  # 1 + exp(-|x|)
+    y = select(above, ONE, fma(p, s, s) * f) / d
+    # What rounding took from d; 1 / d is y or 1 - y.
+    return fma(y * (d - one - p * whole), select(above, y, ONE - y), y)
 
 
 @helper
@@ -137,32 +176,24 @@ def softplus32(x):
     return select(x < ZERO, ZERO, x) + (_log_positive(u) + (e - (u - ONE)) / u)
 
 
-F_SWITCH = _f(0.927734375)
-FA, FB = _f(-1.72853470e-5), _f(3.83197126e-4)
-FC, FD = _f(-3.88396438e-3), _f(2.42546219e-2)
-FE, FF, FG = _f(-1.06777877e-1), _f(-6.34846687e-1), _f(-1.28717512e-1)
-G0, G1, G2 = _f(-5.96761703e-4), _f(4.99119423e-3), _f(-2.67681349e-2)
-G3, G4, G5 = _f(1.12819925e-1), _f(-3.76125336e-1), _f(1.28379166e-1)
+F_MAX = _f(4.0)
+# -log(erfc(t)) = t + t * q(t) on [0, 4], fitted for the error of erf.
+F8, F7, F6 = _f(-9.20269878e-06), _f(1.17218902e-04), _f(-6.31585976e-04)
+F5, F4, F3 = _f(1.66531519e-03), _f(-1.59351677e-04), _f(-1.91532494e-02)
+F2, F1, F0 = _f(1.02777795e-01), _f(6.36619391e-01), _f(1.28379171e-01)
 
 
 @helper
 def erf32(x):
-    t, s = fabs(x), x * x
-    r = fma(FA, t, FB)
-    u = fma(FC, t, FD)
-    r = fma(r, s, u)
-    r = fma(r, t, FE)
-    r = fma(r, t, FF)
-    r = fma(r, t, FG)
-    r = fma(r, t, -t)
-    far = copysign(ONE - exp32(select(t > _f(4.5), -INF, r)), x)
-    r = fma(G0, s, G1)
-    r = fma(r, s, G2)
-    r = fma(r, s, G3)
-    r = fma(r, s, G4)
-    r = fma(r, s, G5)
-    near = fma(r, x, x)
-    return select(x != x, x, select(t > F_SWITCH, far, near))
+    a = fabs(x)
+    t = select(a > F_MAX, F_MAX, a)
+    s = t * t
+    q = fma(s, fma(s, F8, fma(t, F7, F6)), fma(t, F5, F4))
+    q = fma(s * s, q, fma(s, fma(t, F3, F2), fma(t, F1, F0)))
+    y = fma(-t, q, -t)
+    low = fma(-t, q, -t - y)  # what rounding took from y
+    r, s = _reduced_below(y)
+    return _with_sign(fma(s, fma(r * r, _curve(r), low) + r, s - ONE), x)
 
 
 # (1 + 2a) exp(a*a) erfc(a) - 1 as a polynomial in (a - 2) / (a + 2): M. Shepherd and J. Laframboise, Math. Comp. 36
@@ -233,9 +264,9 @@ UNARY: dict[str, tuple[Any, Any]] = {
     "log": (log32, wide.log64),
     "log1p": (_through_double(wide.log1p_64), wide.log1p_64),
     "rsqrt": (rsqrt32, wide.rsqrt64),
-    "sin": (_through_double(mathtrig.sin64), mathtrig.sin64),
-    "cos": (_through_double(mathtrig.cos64), mathtrig.cos64),
-    "tan": (_through_double(mathtrig.tan64), mathtrig.tan64),
+    "sin": (mathtrig.sin32, mathtrig.sin64),
+    "cos": (mathtrig.cos32, mathtrig.cos64),
+    "tan": (mathtrig.tan32, mathtrig.tan64),
     "asin": (_through_double(wide.asin64), wide.asin64),
     "acos": (_through_double(wide.acos64), wide.acos64),
     "atan": (_through_double(wide.atan64), wide.atan64),
@@ -271,8 +302,8 @@ ULPS: dict[str, tuple[float, float]] = {
     "asinh": (0.51, 3.0),
     "acosh": (0.51, 3.0),
     "atanh": (0.51, 3.0),
-    "sigmoid": (2.5, 2.5),
-    "softplus": (2.5, 3.0),
+    "sigmoid": (2.0, 2.5),
+    "softplus": (2.0, 3.0),
     "erf": (1.5, 2.0),
     "erfc": (3.0, 4.0),
     "pow": (0.51, 4.0),

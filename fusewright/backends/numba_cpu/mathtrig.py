@@ -1,11 +1,13 @@
-"""Sine, cosine and tangent in float64 over the whole range.
+"""Sine, cosine and tangent over the whole range, in float64 and for float32.
 
-Owns the argument reduction, including that of huge arguments, and its table. Must not depend on fast-math.
+Owns the argument reductions, including that of huge arguments, and their tables. Must not depend on fast-math.
 """
 
 from __future__ import annotations
 
-from .intrinsics import bits, fabs, fma, from_bits, select, table
+import numpy as np
+
+from .intrinsics import bits, fabs, fma, from_bits, iand, ior, raw_lshr, select, table
 from .mathlib64 import MAGIC, MAGIC_BITS, two_sum
 from .registry import helper
 
@@ -162,3 +164,88 @@ def tan64(x):
     odd = (k & 1) != 0
     y = select(odd, -c, s) / select(odd, s, c)
     return select(fabs(x) < 1e-9, x, y)
+
+
+# ---- float32: one way for all arguments, without a branch, so that loops around it vectorise ------------------------
+# x = m * 2**e with an integer m < 2**24, and what matters of 2**e * 2/pi, itself modulo 4, fits two doubles.
+
+
+def _quadrants() -> tuple[list[float], list[float]]:
+    """2**e * 2/pi modulo 4, as sums of two doubles, for the exponent field of each float32; none for infinity."""
+    two_over_pi = (2 << (2 * _BITS)) // _pi_scaled(_BITS)
+    high, low = [], []
+    for field in range(255):
+        rest = ((two_over_pi << 150) >> (300 - field)) % (4 << _BITS)
+        high.append(rest / (1 << _BITS))
+        num, den = high[-1].as_integer_ratio()
+        low.append((rest - (num << _BITS) // den) / (1 << _BITS))
+    return [*high, float("nan")], [*low, float("nan")]
+
+
+_Q1, _Q2 = _quadrants()
+_q1, _q2 = table("quadrants_1", _Q1), table("quadrants_2", _Q2)
+_EXPONENT, _MANTISSA, _WHOLE = np.int32(23), np.int32(0x007FFFFF), np.int32(0x4B000000)
+_TINY32 = np.float32(1e-5)
+
+
+@helper
+def _reduce32(x):
+    """Bits whose lowest two are the quadrant of |x|, and f in [-1/2, 1/2] with |x| = (quadrant + f) * pi/2."""
+    pattern = bits(fabs(x))
+    at = np.int64(raw_lshr(pattern, _EXPONENT))
+    m = np.float64(from_bits(ior(iand(pattern, _MANTISSA), _WHOLE)))
+    high = _q1(at)
+    p = m * high
+    shifted = p + MAGIC
+    f = fma(m, _q2(at), (p - (shifted - MAGIC)) + fma(m, high, -p))
+    return bits(shifted), f
+
+
+@helper
+def _sin_of_quadrant(f):
+    """sin(f * pi/2) for |f| <= 1/2, with a relative error of 2**-37."""
+    z = f * f
+    p = fma(z, 0.00015819507224579255, -0.004681260626465317)
+    p = fma(z, p, 0.07969258184268864)
+    p = fma(z, p, -0.6459640961024031)
+    return fma(z, p, 1.5707963267877496) * f
+
+
+@helper
+def _cos_of_quadrant(f):
+    z = f * f
+    p = fma(z, 0.0009033629789305664, -0.020859936029086423)
+    p = fma(z, p, 0.2536691825961754)
+    p = fma(z, p, -1.2337005395647618)
+    return fma(z, p, 0.9999999999439368)
+
+
+@helper
+def _turned(y, k):
+    """-y where bit 1 of ``k`` is set."""
+    return from_bits(bits(y) ^ ((k & 2) << 62))
+
+
+@helper
+def sin32(x):
+    k, f = _reduce32(x)
+    y = select((k & 1) == 0, _sin_of_quadrant(f), _cos_of_quadrant(f))
+    y = np.float32(_turned(y, k ^ select(x < np.float32(0), 2, 0)))
+    return select(fabs(x) < _TINY32, x, y)  # keeps -0 and subnormals
+
+
+@helper
+def cos32(x):
+    k, f = _reduce32(x)
+    y = select((k & 1) == 0, _cos_of_quadrant(f), _sin_of_quadrant(f))
+    return np.float32(_turned(y, k + 1))
+
+
+@helper
+def tan32(x):
+    k, f = _reduce32(x)
+    s, c = _sin_of_quadrant(f), _cos_of_quadrant(f)
+    odd = (k & 1) != 0
+    y = select(odd, -c, s) / select(odd, s, c)
+    y = np.float32(select(x < np.float32(0), -y, y))
+    return select(fabs(x) < _TINY32, x, y)
