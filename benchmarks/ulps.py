@@ -107,7 +107,8 @@ def main() -> None:
     if args.write:
         intro = (
             f"# Recorded: `ulps.py`\n\nOne thread; errors of {here[-1]} over all 2**32 float32 numbers against the "
-            "float64 form; times best of 40 with 4,096 numbers in the first-level cache.\n" + machine("numba", "llvmlite")
+            "float64 form; times best of 40 with 4,096 numbers in the first-level cache.\n"
+            + machine("numba", "llvmlite")
         )
         (HERE / "ulps.md").write_text(intro + "\n\n" + "\n".join(lines) + "\n")
 

@@ -26,7 +26,7 @@ MINUS_TWO = _f(-2)
 LOG2E, LN2_HI, LN2_LO = _f(1.442695041), _f(0.693147182), _f(-1.904654323e-9)
 E5, E4, E3, E2 = _f(1.37805939e-3), _f(8.37312452e-3), _f(4.16695364e-2), _f(1.66664720e-1)
 E1 = _f(4.99999851e-1)
-EXP_MAX, EXP_MIN, EXP_SMALL = _f(89.0), _f(-104.0), _f(-80.0)
+EXP_MAX, EXP_MIN, EXP_LEAST, EXP_SMALL = _f(89.0), _f(-104.0), _f(-105.0), _f(-80.0)
 EXPONENT = _i(23)
 # A number added to these leaves its nearest integer, plus a bias of the exponent, in the low bits of the sum.
 WHOLE, HALVED, RAISED = _f(12582912.0 + 127), _f(12582912.0 + 126), _f(12582912.0 + 127 + 64)
@@ -63,21 +63,21 @@ def _less_one(r):
 
 @helper
 def _exp_parts(x):
-    """r, s, f with exp(x) = exp(r) * s * f, |r| <= ln(2) / 2 and s a power of two, over the whole range.
+    """r, s, f with exp(x) = exp(r) * s * f, |r| <= ln(2) / 2 and s a power of two, for -110 <= x <= 89.
 
     Two factors: 2**k itself may not be a normal number; so subnormal results round once, and large ones overflow. What
     becomes 0 (a masked score, say) does so by f = 0: subnormal products cost a hundred cycles.
     """
     small = x < EXP_SMALL
     f = select(x < EXP_MIN, ZERO, select(small, LOWERED, TWO))
-    c = select(x > EXP_MAX, EXP_MAX, x)
-    t, r = _reduced(select(c < EXP_MIN, EXP_MIN, c), select(small, RAISED, HALVED))
+    t, r = _reduced(x, select(small, RAISED, HALVED))
     return r, _power_of_two(t), f
 
 
 @helper
 def exp32(x):
-    r, s, f = _exp_parts(x)
+    c = select(x > EXP_MAX, EXP_MAX, x)
+    r, s, f = _exp_parts(select(c < EXP_LEAST, EXP_LEAST, c))
     return fma(r, fma(r, _curve(r), ONE), ONE) * s * f
 
 
@@ -159,14 +159,17 @@ def tanh32(x):
 
 @helper
 def sigmoid32(x):
-    r, s, f = _exp_parts(-fabs(x))
+    a = -fabs(x)
+    r, s, f = _exp_parts(select(a < EXP_LEAST, EXP_LEAST, a))
     p, whole = _less_one(r), s * f
     above = x >= ZERO
     one = ONE + whole
     d = fma(p, whole, one)  # 1 + exp(-|x|)
-    y = select(above, ONE, fma(p, s, s) * f) / d
-    # What rounding took from d; 1 / d is y or 1 - y.
-    return fma(y * (d - one - p * whole), select(above, y, ONE - y), y)
+    n = select(above, ONE, fma(p, s, s) * f)
+    y = n / d
+    # What the roundings of d and y took; 1 / d is y or 1 - y.
+    rest = fma(y, fma(-p, whole, d - one), fma(-y, d, n))
+    return fma(rest, select(above, y, ONE - y), y)
 
 
 @helper
@@ -188,8 +191,8 @@ def erf32(x):
     a = fabs(x)
     t = select(a > F_MAX, F_MAX, a)
     s = t * t
-    q = fma(s, fma(s, F8, fma(t, F7, F6)), fma(t, F5, F4))
-    q = fma(s * s, q, fma(s, fma(t, F3, F2), fma(t, F1, F0)))
+    q = fma(s * s, fma(s, fma(t, F8, F7), fma(t, F6, F5)), fma(s, fma(t, F4, F3), fma(t, F2, F1)))
+    q = fma(t, q, F0)
     y = fma(-t, q, -t)
     low = fma(-t, q, -t - y)  # what rounding took from y
     r, s = _reduced_below(y)
@@ -201,35 +204,30 @@ def erf32(x):
 C9, C8, C7 = _f(-0.0004011392593383789), _f(-0.001230752095580101), _f(0.001313553424552083)
 C6, C5, C4 = _f(0.008632274344563484), _f(-0.008059919811785221), _f(-0.05420466139912605)
 C3, C2, C1, C0 = _f(0.16405539214611053), _f(-0.1660313606262207), _f(-0.0927639827132225), _f(0.27697840332984924)
-C_ZERO = _f(10.0546875)
+C_ZERO = _f(10.25)
+FIVE = _f(5)
 
 
 @helper
 def erfc32(x):
     a = fabs(x)
-    c = select(a > C_ZERO, ONE, a)
-    p, d = c + TWO, fma(TWO, c, ONE)
-    both = ONE / (p * d)  # one division for both quotients: what it loses, the corrections recover
-    r = both * d
-    q = (c - TWO) * r
-    q = fma(r, fma(q, -c, fma(q + ONE, -TWO, c)), q)
-    y = fma(C9, q, C8)
-    y = fma(y, q, C7)
-    y = fma(y, q, C6)
-    y = fma(y, q, C5)
-    y = fma(y, q, C4)
-    y = fma(y, q, C3)
-    y = fma(y, q, C2)
-    y = fma(y, q, C1)
-    y = fma(y, q, C0)
-    r = both * p
-    q = fma(y, r, r)
-    r = fma(fma(fma(q, -c, HALF), TWO, y - q), r, q)
-    s = c * c
-    e = exp32(-s)
-    r = fma(r, e, r * e * fma(-c, c, s))
-    r = select(a > C_ZERO, ZERO, r)
-    return select(x != x, x, select(x < ZERO, TWO - r, r))
+    t = select(a > C_ZERO, C_ZERO, a)
+    # One division for 1 / (1 + 2t) and 1 / (2 + t).
+    d = fma(TWO, t, ONE)
+    both = ONE / fma(t, fma(TWO, t, FIVE), TWO)
+    q = fma(t + t, both * d, -ONE)  # (t - 2) / (t + 2), in this way exact where the slope is steep
+    w = both * (t + TWO)
+    u = q * q
+    v = u * u
+    y = fma(v, fma(u, fma(q, C7, C6), fma(q, C5, C4)), fma(u, fma(q, C3, C2), fma(q, C1, C0)))
+    y = fma(v * v, fma(q, C9, C8), y)
+    # What rounding took from w joins y before the product.
+    h = fma(w, y + fma(-w, fma(TWO, t, ONE - d), fma(-w, d, ONE)), w)
+    s = t * t
+    r, scale, f = _exp_parts(-s)
+    p = _less_one(r - fma(t, t, -s))
+    y = fma(h, p, h) * scale * f
+    return select(x < ZERO, TWO - y, y)
 
 
 @helper
@@ -305,7 +303,7 @@ ULPS: dict[str, tuple[float, float]] = {
     "sigmoid": (2.0, 2.5),
     "softplus": (2.0, 3.0),
     "erf": (1.5, 2.0),
-    "erfc": (3.0, 4.0),
+    "erfc": (2.5, 4.0),
     "pow": (0.51, 4.0),
     "atan2": (0.51, 2.0),
 }

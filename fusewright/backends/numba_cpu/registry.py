@@ -28,7 +28,7 @@ JITTED: dict[str, Any] = {}
 TWINS: dict[str, Any] = {}
 
 # Modules that register names when imported; a missing one is left out.
-PROVIDERS = ("prelude", "access", "mathlib", "tiles.register")
+PROVIDERS = ("prelude", "access", "streaming", "mathlib", "tiles.register")
 
 
 def helper(fn: Callable[..., Any]) -> Any:

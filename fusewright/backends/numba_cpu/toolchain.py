@@ -23,8 +23,8 @@ from .variants import VARIANTS
 _FOLDER = Path(__file__).parent
 _ROOT = _FOLDER.parents[2]
 _KEYED = (
-    "registry.py prelude.py access.py lines.py mathlib.py mathlib64.py mathtrig.py intrinsics.py dispatcher.py "
-    "worker.py image.py".split()
+    "registry.py prelude.py access.py streaming.py lines.py mathlib.py mathlib64.py mathtrig.py intrinsics.py "
+    "dispatcher.py worker.py image.py".split()
 )
 Progress = Callable[[int, int], None]
 

@@ -9,13 +9,15 @@ from ....core.dims import Extent, compare_eq, product
 from ....core.dtypes import F32, F64, DType
 from ....ir.graph import Node, Value
 from ..templates.template import Template, TextBuilder
-from .lanes import Lanes
+from .lanes import Lanes, lane_count
 from .nest import accumulators, along, column_bytes, digits, grain, guess, shared_row, split_rows, unit_loop
 from .refusal import NoKernel
 from .region import Elements, first_operands
 from .scalar import literal, load, lowest, pointer, register, store
+from .sink import BLOCK, Sink
 
 COLUMNS = 256
+HELD = 256 << 10  # bytes of the longest row that waits in scratch
 NAMES = ("softmax", "log_softmax", "layer_norm", "rms_norm")
 
 
@@ -83,9 +85,11 @@ class _Rows:
         same = {s.operand for s in region.streams if s.dtype is self.x.dtype}
         self.overwrites = frozenset((full & same) - part)
 
-    def open(self, t: TextBuilder, extras: tuple[Value, ...] = ()) -> None:
-        """Arguments, the loop over rows, and what the row's statements need."""
+    def open(self, t: TextBuilder, offset: int, extras: tuple[Value, ...] = ()) -> None:
+        """Arguments, the loop over rows, and what the row's statements need; scratch is free from ``offset`` on."""
         size, ptr = self.x.dtype.size, pointer(self.x.dtype)
+        held = self.n * size if isinstance(self.n, int) and BLOCK <= self.n * size <= HELD else 0
+        self.sink = Sink(self.before * self.n * size, offset, held)
         if self.region is None:
             t.pointer("x", "operand", 0)
         else:
@@ -95,8 +99,10 @@ class _Rows:
             t.pointer(f"w{i}", "operand", self._index(v, i))
             t.add(0, f"p{i} = {ptr}(w{i})")
         t.pointer("out", "output")
+        self.sink.decide(t)
+        self.sink.open_rows(t, f"({t.dim(self.n)} * {size})")
         t.add(0, f"{unit_loop(self.together)}\n    at = u * {t.dim(self.n)} * {size}")
-        t.add(1, f"r = {ptr}(out + at)")
+        self.sink.row(t, 1, ptr)
         if self.region is None:
             t.add(1, f"q = {ptr}(x + at)")
             return
@@ -111,6 +117,35 @@ class _Rows:
         self.first = [*region.lines, f"v = {value}", "put(r, j, v)"]
         self.later = ["v = r[j]"]
 
+    def ahead(self) -> list[str]:
+        """While row ``u`` is in hand, from its element ``jb`` on: ask for the same part of the next one."""
+        size = self.x.dtype.size
+        if not self.sink.possible:
+            return []
+        sources = ["x"]
+        if self.region is not None:
+            found = self.region.streams
+            sources = [f"a{i}" for i, s in enumerate(found) if self.region.is_full(i) and s.dtype.size == size]
+        step = lane_count(self.n) * size
+        lines = [f"fetch({name} + at + ({self.n} + jb) * {size}, {step})" for name in sources]
+        return lines if self.sink.certain else [f"if big:\n    {line}" for line in lines]
+
+    def finish(self, t: TextBuilder, lines: list[str]) -> None:
+        """The last pass: ``lines`` for each element ``j`` of the row, which then goes where it belongs."""
+        n, size = t.dim(self.n), self.x.dtype.size
+        if not self.sink.possible:
+            t.add(1, f"for j in {along(n, self.together)}:")
+            for line in lines:
+                t.add(2, line)
+            return
+        t.add(1, f"for b in range(0, {n}, {BLOCK // size}):\n    e = min(b + {BLOCK // size}, {n})")
+        t.add(2, "for j in range(b, e):")
+        for line in lines:
+            t.add(3, line)
+        self.sink.send(t, 2, f"e * {size}")
+        self.sink.close_row(t, 1)
+        self.sink.close_rows(t, f"({n} * {size})")
+
     def _index(self, v: Value, i: int) -> int:
         if self.region is None:
             return i + 1
@@ -122,8 +157,8 @@ class _Rows:
         node = self.node
         flops = node.op.cost(node).flops if node.op.cost is not None else 0
         template = Template(
-            t.source(), t.entry, tuple(t.args), self.before, chunk, scratch, flops, frozenset(), self.overwrites,
-            self.together,
+            t.source(), t.entry, tuple(t.args), self.before, chunk, max(scratch, self.sink.scratch_bytes), flops,
+            frozenset(), self.overwrites, self.together,
         )  # fmt: skip
         return [template]
 
@@ -144,24 +179,18 @@ def softmax(rows: _Rows) -> list[Template]:
     reg = register(dt)
     keep = dt in (F32, F64) and not log  # the exponentials wait in the result
     t = TextBuilder(rows.last.op.name)
-    rows.open(t)
     top = Lanes("top", reg, n, 0, lowest(dt), _max, rows.together)
     sums = Lanes("sums", reg, n, 1024, f"{reg}(0.0)", _add, rows.together)
+    rows.open(t, sums.scratch_bytes)
     top.open(t, 1)
     top.loop(t, 1, rows.first, "v")
     top.close(t, 1)
     sums.open(t, 1)
-    sums.loop(t, 1, [*rows.later, "e = exp(v - top)", *(["put(r, j, e)"] if keep else [])], "e")
+    sums.loop(t, 1, [*rows.later, "e = exp(v - top)", *(["put(r, j, e)"] if keep else [])], "e", rows.ahead())
     sums.close(t, 1)
     t.add(1, "scale = log(sums)" if log else f"scale = {reg}(1.0) / sums")
-    t.add(1, f"for j in {along(t.dim(n), rows.together)}:")
-    if keep:
-        t.add(2, "r[j] = r[j] * scale")
-    else:
-        for line in rows.later:
-            t.add(2, line)
-        value = "(v - top) - scale" if log else "exp(v - top) * scale"
-        t.add(2, f"put(r, j, {store(dt, value)})")
+    value = "(v - top) - scale" if log else "exp(v - top) * scale"
+    rows.finish(t, ["r[j] = r[j] * scale"] if keep else [*rows.later, f"put(r, j, {store(dt, value)})"])
     return rows.template(t, grain(guess(n), 12), sums.scratch_bytes)
 
 
@@ -211,9 +240,9 @@ def normalise(rows: _Rows) -> list[Template]:
             raise NoKernel("scale or shift that does not follow the normalised axes")
         at.append("0" if v.type.size == 1 else "j")
     t = TextBuilder(last.op.name)
-    rows.open(t, rest)
-    count = f"{reg}({t.dim(n)})"
     sums = Lanes("sums", reg, n, 0, f"{reg}(0.0)", _add, rows.together)
+    rows.open(t, sums.scratch_bytes, rest)
+    count = f"{reg}({t.dim(n)})"
     element = rows.first
     if last.op.name == "layer_norm":
         sums.open(t, 1)
@@ -222,17 +251,14 @@ def normalise(rows: _Rows) -> list[Template]:
         t.add(1, f"mean = sums / {count}")
         rows.later = element = [*rows.later, "v = v - mean"]
     sums.open(t, 1)
-    sums.loop(t, 1, element, "v * v")
+    sums.loop(t, 1, element, "v * v", rows.ahead())
     sums.close(t, 1)
     t.add(1, f"scale = rsqrt(sums / {count} + {_number(dt, last.attrs['epsilon'])})")
-    t.add(1, f"for j in {along(t.dim(n), rows.together)}:")
-    for line in rows.later:
-        t.add(2, line)
     value = "v * scale"
     for i in range(len(rest)):
         part = load(dt, f"get(p{i}, {at[i]})")
         value = f"({value}) * {part}" if i == 0 and has_gamma else f"({value}) + {part}"
-    t.add(2, f"put(r, j, {store(dt, value)})")
+    rows.finish(t, [*rows.later, f"put(r, j, {store(dt, value)})"])
     return rows.template(t, grain(guess(n), 6), sums.scratch_bytes)
 
 

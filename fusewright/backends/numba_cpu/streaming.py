@@ -1,0 +1,116 @@
+"""Moves between the caches and memory: ``stream`` writes past the caches, ``fetch`` brings lines in ahead of their use.
+
+Owns their LLVM IR. Must not know about ops, nor when a kernel should stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from . import twins
+from .lines import CACHE_LINE
+from .registry import register
+
+_WORD, _BYTE = ir.IntType(64), ir.IntType(8)
+
+
+def _at(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+@intrinsic
+def stream(typingctx: Any, to: Any, source: Any, count: Any) -> Any:
+    """Copy ``count`` bytes from address ``source``, which caches hold, to address ``to``, whose lines none will hold.
+
+    The lines that ``to`` shares with its neighbours are written as usual.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        b, (to, source, count) = builder, args
+
+        def word(value: int) -> Any:
+            return ir.Constant(_WORD, value)
+
+        def move(at: Any, size: int) -> Any:
+            kind = ir.VectorType(_BYTE, size)
+            value = b.load(_at(b, b.add(source, at), kind), align=1)
+            return b.store(value, _at(b, b.add(to, at), kind), align=CACHE_LINE if size == CACHE_LINE else 1)
+
+        def part(first: Any, size: Any) -> None:
+            """``size`` bytes, less than a line: a line that is streamed must not be touched in any other way."""
+            piece = CACHE_LINE // 2
+            while piece:
+                with b.if_then(b.icmp_signed("!=", b.and_(size, word(piece)), word(0))):
+                    move(b.add(first, b.and_(size, word(-2 * piece))), piece)
+                piece //= 2
+
+        head = b.and_(b.sub(word(0), to), word(CACHE_LINE - 1))
+        head = b.select(b.icmp_signed("<", count, head), count, head)
+        part(word(0), head)
+        lines = b.sdiv(b.sub(count, head), word(CACHE_LINE))
+        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        with cgutils.for_range(b, lines) as loop:
+            move(b.add(head, b.mul(loop.index, word(CACHE_LINE))), CACHE_LINE).set_metadata("nontemporal", once)
+        done = b.add(head, b.mul(lines, word(CACHE_LINE)))
+        part(done, b.sub(count, done))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def carry(typingctx: Any, to: Any, source: Any) -> Any:
+    """Copy the one line at address ``source`` to address ``to``, within the caches."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        line = ir.VectorType(_BYTE, CACHE_LINE)
+        builder.store(builder.load(_at(builder, args[1], line), align=1), _at(builder, args[0], line), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def streamed(typingctx: Any) -> Any:
+    """Order what was streamed before everything that this thread writes later; a kernel ends with it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        fence = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse.sfence"
+        )
+        builder.call(fence, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def fetch(typingctx: Any, address: Any, count: Any) -> Any:
+    """Ask for the lines of ``count`` bytes at ``address``, mapped or not, to be in the second-level cache soon."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        b, i32 = builder, ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), i32, i32, i32])
+        ask = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        lines = b.sdiv(args[1], ir.Constant(_WORD, CACHE_LINE))
+        with cgutils.for_range(b, lines) as loop:
+            at = b.add(args[0], b.mul(loop.index, ir.Constant(_WORD, CACHE_LINE)))
+            b.call(ask, [_at(b, at, _BYTE), ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+def _stream_twin(to: int, source: int, count: int) -> None:
+    twins.view(to, "u1", count, True)[:] = twins.view(source, "u1", count)
+
+
+register("stream", stream, _stream_twin)
+register("carry", carry, lambda to, source: _stream_twin(to, source, CACHE_LINE))
+register("streamed", streamed, lambda: None)
+register("fetch", fetch, lambda address, count: None)
