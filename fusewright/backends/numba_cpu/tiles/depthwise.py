@@ -26,19 +26,22 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
     def taps(pa: ir.Value, pw: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
         """The unrolled column taps of one row; a column that several taps share is loaded once."""
         out = list(accs)
+        live = [valid_rows(lit, tap) if lit["RIGHT"] else list(range(rows)) for tap in range(lit["KW"])]
+        uses: dict[int, list[tuple[int, int]]] = {}
+        for tap, pixels in enumerate(live):
+            for p in pixels:
+                uses.setdefault(p * lit["SPX"] + tap * lit["DPX"], []).append((p, tap))
         for v in range(vectors):
-            columns: dict[int, ir.Value] = {}
-            for tap in range(lit["KW"]):
-                live = valid_rows(lit, tap) if lit["RIGHT"] else list(range(rows))
-                if not live:
-                    continue
-                weight = e.load(e.at(pw, e.const(tap * lit["WTAP"] + v * width)))
-                for p in live:
-                    column = p * lit["SPX"] + tap * lit["DPX"]
-                    if column not in columns:
-                        at = e.at(e.at(pa, e.mul(run["px"], column)), e.const(v * width))
-                        columns[column] = e.load(at, masks[v])
-                    out[p * vectors + v] = e.fma(columns[column], weight, out[p * vectors + v])
+            weights = {
+                tap: e.load(e.at(pw, e.const(tap * lit["WTAP"] + v * width)))
+                for tap, pixels in enumerate(live)
+                if pixels
+            }
+            # Column by column, each is in a register for its own taps only; a pixel's taps keep their order.
+            for column in sorted(uses, reverse=lit["DPX"] < 0):
+                value = e.load(e.at(e.at(pa, e.mul(run["px"], column)), e.const(v * width)), masks[v])
+                for p, tap in uses[column]:
+                    out[p * vectors + v] = e.fma(value, weights[tap], out[p * vectors + v])
         return out
 
     def tap_loop(pa: ir.Value, pw: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
