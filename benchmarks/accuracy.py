@@ -23,6 +23,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 import numpy as np
+from _models import lived_in
 
 import fusewright as fw
 from fusewright.testing.kernels import KernelVerdict, available_variants, check_kernels
@@ -65,25 +66,10 @@ def make(name: str, folder: Path) -> list[Path]:
     if not all(p.exists() for p in paths):
         keras.utils.set_random_seed(1)
         model = getattr(keras.applications, name)(weights=None)
-        rng = np.random.default_rng(1)
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                # A variable's name says which of gamma, beta, mean and variance it is; scale and center may be off.
-                for w in layer.weights:
-                    scale = w.name in ("gamma", "moving_variance")
-                    w.assign(rng.uniform(0.7, 1.3, w.shape) if scale else rng.normal(0, 0.1, w.shape))
-        _spread(model)
+        lived_in(model, feeds_for(model, 1)[0])
         for p in paths:
             model.save(p)
     return paths
-
-
-def _spread(model: Any) -> None:
-    """Scale the head so that its logits differ by a few units: equal probabilities would hide every error."""
-    head = model.layers[-1]
-    if isinstance(head, keras.layers.Dense) and head.activation is keras.activations.softmax:
-        y = np.asarray(model(feeds_for(model, 1)[0], training=False), np.float64)
-        head.kernel.assign(head.kernel * (3 / np.log(y).std()))
 
 
 def feeds_for(model: Any, batch: int) -> list[np.ndarray]:

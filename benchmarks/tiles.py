@@ -1,8 +1,9 @@
-"""Contraction and depthwise kernels against the measured peak of fused multiply-add: one thread, both CPU variants.
+"""Contraction and depthwise kernels against the measured peak of multiply-add: one thread, every CPU variant.
 
-    python benchmarks/tiles.py [--rounds 40]
+    python benchmarks/tiles.py [--rounds 40] [--variants cpu-avx512bf16]
 
-The kernels are compiled ahead of time, as bundles carry them. Each is timed with its operands in the caches.
+The kernels are compiled ahead of time, as bundles carry them. Each is timed with its operands in the caches. Where the
+variant multiplies pairs of bfloat16, kernels of pairs are timed (their rounding of the left operand is not).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from fusewright.backends.numba_cpu.templates.epilogue import Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.matmul import matmul, plan_matmul
 from fusewright.backends.numba_cpu.templates.template import Arg, Template, contract_call
 from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image
-from fusewright.backends.numba_cpu.variants import DEFAULT_VARIANTS, VARIANTS, Variant
+from fusewright.backends.numba_cpu.variants import FAST_VARIANTS, VARIANTS, Variant
 from fusewright.core.dims import evaluate, symbol
 from fusewright.core.dtypes import F32
+from fusewright.runtime import cpu
 from fusewright.runtime.image import NativeImage
 
 FINISH = Epilogue((Stage("bias"), Stage("relu")))
@@ -57,31 +59,36 @@ def peak(variant: Variant) -> Job:
     call = contract_call(
         {
             "out": "out", "a": "a", "w": "w", "nk": DEPTH, "nk_last": DEPTH, "wk": n, "a_px": DEPTH, "o_px": n,
-            "DT": 4, "W": width, "P": rows, "NV": vectors,
+            "DT": 4, "W": width, "P": rows, "NV": vectors, "DOT": int(variant.dots),
         }
     )  # fmt: skip
     unpack = "".join(f"    {name} = args[{i}]\n" for i, name in enumerate(("a", "w", "out")))
     text = f"def peak(args, start, stop, scratch):\n{unpack}    for u in range(start, stop):\n        {call}\n"
     args = (Arg("a", "operand"), Arg("w", "weights"), Arg("out", "output"))
-    template = Template(text, "peak", args, REPEATS, 1, 0, 2 * rows * n * DEPTH * REPEATS)
+    flops = (4 if variant.dots else 2) * rows * n * DEPTH * REPEATS
+    template = Template(text, "peak", args, REPEATS, 1, 0, flops)
     return Job("peak", template, {}, {"operand": rows * DEPTH, "weights": n * DEPTH, "output": rows * n})
 
 
 def jobs_of(variant: Variant) -> list[Job]:
     """Everything that is measured for a variant, the peak first."""
-    jobs = [peak(variant)]
+    jobs, pairs = [peak(variant)], variant.dots
+    left = "temp" if pairs else "operand"  # elements of 4 bytes, some of them unused pairs
     for m, k, n in MATMULS:
-        plan = plan_matmul(variant, F32, (symbol("N"), k), (k, n), constant_b=True)
-        sizes = {"operand": m * k, "weights": evaluate(plan.packed_elements, {}), "output": m * n, "extra": n}
+        plan = plan_matmul(variant, F32, (symbol("N"), k), (k, n), constant_b=True, pairs=pairs)
+        sizes = {left: m * k, "weights": evaluate(plan.packed_elements, {}), "output": m * n, "extra": n}
         jobs.append(Job(f"matmul {m}x{k}x{n}", matmul(variant, F32, plan, FINISH), {"N": m}, sizes))
     for side, c, k, taps, stride in CONVS:
         shape, pads = (1, side, side, c), ((taps // 2, taps // 2),) * 2
         steps, blocked = (stride, stride), c >= 16
-        chosen = plan_conv(variant, F32, shape, (taps, taps, c, k), steps, pads, (1, 1), 1, blocked, True)
+        if pairs and not blocked:
+            continue
+        window = (taps, taps, c, k), steps, pads, (1, 1), 1
+        chosen = plan_conv(variant, F32, shape, *window, blocked, True, pairs=pairs)
         out = (side // stride) ** 2 * k
-        sizes = {"operand": side * side * c, "weights": chosen.layout.elements, "output": out, "extra": k}
+        sizes = {left: side * side * c, "weights": chosen.layout.elements, "output": out, "extra": k}
         jobs.append(Job(f"conv {taps}x{taps}/{stride} {c}->{k}, {side}", conv(chosen, FINISH), {}, sizes))
-    for side, c, taps, stride in DEPTHWISE:
+    for side, c, taps, stride in () if pairs else DEPTHWISE:
         shape, pads = (1, side, side, c), ((taps // 2, taps // 2),) * 2
         picked = plan_depthwise(variant, F32, shape, (taps, taps, 1, c), (stride, stride), pads, (1, 1), True)
         sizes = {"operand": side * side * c, "weights": taps * taps * c, "output": side * side * c, "extra": c}
@@ -144,9 +151,11 @@ def measure(variant: Variant, rounds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
-    rounds = parser.parse_args().rounds
-    for name in reversed(DEFAULT_VARIANTS):
-        print(measure(VARIANTS[name], rounds) + "\n")
+    runnable = [v for v in reversed(FAST_VARIANTS) if not cpu.missing(v)]
+    parser.add_argument("--variants", nargs="+", choices=runnable, default=runnable)
+    args = parser.parse_args()
+    for name in args.variants:
+        print(measure(VARIANTS[name], args.rounds) + "\n")
 
 
 if __name__ == "__main__":
