@@ -57,10 +57,11 @@ def compile(
     (``{"N": 8}``) or bounds it (``{"N": (1, 512)}``); left out it stays free. ``threads`` is the default stored in the
     bundle. ``numerics``: "strict", or "fast", which admits approximations: larger Winograd tiles, and operands rounded
     to bfloat16 on CPUs with AVX512-BF16 (sums stay float32; "cpu" then has code for these as well).
-    ``progress(phase, done, total)`` is called as work goes on. ``tune`` times the kernels that contractions could have, here, for the best CPU variant of the targets that this machine runs; the
-    manifest lists what was chosen by it. ``choices`` is a file of such choices: those in it are taken as they are, and
-    with ``tune`` new ones are added to it. ``options`` are those of ``fw.import_model``: inputs, outputs, signature,
-    feeds, weights, shapes, base_dir, limits.
+    ``progress(phase, done, total)`` is called as work goes on. ``tune`` times the kernels that contractions could have,
+    here, for the best CPU variant of the targets that this machine runs; the manifest lists what was chosen by it.
+    ``choices`` is a file of such choices: those in it are taken as they are, and with ``tune`` new ones are added to
+    it. ``options`` are those of ``fw.import_model``: inputs, outputs, signature, feeds, weights, shapes, base_dir,
+    limits.
 
     Raises ImportRefused, CompileRefused, TypeRefused.
     """
