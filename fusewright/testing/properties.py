@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from ..ir.target import Target
 from ..passes import Pipeline
 from ..passes.engine.base import Pass, loosest
 from ..passes.specialise import specialise
+from .allowance import Allowance
 from .arena import MemoryFault, PlainTarget, Steady, check_memory
 from .draw import Draw
 from .exact import Exact
@@ -121,13 +121,12 @@ def _time_limit() -> Iterator[None]:
         yield
         return
 
-    began, start = time.thread_time(), time.monotonic()
+    allowance = Allowance(SECONDS, PATIENCE)
 
     def stop(number: int, frame: Any) -> None:
-        left = SECONDS - (time.thread_time() - began)
-        if left <= 0 or time.monotonic() - start >= PATIENCE * SECONDS:
+        if (rest := allowance.left) <= 0:
             raise _TooLong
-        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.setitimer(signal.ITIMER_REAL, rest)
 
     handler = signal.signal(signal.SIGALRM, stop)
     left, interval = signal.setitimer(signal.ITIMER_REAL, SECONDS)

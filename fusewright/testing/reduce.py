@@ -5,7 +5,6 @@ Owns the moves and their order. Must not know what fails: it is given a question
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,22 +17,24 @@ from ..ir import Builder, Const, Graph, Node, Value
 from ..ir.interpreter import Interpreter
 from ..passes.local.fold import inline
 from ..passes.specialise import specialise
+from .allowance import Allowance
 from .reduce_loops import LOOP_MOVES, fresh_name
 
 Feeds = dict[str, np.ndarray]
 Fails = Callable[[Graph, Feeds], bool]
 Candidate = tuple[Graph, Feeds]
 Clean = Callable[[Graph, Mapping[str, np.ndarray]], Candidate]
+_PATIENCE = 4  # times as long by the clock
 
 
 def reduce_graph(
     graph: Graph, feeds: Mapping[str, np.ndarray], fails: Fails, seconds: float = 20.0
 ) -> tuple[Graph, Feeds]:
-    """The smallest graph and feeds found for which ``fails`` is still true, within ``seconds``.
+    """The smallest graph and feeds found for which ``fails`` is still true, within ``seconds`` of computing.
 
     ``fails`` must be true of the graph given; it may raise nothing but return False for what it cannot judge.
     """
-    stop = time.monotonic() + seconds
+    allowance = Allowance(seconds, _PATIENCE)
     current: Candidate = (graph, dict(feeds))
     # Where dead code itself is what fails, clearing it away with every move would find nothing smaller.
     clean = _still(fails, tidy(graph.clone(), feeds))
@@ -41,14 +42,14 @@ def reduce_graph(
         current = (_marked(graph), dict(feeds))
     moves = MOVES if clean else (drop_dead, *MOVES)
     progress = True
-    while progress and time.monotonic() < stop:
+    while progress and allowance.left > 0:
         progress = False
         for move in moves:
             again = True
-            while again and time.monotonic() < stop:
+            while again and allowance.left > 0:
                 again = False
                 for candidate in move(*current, tidy if clean else unread):
-                    if time.monotonic() > stop:
+                    if allowance.left <= 0:
                         break
                     if _smaller(candidate, current) and _still(fails, candidate):
                         # What has just lost its last reader may now be what fails.

@@ -22,7 +22,8 @@ Hunt = Callable[[int], "Kill"]
 
 @dataclass(frozen=True)
 class Kill:
-    """How a mutant ended: ``graphs`` until the first finding (None: it survived), by which oracle, how small."""
+    """How a mutant ended: ``graphs`` until the first finding (None: it survived), by which oracle, how small, and after
+    how many ``seconds`` of computing."""
 
     graphs: int | None
     by: str = ""

@@ -238,7 +238,7 @@ def hunted(*patches: Patch, target: Any = None, how: Any = None, by: Any = None)
         return False
 
     def hunt(budget: int) -> Kill:
-        start = time.monotonic()
+        start = time.thread_time()
         with ExitStack() as stacked:
             for patch in patches:
                 stacked.enter_context(patch())
@@ -251,7 +251,7 @@ def hunted(*patches: Patch, target: Any = None, how: Any = None, by: Any = None)
                 given = feeds(graph, SeededDraw(seed))
                 if fails(graph, given):
                     small, _ = reduce_graph(graph, given, fails, 8.0)
-                    return Kill(seed + 1, "memory", ops_of(small), time.monotonic() - start)
+                    return Kill(seed + 1, "memory", ops_of(small), time.thread_time() - start)
         return Kill(None)
 
     return hunt
