@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ...core.errors import InputRefused, VerifyError
 from ...core.plan import Arg, Call, If, Loop, Plan, Step, While, count_steps
+from .copies import Access, Queued, without_copies
 
 MOST_LAUNCHES = 200_000  # of one binding: more trips than this are no recurrence of a network
 _GRID = (1 << 31) - 1
@@ -58,6 +59,7 @@ def unroll(plan: Plan, values: Values, offsets: Sequence[int], scratch: int) -> 
     """The parts of one call. ``offsets`` places buffers in the arena, ``scratch`` all kernels' scratch in it."""
     reader = Reader(plan, values, offsets, scratch)
     reader.steps(plan.steps, 0, {})
+    reader.close()
     return reader.out
 
 
@@ -78,7 +80,7 @@ class Reader:
     def __init__(self, plan: Plan, values: Values, offsets: Sequence[int], scratch: int) -> None:
         self.plan, self.values, self.offsets, self.scratch = plan, values, offsets, scratch
         self.out: list[Part] = []
-        self.order: _Order | None = None
+        self.queued: list[Queued] = []
         self.count = 0
 
     def word(self, arg: Arg, moved: int) -> Word:
@@ -112,14 +114,26 @@ class Reader:
 
     def inside(self, steps: Sequence[Step], at: int, moved: dict[tuple[int, int], int]) -> tuple[list[Part], int]:
         """The parts of a region, and the number after its last step."""
-        outer, self.out, before, self.order = self.out, [], self.order, None
+        self.close()
+        outer, self.out = self.out, []
         end = self.steps(steps, at, moved)
-        parts, self.out, self.order = self.out, outer, before
+        self.close()
+        parts, self.out = self.out, outer
         return parts, end
 
     def stop(self, part: Branch | Repeat) -> None:
+        self.close()
         self.out.append(part)
-        self.order = None
+
+    def close(self) -> None:
+        """The launches so far are a run: nothing but their order lies between them."""
+        run, self.queued = without_copies(self.queued), []
+        if not run:
+            return
+        order = _Order()
+        for number, q in enumerate(run):
+            q.launch.after = order.add(number, q.accesses)
+        self.out.append([q.launch for q in run])
 
     def loop(self, s: Loop, at: int, moved: dict[tuple[int, int], int]) -> int:
         count = self.values[s.count]
@@ -155,20 +169,16 @@ class Reader:
         launch = self.launch(s, number, moved)
         if launch is None:
             return
-        if self.order is None:
-            self.order = _Order()
-            self.out.append([])
-        run = self.out[-1]
-        assert isinstance(run, list)
-        scratch = self.values[self.plan.kernels[s.kernel].scratch]
-        launch.after = self.order.add(len(run), self.touched(s, launch.words, scratch))
-        run.append(launch)
+        kernel = self.plan.kernels[s.kernel]
+        places, accesses = self.touched(s, launch.words, self.values[kernel.scratch])
+        self.queued.append(Queued(launch, places, accesses, kernel.kind == "copy"))
 
-    def touched(self, s: Call, words: Sequence[Word], scratch: int) -> list[_Access] | None:
-        """What a call reads and writes; None when the plan does not say."""
+    def touched(self, s: Call, words: Sequence[Word], scratch: int) -> tuple[list[int], list[Access] | None]:
+        """What a call reads and writes, with the parameters that name it; None when the plan does not say."""
         if len(s.access) != len(s.args):
-            return None
-        out: list[_Access] = []
+            return [], None
+        out: list[Access] = []
+        places: list[int] = []
         for pos, (access, word) in enumerate(zip(s.access, words)):
             kind, index, low = word
             if kind in (NUMBER, "c") or access == "-":
@@ -183,12 +193,11 @@ class Reader:
                 high = 1 << 62
             if low < high:
                 out.append((space, low, high, access in "wm"))
+                places.append(pos)
         if scratch:
             out.append((("b", 0), self.scratch, self.scratch + scratch, True))
-        return out
-
-
-_Access = tuple[tuple[str, int], int, int, bool]
+            places.append(-1)
+        return places, out
 
 
 class _Order:
@@ -199,7 +208,7 @@ class _Order:
         self.behind: list[int] = []  # for each launch, the set (as bits) of those that it waits for by way of others
         self.barrier = -1  # a launch of which the plan does not say what it touches: after all, before all
 
-    def add(self, number: int, accesses: list[_Access] | None) -> list[int]:
+    def add(self, number: int, accesses: list[Access] | None) -> list[int]:
         """The launches that ``number`` has to wait for, none of them implied by another."""
         if accesses is None:
             found = set(range(number))
