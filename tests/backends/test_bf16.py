@@ -148,3 +148,23 @@ def test_weights_that_may_become_infinite_are_not_rounded(weight: float) -> None
     graph = b.build({"y": b.matmul(b.input("x", "f32", (64, 512)), b.constant(w))})
     done, _ = default_pipeline(cpu_target(), "fast").run(graph)
     assert not any(n.attrs.get("bf16") for n in done.walk())
+
+
+def test_a_mark_permits_but_does_not_demand() -> None:
+    """No pairs in odd extents, no constant weights, nothing to sum: the float32 kernels compute what is marked."""
+    rng = np.random.default_rng(7)
+    b: Any = fw.Builder()
+    results = {"odd": b.matmul(b.input("a", "f32", (5, 33)), b.constant(draw(rng, 33, 40)), bf16=True)}
+    x = b.input("x", "f32", (4, 300))
+    results["made"] = b.relu(b.matmul(x, b.input("w", "f32", (300, 600)), bf16=True))
+    turned = b.constant(draw(rng, 4, 30))
+    results["turned"] = b.matmul(x, turned, transpose_a=True, bf16=True)
+    image = b.to_blocked(b.input("i", "f32", (1, 5, 6, 32)))
+    results["each"] = b.conv_blocked(image, b.constant(draw(rng, 3, 3, 1, 32)), groups=32, bf16=True)
+    graph = b.build(results)
+    feeds = {"a": draw(rng, 5, 33), "x": draw(rng, 4, 300), "w": draw(rng, 300, 600), "i": draw(rng, 1, 5, 6, 32)}
+    exact = graph.run(feeds, precision="f64")
+    program = schedule(graph, cpu_target())
+    for variant in FAST_VARIANTS:
+        got = run_plan(program, feeds, variant)
+        assert all(np.allclose(got[name], exact[name], atol=2e-4) for name in results)

@@ -76,11 +76,10 @@ def workspace(node: Node) -> tuple[Extent, ...]:
     found = read(node)
     if found is None or found.anchor.results[0].dtype not in _TILED:
         return ()
-    if found.anchor.attrs.get("bf16"):  # the left operand, rounded
-        return (found.anchor.operands[0].type.size * BF16.size,)
-    if found.anchor.op.name != "matmul":
-        return ()
     if node.operands[found.operands[1]].const is not None:
+        # The left operand, rounded.
+        return (found.anchor.operands[0].type.size * BF16.size,) if _rounds(found, _DOTS) else ()
+    if found.anchor.op.name != "matmul":
         return ()
     plans = [_matmul_plan(found, v, False) for v in VARIANTS.values()]
     sizes = [p.packed_elements * found.anchor.results[0].dtype.size for p in plans if p.rhs == "packed"]
@@ -123,9 +122,26 @@ def _words(found: Contraction, weights: Word, transformed: Word | None = None) -
     return word
 
 
-def _pairs(found: Contraction, variant: Variant, const: Const | None) -> bool:
-    """``variant`` multiplies pairs of bfloat16, and this contraction may."""
-    return variant.dots and const is not None and bool(found.anchor.attrs.get("bf16"))
+def _rounds(found: Contraction, variant: Variant) -> bool:
+    """Given constant weights, ``variant`` computes this contraction with pairs of bfloat16: a mark only permits it."""
+    return variant.dots and bool(found.anchor.attrs.get("bf16")) and _has_pairs(found)
+
+
+def _has_pairs(found: Contraction) -> bool:
+    """There is a kernel of pairs, given constant weights."""
+    anchor = found.anchor
+    try:
+        if anchor.op.name == "matmul":
+            _matmul_plan(found, _DOTS, True, True)
+            return True
+        if anchor.op.name != "conv_blocked" or anchor.attrs["block"] != BLOCK:
+            return False
+        if _depthwise_plan(found, _DOTS) is not None:
+            return False
+        _conv_plan(found, _DOTS, True)
+    except ValueError:
+        return False
+    return True
 
 
 def _rounding(found: Contraction) -> Chosen:
@@ -137,21 +153,8 @@ def _rounding(found: Contraction) -> Chosen:
 
 def can_round(node: Node) -> bool:
     """There is a kernel of bfloat16 pairs for this contraction, and none of its weights becomes an infinity."""
-    found, weights = read(node), node.operands[1].const
-    if found is None or weights is None or node.results[0].dtype is not F32:
-        return False
-    if not np.all(np.abs(weights.array) < MOST_WEIGHT):
-        return False
-    try:
-        if node.op.name == "matmul":
-            _matmul_plan(found, _DOTS, True, True)
-            return True
-        if node.op.name != "conv_blocked" or node.attrs["block"] != BLOCK or _depthwise_plan(found, _DOTS) is not None:
-            return False
-        _conv_plan(found, _DOTS, True)
-    except ValueError:
-        return False
-    return True
+    found = read(node)
+    return found is not None and node.results[0].dtype is F32 and tame(node.operands[1]) and _has_pairs(found)
 
 
 def prefers_bf16(node: Node) -> bool:
@@ -243,7 +246,7 @@ def _matmul(found: Contraction, variant: Variant, fixed: Mapping[int, Const], co
     b, dtype = found.anchor.operands[1], found.anchor.results[0].dtype
     at = found.operands[1]
     const = fixed.get(at)
-    pairs = _pairs(found, variant, const)
+    pairs = const is not None and _rounds(found, variant)
     plan = _matmul_plan(found, variant, const is not None, pairs)
     if dtype not in _TILED:
         template = matmul_scalar(dtype, plan)
@@ -337,7 +340,7 @@ def tame(weights: Value) -> bool:
 
 def _conv_template(found: Contraction, variant: Variant, shape: tuple[int, ...]) -> tuple[Template, Layout]:
     """The kernel of a convolution with constant weights of ``shape``, and how it wants them stored."""
-    if variant.dots and found.anchor.attrs.get("bf16"):
+    if _rounds(found, variant):
         plan = _conv_plan(found, variant, True)
         return conv(plan, found.epilogue), paired(conv_layout(shape, plan.layout))
     if found.anchor.attrs.get("winograd"):
@@ -370,7 +373,7 @@ def _conv(found: Contraction, variant: Variant, fixed: Mapping[int, Const], cost
         words = _words(found, Word("operand", at))
         return [bound(f"{name}_plain", _plain_conv(found), words, cost.flops, cost.bytes)]
     template, layout = _conv_template(found, variant, tuple(const.array.shape))
-    if _pairs(found, variant, const):
+    if _rounds(found, variant):
         words = _words(found, Word("packed", at, layout=layout))
         kernel = bound(_name(f"{name}_bf16", found), template, words, cost.flops, cost.bytes)
         return [_rounding(found), kernel]
