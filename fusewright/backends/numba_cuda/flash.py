@@ -13,10 +13,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .tensor import FLOAT, I32, I64, _at, _call, _const, _split
+from .llvm import FLOAT, I32, I64, VOID, WORD, behind, call, i32, tf32_parts
 from .tiles import SLICE, pitch
 
-_word, _void, _floats = types.int64, types.void, types.CPointer(types.float32)
+_floats = types.CPointer(types.float32)
 
 
 def _numbers(*given: Any) -> tuple[int, ...] | None:
@@ -27,12 +27,12 @@ def _numbers(*given: Any) -> tuple[int, ...] | None:
 
 
 def _part(builder: Any, held: Any, index: int) -> Any:
-    return builder.gep(held, [_const(index)], inbounds=True)
+    return builder.gep(held, [i32(index)], inbounds=True)
 
 
 def _product(builder: Any, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
     fragment = ir.LiteralStructType([FLOAT] * 4)
-    out = _call(builder, "llvm.nvvm.mma.m16n8k8.row.col.tf32", fragment, [*a, *b, *c])
+    out = call(builder, "llvm.nvvm.mma.m16n8k8.row.col.tf32", fragment, [*a, *b, *c])
     return [builder.extract_value(out, i) for i in range(4)]
 
 
@@ -49,11 +49,11 @@ def _slices(
     gets each. ``left(k, i)`` and ``right(k, column, i)`` are the numbers of this thread's fragments."""
     for first in range(0, terms, SLICE):
         steps = range(first, min(first + SLICE, terms), 8)
-        rows = [[_split(builder, left(k, i), products) for i in range(4)] for k in steps]
+        rows = [[tf32_parts(builder, left(k, i), products) for i in range(4)] for k in steps]
         for column in range(columns):
             sums = [ir.Constant(FLOAT, 0.0)] * 4
             for k, row in zip(steps, rows, strict=True):
-                both = [_split(builder, right(k, column, i), products) for i in range(2)]
+                both = [tf32_parts(builder, right(k, column, i), products) for i in range(2)]
                 for low_a, low_b in ((1, 0), (0, 1), (0, 0))[3 - products :]:
                     sums = _product(builder, [x[low_a] for x in row], [x[low_b] for x in both], sums)
             take(column, sums)
@@ -71,11 +71,11 @@ def hold_queries(typingctx: Any, held: Any, at: Any, depth: Any) -> Any:
         base = builder.trunc(args[1], I32)
         for k in range(0, deep, 8):
             for i, (row, column) in enumerate(((0, 0), (8, 0), (0, 4), (8, 4))):
-                value = builder.load(_at(builder, base, row * pitch(deep) + k + column))
+                value = builder.load(behind(builder, base, row * pitch(deep) + k + column))
                 builder.store(value, _part(builder, args[0], k // 2 + i))
         return context.get_dummy_value()
 
-    return _void(_floats, _word, depth), codegen
+    return VOID(_floats, WORD, depth), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -99,11 +99,11 @@ def score(typingctx: Any, scores: Any, queries: Any, at: Any, depth: Any, keys: 
         held = lambda k, i: _here(builder, builder.load(_part(builder, args[1], k // 2 + i)))
         _slices(
             builder, deep, many // 8, how, held,
-            lambda k, column, i: builder.load(_at(builder, base, column * 8 * pitch(deep) + k + 4 * i)), take,
+            lambda k, column, i: builder.load(behind(builder, base, column * 8 * pitch(deep) + k + 4 * i)), take,
         )  # fmt: skip
         return context.get_dummy_value()
 
-    return _void(_floats, _floats, _word, depth, keys, products), codegen
+    return VOID(_floats, _floats, WORD, depth, keys, products), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -126,11 +126,11 @@ def weigh(typingctx: Any, sums: Any, weights: Any, at: Any, width: Any, keys: An
         order = (0, 2, 1, 3)  # row g, row g+8, then the same of the other key
         _slices(
             builder, many, wide // 8, how, lambda k, i: builder.load(_part(builder, args[1], k // 2 + order[i])),
-            lambda k, column, i: builder.load(_at(builder, base, (k + i) * pitch(wide) + column * 8)), take,
+            lambda k, column, i: builder.load(behind(builder, base, (k + i) * pitch(wide) + column * 8)), take,
         )  # fmt: skip
         return context.get_dummy_value()
 
-    return _void(_floats, _floats, _word, width, keys, products), codegen
+    return VOID(_floats, _floats, WORD, width, keys, products), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -147,7 +147,7 @@ def rescale(typingctx: Any, sums: Any, upper: Any, lower: Any, width: Any) -> An
             builder.store(builder.fmul(builder.load(place), args[1 + i % 4 // 2]), place)
         return context.get_dummy_value()
 
-    return _void(_floats, types.float32, types.float32, width), codegen
+    return VOID(_floats, types.float32, types.float32, width), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -163,10 +163,10 @@ def leave_rows(typingctx: Any, sums: Any, at: Any, width: Any) -> Any:
         for i in range(wide // 2):
             column, row = i // 4 * 8 + i % 2, i % 4 // 2 * 8
             value = builder.load(_part(builder, args[0], i))
-            builder.store(value, _at(builder, base, row * pitch(wide) + column))
+            builder.store(value, behind(builder, base, row * pitch(wide) + column))
         return context.get_dummy_value()
 
-    return _void(_floats, _word, width), codegen
+    return VOID(_floats, WORD, width), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -209,8 +209,8 @@ def join_slice(
         )  # fmt: skip
         return context.get_dummy_value()
 
-    kinds = (_floats, _floats, _word, _word, _floats, _word, _word, row, part, parts, terms, products)
-    return _void(*kinds), codegen
+    kinds = (_floats, _floats, WORD, WORD, _floats, WORD, WORD, row, part, parts, terms, products)
+    return VOID(*kinds), codegen
 
 
 @intrinsic
@@ -220,7 +220,7 @@ def later(typingctx: Any, number: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.asm(ir.FunctionType(I64, [I64]), "mov.b64 $0, $1;", "=l,l", [args[0]], True)
 
-    return _word(_word), codegen
+    return WORD(WORD), codegen
 
 
 def names() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .forms import FORMS, Form
-from .tensor import FLOAT, I32, SHARED, _at, _call, _const, _void, _word
+from .llvm import FLOAT, I32, SHARED, VOID, WORD, behind, call, i32
 from .tiles import TILES, Tile
 
 _FOUR, _PAIR = ir.LiteralStructType([I32] * 4), ir.VectorType(ir.HalfType(), 2)
@@ -22,17 +22,17 @@ _STEP = 16  # terms of k in one product
 
 def _matrices(builder: Any, base: Any, offset: int, turned: bool) -> list[Any]:
     """Four 8 by 8 matrices, one register of each; ``base`` is the address of this thread's row of the first ones."""
-    at = builder.inttoptr(builder.add(base, _const(offset)), ir.IntType(8).as_pointer(SHARED))
+    at = builder.inttoptr(builder.add(base, i32(offset)), ir.IntType(8).as_pointer(SHARED))
     name = f"llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4{'.trans' if turned else ''}.b16.p3"
-    out = _call(builder, name, _FOUR, [at])
+    out = call(builder, name, _FOUR, [at])
     return [builder.extract_value(out, i) for i in range(4)]
 
 
 def _rounded(builder: Any, base: Any, offset: int) -> Any:
     """Two neighbouring float32 numbers as bf16 in one register."""
     vector = ir.VectorType(FLOAT, 2)
-    both = builder.load(builder.bitcast(_at(builder, base, offset), vector.as_pointer(SHARED)), align=8)
-    low, high = (builder.extract_element(both, _const(i)) for i in range(2))
+    both = builder.load(builder.bitcast(behind(builder, base, offset), vector.as_pointer(SHARED)), align=8)
+    low, high = (builder.extract_element(both, i32(i)) for i in range(2))
     kind = ir.FunctionType(I32, [FLOAT, FLOAT])
     return builder.asm(kind, "cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f", [high, low], False)
 
@@ -40,7 +40,7 @@ def _rounded(builder: Any, base: Any, offset: int) -> Any:
 def _product(builder: Any, unit: str, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
     name = "llvm.nvvm.mma.m16n8k16.row.col." + ("bf16" if unit == "bf16" else "f32.f32")
     words = [*a, *b] if unit == "bf16" else [builder.bitcast(x, _PAIR) for x in (*a, *b)]
-    out = _call(builder, name, ir.LiteralStructType([FLOAT] * 4), [*words, *c])
+    out = call(builder, name, ir.LiteralStructType([FLOAT] * 4), [*words, *c])
     return [builder.extract_value(out, i) for i in range(4)]
 
 
@@ -53,7 +53,7 @@ def _multiply(tile: Tile, form: Form, across: bool) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             a_base, b_base = (builder.trunc(x, I32) for x in args[1:])
             a_pitch, b_pitch = form.a_pitch, form.b_pitch(tile, across)
-            places = [builder.gep(args[0], [_const(i)], inbounds=True) for i in range(tile.sums)]
+            places = [builder.gep(args[0], [i32(i)], inbounds=True) for i in range(tile.sums)]
             sums = [[builder.load(p) for p in places[4 * at : 4 * at + 4]] for at in range(tile.mt * tile.nt)]
             for k in range(0, form.depth, _STEP):
                 left = []
@@ -76,7 +76,7 @@ def _multiply(tile: Tile, form: Form, across: bool) -> Any:
                 builder.store(value, place)
             return context.get_dummy_value()
 
-        return _void(types.CPointer(types.float32), _word, _word), codegen
+        return VOID(types.CPointer(types.float32), WORD, WORD), codegen
 
     return multiply
 

@@ -16,27 +16,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .forms import FORMS, Form
+from .llvm import FLOAT, I32, I64, SHARED, VOID, WORD, behind, call, i32, tf32_parts
 from .tiles import A_PITCH, PLAIN_SHARED, TILES, Tile
-
-I32, I64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
-SHARED = 3
-_HIGH, _HALF = 0xFFFFE000, 0x1000  # sign, exponent and the ten bits of a tf32 mantissa; half of its last one
-_word, _void = types.int64, types.void
-
-
-def _const(value: int) -> ir.Constant:
-    return ir.Constant(I32, value)
-
-
-def _call(builder: Any, name: str, result: ir.Type, args: list[Any]) -> Any:
-    kind = ir.FunctionType(result, [a.type for a in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
-
-
-def _at(builder: Any, base: Any, offset: int, kind: ir.Type = FLOAT) -> Any:
-    """Pointer to element ``offset`` behind the shared address ``base`` (i32)."""
-    pointer = builder.inttoptr(base, kind.as_pointer(SHARED))
-    return builder.gep(pointer, [_const(offset)], inbounds=True)
 
 
 @intrinsic(prefer_literal=True)
@@ -55,7 +36,7 @@ def shared(typingctx: Any, size: Any) -> Any:
             held.linkage, held.initializer = "internal", ir.Constant(kind, ir.Undefined)
         return builder.zext(builder.ptrtoint(held, I32), I64)
 
-    return _word(size), codegen
+    return WORD(size), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -78,10 +59,10 @@ def barrier(typingctx: Any) -> Any:
     """All threads of the block have come here, and see what the others wrote to shared memory."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _call(builder, "llvm.nvvm.barrier0", ir.VoidType(), [])
+        call(builder, "llvm.nvvm.barrier0", ir.VoidType(), [])
         return context.get_dummy_value()
 
-    return _void(), codegen
+    return VOID(), codegen
 
 
 @intrinsic
@@ -99,9 +80,7 @@ def shuffle(typingctx: Any, x: Any, distance: Any) -> Any:
         else:
             bits = builder.zext(value, I32)
         by = builder.trunc(args[1], I32)
-        exchange = lambda part: _call(
-            builder, "llvm.nvvm.shfl.sync.bfly.i32", I32, [_const(0xFFFFFFFF), part, by, _const(31)]
-        )
+        exchange = lambda part: call(builder, "llvm.nvvm.shfl.sync.bfly.i32", I32, [i32(0xFFFFFFFF), part, by, i32(31)])
         if width == 64:
             low, high = builder.trunc(bits, I32), builder.trunc(builder.lshr(bits, ir.Constant(I64, 32)), I32)
             low, high = (builder.zext(exchange(part), I64) for part in (low, high))
@@ -112,7 +91,7 @@ def shuffle(typingctx: Any, x: Any, distance: Any) -> Any:
             return builder.trunc(out, kind) if width < 32 else out
         return builder.bitcast(out, kind)
 
-    return x(x, _word), codegen
+    return x(x, WORD), codegen
 
 
 def _copy(size: int) -> Any:
@@ -128,7 +107,7 @@ def _copy(size: int) -> Any:
             builder.asm(kind, text, "r,l,r,~{memory}", words, True)
             return context.get_dummy_value()
 
-        return _void(_word, _word, _word), codegen
+        return VOID(WORD, WORD, WORD), codegen
 
     return start
 
@@ -140,22 +119,9 @@ def _plain(text: str) -> Any:
             builder.asm(ir.FunctionType(ir.VoidType(), []), text, "~{memory}", [], True)
             return context.get_dummy_value()
 
-        return _void(), codegen
+        return VOID(), codegen
 
     return run
-
-
-def _split(builder: Any, value: Any, products: int) -> tuple[Any, Any]:
-    """(high, low) as tf32 bit patterns, ``high`` rounded to nearest.
-
-    What is not finite, or becomes infinite by the rounding, makes the sum NaN or infinite: the caller computes such
-    results again.
-    """
-    pattern = builder.bitcast(value, I32)
-    high = builder.and_(builder.add(pattern, _const(_HALF)), _const(_HIGH))
-    if products == 1:
-        return high, None
-    return high, builder.bitcast(builder.fsub(value, builder.bitcast(high, FLOAT)), I32)
 
 
 def _multiply(tile: Tile, form: Form, across: bool) -> Any:
@@ -165,10 +131,10 @@ def _multiply(tile: Tile, form: Form, across: bool) -> Any:
     fragment = ir.LiteralStructType([FLOAT] * 4)
 
     def fragments(builder: Any, base: Any, places: list[int]) -> list[tuple[Any, Any]]:
-        return [_split(builder, builder.load(_at(builder, base, p)), products) for p in places]
+        return [tf32_parts(builder, builder.load(behind(builder, base, p)), products) for p in places]
 
     def product(builder: Any, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
-        out = _call(builder, "llvm.nvvm.mma.m16n8k8.row.col.tf32", fragment, [*a, *b, *c])
+        out = call(builder, "llvm.nvvm.mma.m16n8k8.row.col.tf32", fragment, [*a, *b, *c])
         return [builder.extract_value(out, i) for i in range(4)]
 
     @intrinsic
@@ -198,11 +164,11 @@ def _multiply(tile: Tile, form: Form, across: bool) -> Any:
                             sums[at] = product(builder, a_regs, b_regs, sums[at])
             for at, four in enumerate(sums):
                 for i, part in enumerate(four):
-                    place = builder.gep(args[0], [_const(4 * at + i)], inbounds=True)
+                    place = builder.gep(args[0], [i32(4 * at + i)], inbounds=True)
                     builder.store(builder.fadd(builder.load(place), part), place)
             return context.get_dummy_value()
 
-        return _void(types.CPointer(types.float32), _word, _word), codegen
+        return VOID(types.CPointer(types.float32), WORD, WORD), codegen
 
     return multiply
 
@@ -217,12 +183,12 @@ def _leave(tile: Tile) -> Any:
             for i in range(tile.mt):
                 for j in range(tile.nt):
                     for r, (row, column) in enumerate(((0, 0), (0, 1), (8, 0), (8, 1))):
-                        at = builder.gep(args[0], [_const(4 * (i * tile.nt + j) + r)], inbounds=True)
+                        at = builder.gep(args[0], [i32(4 * (i * tile.nt + j) + r)], inbounds=True)
                         to = (i * 16 + row) * tile.c_pitch + j * 8 + column
-                        builder.store(builder.load(at), _at(builder, base, to))
+                        builder.store(builder.load(at), behind(builder, base, to))
             return context.get_dummy_value()
 
-        return _void(types.CPointer(types.float32), _word), codegen
+        return VOID(types.CPointer(types.float32), WORD), codegen
 
     return leave
 
@@ -236,8 +202,8 @@ def _totals(tile: Tile, keep: bool) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             base = builder.trunc(args[1], I32)
             for i in range(tile.sums):
-                place = builder.gep(args[0], [_const(i)], inbounds=True)
-                kept = _at(builder, base, i * tile.threads)  # neighbouring threads lie in neighbouring banks
+                place = builder.gep(args[0], [i32(i)], inbounds=True)
+                kept = behind(builder, base, i * tile.threads)  # neighbouring threads lie in neighbouring banks
                 if keep:
                     builder.store(builder.fadd(builder.load(kept), builder.load(place)), kept)
                     builder.store(ir.Constant(FLOAT, 0.0), place)
@@ -245,7 +211,7 @@ def _totals(tile: Tile, keep: bool) -> Any:
                     builder.store(builder.load(kept), place)
             return context.get_dummy_value()
 
-        return _void(types.CPointer(types.float32), _word), codegen
+        return VOID(types.CPointer(types.float32), WORD), codegen
 
     return move
 
@@ -258,10 +224,10 @@ def _zero(tile: Tile) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             base = builder.trunc(args[0], I32)
             for i in range(tile.sums):
-                builder.store(ir.Constant(FLOAT, 0.0), _at(builder, base, i * tile.threads))
+                builder.store(ir.Constant(FLOAT, 0.0), behind(builder, base, i * tile.threads))
             return context.get_dummy_value()
 
-        return _void(_word), codegen
+        return VOID(WORD), codegen
 
     return clear
 
