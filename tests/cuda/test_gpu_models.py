@@ -155,6 +155,19 @@ def test_small_models(net: tuple[Any, np.ndarray], tmp_path: Path) -> None:
         near_enough(got[name], want, theirs)
 
 
+def test_small_models_with_rounded_weights(net: tuple[Any, np.ndarray]) -> None:
+    """Mode fast is off by no more than measuring on a GPU asks for."""
+    model, x = net
+    graph = fw.import_model(model)
+    feeds = {graph.inputs[0].name: x}
+    with fake_gpu((8, 6)), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        got, strict = (fw.compile(graph, target="cuda", numerics=mode).run(feeds) for mode in ("fast", "strict"))
+    for name, want in graph.run(feeds, precision="f64").items():
+        assert np.abs(got[name] - want).max() <= 3e-2 * np.abs(want).max()
+        assert got[name].tobytes() != strict[name].tobytes()
+
+
 def test_every_kernel_is_inside_its_bound(net: tuple[Any, np.ndarray]) -> None:
     model, x = net
     graph = fw.import_model(model)
