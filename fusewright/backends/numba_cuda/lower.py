@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from ...core.dims import compare_eq, floordiv
+from ...core.errors import CompileRefused
 from ...ir import program as p
 from ...ir.graph import Const, Node, Value
 from ...ir.types import TensorType
@@ -22,8 +23,14 @@ WIDE = 16  # bytes
 
 
 def lower(program: p.Program, store: ConstantStore, numerics: str = "strict") -> Lowered:
-    """Bind every step of ``program`` to GPU kernels. Raises CompileRefused."""
-    return CudaLowering(program, store, 1 if numerics == "fast" else 3).run()
+    """Bind every step of ``program`` to GPU kernels. Raises CompileRefused with everything that has none."""
+    lowering = CudaLowering(program, store, 1 if numerics == "fast" else 3)
+    lowered = lowering.run()
+    if lowering.refused:
+        first = next(iter(lowering.refused.values()))
+        hint = f"write them with other ops, or register kernels: @fw.register_kernel({first!r}, target='cuda')"
+        raise CompileRefused(f"{'; '.join(lowering.refused)} ({hint})")
+    return lowered
 
 
 class CudaLowering(Lowering):
@@ -32,9 +39,14 @@ class CudaLowering(Lowering):
     def __init__(self, program: p.Program, store: ConstantStore, products: int) -> None:
         super().__init__(program, store)
         self.products = products
+        self.refused: dict[str, str] = {}  # why, and the op
 
     def choose(self, node: Node, fixed: Mapping[int, Const]) -> Sequence[Chosen]:
-        return select.choose(node, fixed, self.wide, self.products)
+        try:
+            return select.choose(node, fixed, self.wide, self.products)
+        except CompileRefused as error:
+            self.refused.setdefault(str(error), node.op.name)
+            return []
 
     def wide(self, v: Value) -> bool:
         """Whether ``v`` begins where 16 bytes can be read at once, in every trip of the loops around."""

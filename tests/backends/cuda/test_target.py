@@ -16,6 +16,7 @@ from fusewright.backends.numba_cpu import loops
 from fusewright.backends.numba_cpu.templates.units import THREADS, cut_for
 from fusewright.backends.numba_cuda import toolchain
 from fusewright.core.plan import Plan
+from fusewright.ir.opdef import OPS
 
 
 def dense(columns: int = 24) -> fw.Graph:
@@ -58,6 +59,25 @@ def test_every_kernel_has_a_launch() -> None:
 def test_same_model_same_bytes() -> None:
     first, second = (bytes(fw.compile(dense(), target="cuda")._container.data) for _ in range(2))
     assert first == second
+
+
+def test_everything_without_a_kernel_is_refused_at_once_by_name() -> None:
+    names = ("sorted_by_hand", "shuffled_by_hand")
+    for name in names:
+        fw.define_op(
+            fw.OpDef(name, ("x",), "opaque", OPS["neg"].infer, eval=lambda arrays, attrs, context: arrays[0], doc="x")
+        )
+    try:
+        b: Any = fw.Builder()
+        x = b.input("x", "f32", ("N", 4))
+        graph = b.build(b.add(getattr(b, names[0])(b.exp(x)), getattr(b, names[1])(x)))
+        with pytest.raises(fw.CompileRefused) as refused:
+            fw.compile(graph, target="cuda")
+    finally:
+        for name in names:
+            OPS.pop(name)
+    assert all(name in str(refused.value) for name in names)
+    assert "fw.register_kernel('s" in str(refused.value) and "target='cuda'" in str(refused.value)
 
 
 @pytest.mark.parametrize("target", ["gpu", "cuda-sm90", ["cpu", "tpu"], []])
