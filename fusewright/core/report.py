@@ -87,6 +87,8 @@ class Report:
         for _, step, around in plan.walk():
             if isinstance(step, Call):
                 kernel, trips = plan.kernels[step.kernel], 1
+                if kernel.launch is not None and values[step.extent] <= 0:
+                    continue  # the kernel of other sizes
                 for loop in around:
                     trips *= values[loop.count] if isinstance(loop, Loop) else 1
                 flops, moved = values[kernel.flops] * trips, values[kernel.bytes] * trips

@@ -124,6 +124,8 @@ def test_rows_have_bits_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
         results[n], names = launched(bundle, {"x": x[:n]})
         near(graph, {"x": x[:n]}, results[n])
         assert len(names) == (1 if n >= 70 else 2) and tile.name in names[0], names
+        rows = bundle.report(dims={"N": n}).kernels
+        assert [r["name"] for r in rows] == names and sum(r["flops"] for r in rows) >= 2 * n * 520 * 40
     assert results[130][:70].tobytes() == results[70].tobytes()
     assert results[70][:3].tobytes() == results[3].tobytes()
     assert results[70][:40].tobytes() == results[40].tobytes()
