@@ -5,6 +5,7 @@ Lowers the program as the compiler does and notes the node behind each call; not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,10 +18,13 @@ from fusewright.core.dims import evaluate
 from fusewright.ir.graph import Node
 from fusewright.ir.program import Program
 
+ROWS = 8  # that meet each weight: with fewer, reading the weights takes as long as multiplying them
+
 
 @dataclass
 class Work:
-    """``kind``: dense (M >= 8 rows per weight), rows (fewer), conv, depthwise, winograd, attention, gated or other.
+    """``kind``: dense (``ROWS`` rows or more per weight), rows (fewer; convolutions of few positions too), conv,
+    depthwise, winograd, attention, gated or other.
 
     ``flops`` of one run as the method needs them: taps in the padding are none, Winograd's products are counted alone.
     ``moved``: bytes of operands that are no weights, and of results. ``label``: geometry for readers.
@@ -81,7 +85,7 @@ def _work(lowering: _Noting, chosen: Any, node: Node) -> Work:
         if all(d == 1 for d in anchor.operands[1].shape[:-2]) and not anchor.attrs["transpose_a"]:
             for d in out[:-2]:
                 rows *= d  # rows of all batches meet the same weights
-        return Work("dense" if rows >= 8 else "rows", flops, moved, f"matmul {rows}x{k}x{out[-1]}")
+        return Work("dense" if rows >= ROWS else "rows", flops, moved, f"matmul {rows}x{k}x{out[-1]}")
     return _conv(lowering, anchor, moved)
 
 
@@ -108,7 +112,8 @@ def _conv(lowering: _Noting, anchor: Node, moved: int) -> Work:
         return Work("conv", per_point * inside, moved, f"transposed {label}")
     inside = _inside(size, out, spatial, attrs)
     deep = attrs["groups"] > 1 and taps[-2] == 1
-    return Work("depthwise" if deep else "conv", per_point * inside, moved, label)
+    few = y_shape[0] * math.prod(out) < ROWS
+    return Work("depthwise" if deep else "rows" if few else "conv", per_point * inside, moved, label)
 
 
 def _inside(size: Sequence[int], out: Sequence[int], taps: Sequence[int], attrs: Any) -> int:

@@ -151,7 +151,7 @@ def measure(place: Path, threads: int, top: dict[str, float]) -> tuple[list[Row]
             "kernel": step.kernel, "kind": work["kind"], "label": work["label"], "origin": step.origin,
             "runs": step.runs, "flops": flops, "weights": step.constants, "moved": work["moved"] * step.runs,
             "extent": step.extent, "grain": step.grain, "bound": bound, "floor": least[bound],
-            "peak": least["flops"], "best": min(step.seconds), "median": float(np.median(step.seconds)),
+            "peak": least["flops"], "best": min(step.seconds) or 1e-9, "median": float(np.median(step.seconds)),
         })  # fmt: skip
     passes = np.sum([s.seconds for s in steps], 0)
     return rows, {"whole": min(whole), "whole_median": float(np.median(whole)), "steps": float(passes.min())}
