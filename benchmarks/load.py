@@ -81,6 +81,7 @@ def measure(folder: Path, name: str, threads: int, rounds: int, shapes: tuple[li
     }
     samples: dict[str, list[dict[str, float]]] = {job: [] for job in jobs}
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # as installed: modules compiled
+    env["OPENBLAS_NUM_THREADS"] = "1"  # else NumPy's own helpers wait busily behind the import, on the second core
     for number in range(rounds + 1):
         for job, (script, path, shape, verify) in jobs.items():
             command = [sys.executable, "-c", script, path, json.dumps(shape), str(threads), verify]
