@@ -22,7 +22,7 @@ def _figures() -> tuple[str, bool]:
     found = [k for k in KILLS if k["ops"] is not None]
     quick = [k for k in found if k["seconds"] <= 60]
     small = sum(k["ops"] <= 5 for k in quick) / max(len(found), 1)
-    # A rule whose pattern has eight ops shows its fault in no fewer.
+    # A rule whose pattern has eight ops shows its fault in no fewer: told beside the share of all, which the bar is for.
     least = sum(k["ops"] <= max(5, k["least"]) for k in quick) / max(len(found), 1)
     median = statistics.median(graphs) if graphs else 0
     text = (
@@ -30,7 +30,7 @@ def _figures() -> tuple[str, bool]:
         f"findings reduced to 5 ops or fewer within 60 s of computing, {least:.1%} to that or to as few as the rule's "
         f"pattern has; {sum(k['seconds'] for k in KILLS):.0f} s in all"
     )
-    return text, median <= MEDIAN and least >= SMALL
+    return text, median <= MEDIAN and small >= SMALL
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
