@@ -22,7 +22,7 @@ def _figures() -> tuple[str, bool]:
     found = [k for k in KILLS if k["ops"] is not None]
     quick = [k for k in found if k["seconds"] <= 60]
     small = sum(k["ops"] <= 5 for k in quick) / max(len(found), 1)
-    # A rule whose pattern has eight ops shows its fault in no fewer: told beside the share of all, which the bar is for.
+    # A rule whose pattern has eight ops shows its fault in no fewer: told beside the plain share, which has the bar.
     least = sum(k["ops"] <= max(5, k["least"]) for k in quick) / max(len(found), 1)
     median = statistics.median(graphs) if graphs else 0
     text = (
