@@ -118,7 +118,7 @@ class Choices:
 
 @cache
 def shipped() -> Choices:
-    """The vetted table of the package: each entry was measured to be faster than what the rules say."""
+    """The table of the package: where an entry is, it was measured to be faster than what the rules say."""
     return Choices.of(files(__package__).joinpath("choices.json").read_text("ascii"), "choices.json")
 
 
