@@ -18,8 +18,8 @@ from .nest import accumulators, column_bytes, digits, grain, guess, strides
 from .scalar import BIT_ZERO, BITS, extreme, load, lowest, pointer, register, store
 
 UNROLLED = 32  # taps of a window that are written out
-# Positions of one unit of a layout change. Their lines lie a pixel apart: many of them, at a distance that is a power of
-# two, fall into a few sets of the first-level cache and put each other out.
+# Positions of one unit of a layout change. Their lines lie a pixel apart: many of them, at a distance that is a power
+# of two, fall into a few sets of the first-level cache and put each other out.
 RUN = 8
 
 
