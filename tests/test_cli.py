@@ -232,10 +232,13 @@ def test_every_symbol_has_a_line_with_its_bounds(
     assert "found out during the call" in capsys.readouterr().out
 
 
-def test_an_arena_that_is_empty_is_said_to_be(bundle: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(bundle)]) == 0
+def test_an_arena_that_is_empty_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    b = fw.Builder()
+    small = tmp_path / "small.fwb"
+    fw.compile(b.build({"y": b.neg(b.input("x", "f32", (2, 3)))})).save(small)
+    assert main(["inspect", str(small)]) == 0
     printed = capsys.readouterr().out
-    assert "arena    none: nothing is kept between kernels at N=1" in printed and "lower bound" not in printed
+    assert "arena    none: nothing is kept between kernels\n" in printed and "lower bound" not in printed
 
 
 def test_inspect_reports_at_the_extents_asked_for(

@@ -13,7 +13,7 @@ from numba import types
 
 from . import mathlib64 as wide
 from . import mathtrig, twins
-from .intrinsics import bits, fabs, fma, from_bits, iand, ior, isub, raw_shl, select, sqrt
+from .intrinsics import bits, copysign, fabs, fma, from_bits, iand, isub, raw_shl, select, sqrt
 from .prelude import INT_POWER
 from .registry import by_type, helper, register
 
@@ -99,15 +99,6 @@ def _reduced_below(x):
     return fma(WHOLE - t, LN2_HI, x), _power_of_two(t)
 
 
-SIGN, SIZE = _i(-(2**31)), _i(2**31 - 1)
-
-
-@helper
-def _with_sign(size, x):
-    """``size`` with the sign of ``x``, in one instruction of AVX-512."""
-    return from_bits(ior(iand(bits(size), SIZE), iand(bits(x), SIGN)))
-
-
 L_TINY, L_SCALE, L_SHIFT = _f(1.17549435e-38), _f(8388608.0), _f(23.0)
 L_OFF, L_MASK, L_TO_FLOAT = _i(0x3F2AAAAB), _i(-8388608), _f(1.1920929e-7)
 L8, L7, L6, L5 = _f(-0.130310059), _f(0.140869141), _f(-0.121483512), _f(0.139814854)
@@ -154,7 +145,7 @@ def tanh32(x):
     y = e / d
     # What the roundings of d and y took; 1 / d = (1 - y) / 2.
     rest = fma(y, (d - TWO) - e, fma(-y, d, e))
-    return _with_sign(fma(rest, fma(y, -HALF, HALF), y), x)
+    return copysign(fma(rest, fma(y, -HALF, HALF), y), x)
 
 
 @helper
@@ -196,7 +187,7 @@ def erf32(x):
     y = fma(-t, q, -t)
     low = fma(-t, q, -t - y)  # what rounding took from y
     r, s = _reduced_below(y)
-    return _with_sign(fma(s, fma(r * r, _curve(r), low) + r, s - ONE), x)
+    return copysign(fma(s, fma(r * r, _curve(r), low) + r, s - ONE), x)
 
 
 # (1 + 2a) exp(a*a) erfc(a) - 1 as a polynomial in (a - 2) / (a + 2): M. Shepherd and J. Laframboise, Math. Comp. 36

@@ -33,8 +33,7 @@ Kernel = Callable[[tuple[int, ...], int, int, int], None]
 @lru_cache(maxsize=4096)
 def kernel_of(text: str) -> Kernel:
     """The kernel that ``text`` (our own generated source) defines, over the twins of the prelude."""
-    if not registry.TWINS:
-        registry.load_all()
+    registry.load_all()  # whatever else has been imported, and so registered, before
     space: dict[str, Any] = dict(registry.TWINS)
     exec(compile(text, "<unjitted kernel>", "exec"), space)
     own = [f for f in space.values() if isinstance(f, FunctionType) and f.__globals__ is space]

@@ -23,15 +23,15 @@ NAME = "rows_doubled_on_gpu"
 
 @pytest.fixture(autouse=True)
 def op() -> Iterator[None]:
-    if NAME not in OPS:
-        fw.define_op(
-            fw.OpDef(NAME, ("x",), "opaque", OPS["neg"].infer, decompose=lambda b, v, a: b.add(v[0], v[0]), doc="x + x")
-        )  # fmt: skip
+    fw.define_op(
+        fw.OpDef(NAME, ("x",), "opaque", OPS["neg"].infer, decompose=lambda b, v, a: b.add(v[0], v[0]), doc="x + x")
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*the driver compiles its PTX.*")
         yield
     for target in ("cpu", "cuda"):
         unregister_kernel(NAME, target)
+    del OPS[NAME]
 
 
 def graph() -> fw.Graph:
