@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -217,7 +218,6 @@ def test_the_stopwatch_takes_turns_and_keeps_the_best() -> None:
 
 
 def test_the_command_says_what_was_chosen(priced: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keras = pytest.importorskip("keras")
     x = keras.Input((28, 28, 64))
     keras.Model(x, keras.layers.Conv2D(64, 3, padding="same")(x)).save(tmp_path / "m.keras")
     priced(cheap("F0"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ...core.errors import InputRefused, VerifyError
-from ...core.plan import Arg, Call, If, Loop, Plan, Step, While, count_steps
+from ...core.plan import Arg, Bind, Call, Check, If, Loop, Plan, Step, While, count_steps
 from .copies import Access, Queued, without_copies
 
 MOST_LAUNCHES = 200_000  # of one binding: more trips than this are no recurrence of a network
@@ -95,22 +95,36 @@ class Reader:
     def steps(self, steps: Sequence[Step], at: int, moved: dict[tuple[int, int], int]) -> int:
         """Read steps numbered from ``at`` on; ``moved`` are the bytes that loops have moved arguments by."""
         for s in steps:
-            number, at = at, at + 1
             if isinstance(s, Call):
-                self.call(s, number, moved)
+                self.call(s, at, moved)
+                at += 1
             elif isinstance(s, Loop):
-                at = self.loop(s, at, moved)
+                at = self.loop(s, at + 1, moved)
             elif isinstance(s, If):
-                then, middle = self.inside(s.then, at, moved)
-                orelse, at = self.inside(s.orelse, middle, moved)
-                self.stop(Branch(self.word(s.cond, 0), then, orelse))
+                at = self.branch(s, at + 1, moved)
             elif isinstance(s, While):
-                test, middle = self.inside(s.cond_steps, at, moved)
-                body, at = self.inside(s.body, middle, moved)
-                self.stop(Repeat(test, self.word(s.cond, 0), body))
+                at = self.repeat(s, at + 1, moved)
             else:
-                raise VerifyError("extents that are found out during the run are read step by step")
+                self.find(s)
+                at += 1
         return at
+
+    def branch(self, s: If, at: int, moved: dict[tuple[int, int], int]) -> int:
+        """Read an ``if`` whose regions start at ``at``; the number after them."""
+        then, middle = self.inside(s.then, at, moved)
+        orelse, end = self.inside(s.orelse, middle, moved)
+        self.stop(Branch(self.word(s.cond, 0), then, orelse))
+        return end
+
+    def repeat(self, s: While, at: int, moved: dict[tuple[int, int], int]) -> int:
+        """Read a ``while`` whose regions start at ``at``; the number after them."""
+        test, middle = self.inside(s.cond_steps, at, moved)
+        body, end = self.inside(s.body, middle, moved)
+        self.stop(Repeat(test, self.word(s.cond, 0), body))
+        return end
+
+    def find(self, s: Bind | Check) -> None:
+        raise VerifyError("extents that are found out during the run are read step by step")
 
     def inside(self, steps: Sequence[Step], at: int, moved: dict[tuple[int, int], int]) -> tuple[list[Part], int]:
         """The parts of a region, and the number after its last step."""

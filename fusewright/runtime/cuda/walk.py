@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ...core import dims
 from ...core.bounds import misfit, out_of_range
 from ...core.errors import InputRefused
-from ...core.plan import Bind, Call, Check, If, Loop, Plan, Step, While, count_steps
+from ...core.plan import Bind, Call, Check, If, Plan, While, count_steps
 from ..binding import evaluator
 from .device import Device
 from .driver import KernelArgs
@@ -86,33 +86,27 @@ class Walk(Reader):
         driver.wait(self._stream)
         return self._number[0]
 
-    def steps(self, steps: Sequence[Step], at: int, moved: dict[tuple[int, int], int]) -> int:
-        """Launch steps numbered from ``at`` on."""
-        for s in steps:
-            number, at = at, at + 1
-            if isinstance(s, Call):
-                self.call(s, number, moved)
-            elif isinstance(s, Loop):
-                at = self.loop(s, at, moved)
-            elif isinstance(s, If):
-                middle = at + count_steps(s.then)
-                if self._read(self.word(s.cond, 0), 1):
-                    self.steps(s.then, at, moved)
-                else:
-                    self.steps(s.orelse, middle, moved)
-                at = middle + count_steps(s.orelse)
-            elif isinstance(s, While):
-                middle = at + count_steps(s.cond_steps)
-                self.steps(s.cond_steps, at, moved)
-                while self._read(self.word(s.cond, 0), 1):
-                    self.steps(s.body, middle, moved)
-                    self.steps(s.cond_steps, at, moved)
-                at = middle + count_steps(s.body)
-            elif isinstance(s, Bind):
-                self._bind(s)
-            else:
-                self._check(s)
-        return at
+    def branch(self, s: If, at: int, moved: dict[tuple[int, int], int]) -> int:
+        middle = at + count_steps(s.then)
+        if self._read(self.word(s.cond, 0), 1):
+            self.steps(s.then, at, moved)
+        else:
+            self.steps(s.orelse, middle, moved)
+        return middle + count_steps(s.orelse)
+
+    def repeat(self, s: While, at: int, moved: dict[tuple[int, int], int]) -> int:
+        middle = at + count_steps(s.cond_steps)
+        self.steps(s.cond_steps, at, moved)
+        while self._read(self.word(s.cond, 0), 1):
+            self.steps(s.body, middle, moved)
+            self.steps(s.cond_steps, at, moved)
+        return middle + count_steps(s.body)
+
+    def find(self, s: Bind | Check) -> None:
+        if isinstance(s, Bind):
+            self._bind(s)
+        else:
+            self._check(s)
 
     def call(self, s: Call, number: int, moved: dict[tuple[int, int], int]) -> None:
         launch = self.launch(s, number, moved)

@@ -5,8 +5,6 @@ The PTX that ships runs in the interpreter of ``tests/cuda``.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,13 +27,6 @@ RNG = np.random.default_rng(51)
 
 def floats(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fallback() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*the driver compiles its PTX.*")
-        yield
 
 
 def image(size: tuple[int, int], w: np.ndarray, groups: int, **attrs: Any) -> fw.Graph:

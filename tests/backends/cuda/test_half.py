@@ -6,8 +6,6 @@ The PTX that ships runs in the interpreter of ``tests/cuda``. Bounds are those o
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,13 +31,6 @@ ROUNDED = 2.0**-8 * 1.01  # two factors, each off by at most 2^-9 of itself
 
 def floats(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fallback() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*the driver compiles its PTX.*")
-        yield
 
 
 def compiled(

@@ -6,8 +6,7 @@ The PTX runs in the interpreter of ``tests/cuda``, with its checks of bounds, al
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,6 @@ MMA = "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
 
 def floats(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fallback() -> Iterator[None]:
-    """The interpreter runs PTX: the loader's word that it falls back to it is no news."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*the driver compiles its PTX.*")
-        yield
 
 
 def on_gpu(graph: fw.Graph, feeds: dict[str, np.ndarray], numerics: str = "strict") -> tuple[Any, dict[str, Any]]:

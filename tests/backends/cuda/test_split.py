@@ -5,8 +5,6 @@ The PTX that ships runs in the interpreter of ``tests/cuda``; which kernels a si
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,13 +26,6 @@ RNG = np.random.default_rng(31)
 
 def floats(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fallback() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*the driver compiles its PTX.*")
-        yield
 
 
 def dense(depth: int = 520, columns: int = 40) -> fw.Graph:
