@@ -78,6 +78,17 @@ def hold_queries(typingctx: Any, held: Any, at: Any, depth: Any) -> Any:
     return VOID(_floats, WORD, depth), codegen
 
 
+def _joining(builder: Any, totals: Any) -> Any:
+    """What adds the four sums of a column to ``totals``."""
+
+    def take(column: int, sums: list[Any]) -> None:
+        for i, part in enumerate(sums):
+            place = _part(builder, totals, 4 * column + i)
+            builder.store(builder.fadd(builder.load(place), part), place)
+
+    return take
+
+
 @intrinsic(prefer_literal=True)
 def score(typingctx: Any, scores: Any, queries: Any, at: Any, depth: Any, keys: Any, products: Any) -> Any:
     """``scores`` become the products of the held queries with ``keys`` keys, which lie at ``at`` as [key][depth]."""
@@ -89,17 +100,13 @@ def score(typingctx: Any, scores: Any, queries: Any, at: Any, depth: Any, keys: 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         base = builder.trunc(args[2], I32)
 
-        def take(column: int, sums: list[Any]) -> None:
-            for i, part in enumerate(sums):
-                place = _part(builder, args[0], 4 * column + i)
-                builder.store(builder.fadd(builder.load(place), part), place)
-
         for i in range(many // 2):
             builder.store(ir.Constant(FLOAT, 0.0), _part(builder, args[0], i))
         held = lambda k, i: _here(builder, builder.load(_part(builder, args[1], k // 2 + i)))
         _slices(
             builder, deep, many // 8, how, held,
-            lambda k, column, i: builder.load(behind(builder, base, column * 8 * pitch(deep) + k + 4 * i)), take,
+            lambda k, column, i: builder.load(behind(builder, base, column * 8 * pitch(deep) + k + 4 * i)),
+            _joining(builder, args[0]),
         )  # fmt: skip
         return context.get_dummy_value()
 
@@ -118,15 +125,11 @@ def weigh(typingctx: Any, sums: Any, weights: Any, at: Any, width: Any, keys: An
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         base = builder.trunc(args[2], I32)
 
-        def take(column: int, found: list[Any]) -> None:
-            for i, part in enumerate(found):
-                place = _part(builder, args[0], 4 * column + i)
-                builder.store(builder.fadd(builder.load(place), part), place)
-
         order = (0, 2, 1, 3)  # row g, row g+8, then the same of the other key
         _slices(
             builder, many, wide // 8, how, lambda k, i: builder.load(_part(builder, args[1], k // 2 + order[i])),
-            lambda k, column, i: builder.load(behind(builder, base, (k + i) * pitch(wide) + column * 8)), take,
+            lambda k, column, i: builder.load(behind(builder, base, (k + i) * pitch(wide) + column * 8)),
+            _joining(builder, args[0]),
         )  # fmt: skip
         return context.get_dummy_value()
 
@@ -205,7 +208,7 @@ def join_slice(
         _slices(
             builder, SLICE, many, how,
             lambda k, i: load(a, at_lower if i % 2 else at_upper, k + i // 2 * 4, 1, 0),
-            lambda k, column, i: load(w, at_right, k + 4 * i, step, column * apart), take,
+            lambda k, column, i: load(w, at_right, k + 4 * i, step, column * apart), _joining(builder, args[0]),
         )  # fmt: skip
         return context.get_dummy_value()
 
