@@ -97,6 +97,25 @@ def test_bits_do_not_depend_on_threads_or_batch_split(tmp_path, bundle):
         assert np.array_equal(a, b)
 
 
+def test_results_into_given_arrays_when_the_shapes_were_seen_before(bundle):
+    x = images(3)
+    want = bundle(x)
+    outs = tuple(np.full_like(y, np.nan) for y in want)
+    for _ in range(2):
+        got = bundle(x, out=outs)
+        assert all(a is b for a, b in zip(got, outs, strict=True))
+        for a, b in zip(want, outs, strict=True):
+            assert np.array_equal(a, b)
+    room = np.empty(sum(y.size for y in want), np.float32)
+    crowded = tuple(room[: y.size].reshape(y.shape) for y in want)
+    with pytest.raises(fw.InputRefused, match="overlap"):
+        bundle(x, out=crowded)
+    with pytest.raises(fw.InputRefused, match="read-only"):
+        locked = np.empty_like(want[0])
+        locked.flags.writeable = False
+        bundle(x, out=(locked, *outs[1:]))
+
+
 def test_fixed_and_bounded_symbols(graph):
     fixed = fw.compile(graph, dims={"N": 2}, target="cpu-avx2")
     assert fixed.signature.inputs[0].shape == (2, 8, 8, 3)

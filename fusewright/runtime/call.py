@@ -19,6 +19,7 @@ from .binding import evaluator
 
 Array = np.ndarray[Any, Any]
 READY = 0x101  # flags of an array that is C-contiguous and aligned
+WRITABLE = READY | 0x400
 
 
 class Spec:
