@@ -87,6 +87,7 @@ def main() -> None:
         bound = bundle.bind({"x": x}, {"y": y})
         calls = {
             "fusewright": lambda: bundle(x),
+            "fusewright, by name": lambda: bundle(x=x),
             "fusewright, out=": lambda: bundle(x, out=y),
             "fusewright, bound": bound,
             "onnxruntime": lambda: session.run(None, {"x": x}),

@@ -99,7 +99,7 @@ class Loaded(ABC, Generic[B]):
         """Bytes that a call under ``env`` takes."""
 
     @abstractmethod
-    def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Any]:
+    def _call(self, values: Sequence[Any], outs: list[Any] | None) -> list[Any]:
         """One call; ``outs`` are the user's arrays for the results, or None."""
 
     # -- preparing ------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ class Bundle(Loaded[Binding]):
         self._arenas: list[Arena] = []
         plain = not self._copied and not any(s.dtype is BF16 for s in self._inputs + self._outputs)
         self._plain = plain
-        self._fast_arity = len(self._inputs) if plain and self._inputs else -1
+        self._arity = len(self._inputs)
         self._types_out = [s.stored for s in self._outputs]
         _alive.add(self)
         if self._lazy:
@@ -118,38 +118,31 @@ class Bundle(Loaded[Binding]):
 
         Raises InputRefused naming the input, what came and what was wanted.
         """
-        if not named and self._bad is None and len(args) == self._fast_arity:
-            # The hot path: arrays as they must be, shapes seen before, an idle arena that holds their step table.
-            for x, want in zip(args, self._stored):
-                if type(x) is not np.ndarray or x.dtype is not want or x.flags.num & READY != READY:
-                    break
-            else:
-                p = self._young.get(args[0].shape if len(args) == 1 else tuple([x.shape for x in args]))
-                if p is not None and p.fast and self._arenas:
-                    room = None if out is None else self._as_they_are(p, args, out)
-                    if out is None or room is not None:
-                        done = self._again(p, args, room)
-                        if done is not None:
-                            return done
-        values = ordered(self._inputs, args, named)
-        outs = None if out is None else listed(self._outputs, out)
-        results = self._call(values, outs)
+        values = args if not named and len(args) == self._arity else ordered(self._inputs, args, named)
+        results = self._call(values, None if out is None else listed(self._outputs, out))
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _as_they_are(self, p: Prepared[Binding], args: Sequence[Array], out: Any) -> Sequence[Array] | None:
-        """``out`` if kernels may write straight into it; None when it needs a closer look."""
-        outs = out if type(out) is tuple else (out,)
-        if len(outs) != len(p.out_shapes):
+    def _quick(self, args: Sequence[Any], outs: list[Any] | None) -> list[Array] | None:
+        """Arrays as they must be, shapes seen before, an idle arena that holds their step table; else None."""
+        for x, want in zip(args, self._stored):
+            if type(x) is not np.ndarray or x.dtype is not want or x.flags.num & READY != READY:
+                return None
+        p = self._young.get(args[0].shape if len(args) == 1 else tuple([x.shape for x in args]))
+        if p is None or not p.fast or not (outs is None or self._as_they_are(p, args, outs)):
             return None
+        return self._again(p, args, outs)
+
+    def _as_they_are(self, p: Prepared[Binding], args: Sequence[Array], outs: Sequence[Any]) -> bool:
+        """May kernels write straight into ``outs``? No, where that takes a closer look."""
         for i, (y, shape, want) in enumerate(zip(outs, p.out_shapes, self._types_out)):
             if type(y) is not np.ndarray or y.dtype is not want or y.shape != shape:
-                return None
+                return False
             if y.flags.num & WRITABLE != WRITABLE or overlaps(y, args) or overlaps(y, outs[:i]):
-                return None
-        return outs
+                return False
+        return True
 
-    def _again(self, p: Prepared[Binding], args: Sequence[Array], room: Sequence[Array] | None) -> Any:
-        """A call whose step table is ready in an idle arena, its results new or in ``room``; None when it is not."""
+    def _again(self, p: Prepared[Binding], args: Sequence[Array], outs: list[Array] | None) -> list[Array] | None:
+        """A call whose step table is ready in an idle arena, its results new or in ``outs``; None when it is not."""
         try:
             arena = self._arenas.pop()
         except IndexError:
@@ -163,7 +156,7 @@ class Bundle(Loaded[Binding]):
             address = x.__array_interface__["data"][0]
             for at, offset in where:
                 words[at] = address + offset
-        results = room or [np.empty(shape, to) for shape, to in zip(p.out_shapes, self._types_out)]
+        results = outs or [np.empty(shape, to) for shape, to in zip(p.out_shapes, self._types_out)]
         for where, y in zip(c.outputs, results):
             address = _address_of(_ONE_BYTE.from_buffer(y))
             for at, offset in where:
@@ -172,7 +165,7 @@ class Bundle(Loaded[Binding]):
         self._arenas.append(arena)
         if code:
             raise self._refused(code, c)
-        return results[0] if len(results) == 1 else tuple(results)
+        return results
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], dict[str, int] | None]:
         """A function without arguments that reads ``inputs`` and fills ``outputs``: no checks, no allocation.
@@ -238,9 +231,13 @@ class Bundle(Loaded[Binding]):
                 raise self._refused(code, context)
         return steps
 
-    def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Array]:
+    def _call(self, values: Sequence[Any], outs: list[Any] | None) -> list[Array]:
         if self._bad is not None:
             raise self._bad
+        if self._plain:
+            done = self._quick(values, outs)
+            if done is not None:
+                return done
         arrays = [convert(s, v) for s, v in zip(self._inputs, values)]
         shapes = tuple(a.shape for a in arrays)
         key = shapes[0] if len(shapes) == 1 else shapes

@@ -220,6 +220,11 @@ def _listed(env: Mapping[str, int]) -> str:
 
 def ordered(specs: Sequence[Spec], args: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
     """Positional and named values in the order of the inputs. Raises InputRefused with all wrong names at once."""
+    if not args and len(named) == len(specs):
+        try:
+            return [named[s.name] for s in specs]
+        except KeyError:
+            pass  # told below, with everything else that is wrong
     names = [s.name for s in specs]
     if len(args) > len(specs):
         raise InputRefused(f"got {len(args)} inputs, wanted {len(specs)}: {', '.join(names) or 'none'}")
@@ -241,7 +246,7 @@ def ordered(specs: Sequence[Spec], args: Sequence[Any], named: Mapping[str, Any]
 def listed(specs: Sequence[Spec], out: Any) -> list[Any]:
     """``out`` as one array per output. Raises InputRefused."""
     outs = list(out) if isinstance(out, (tuple, list)) else [out]
-    if isinstance(out, Mapping) or len(outs) != len(specs):
+    if len(outs) != len(specs):
         raise InputRefused(f"out: got {len(outs)} arrays, wanted {len(specs)} in a tuple")
     return outs
 

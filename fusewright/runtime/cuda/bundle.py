@@ -214,7 +214,7 @@ class CudaBundle(Loaded[Binding]):
         results = self._call(values, None if out is None else listed(self._outputs, out))
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Any]:
+    def _call(self, values: Sequence[Any], outs: list[Any] | None) -> list[Any]:
         if self._bad is not None:
             raise self._bad
         there = any(map(on_device, (*values, *(outs or ()))))
