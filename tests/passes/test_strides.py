@@ -45,6 +45,25 @@ def all_strides(graph: Graph) -> list[tuple[int, ...]]:
     return [n.attrs["strides"] for n in graph.nodes if n.op.name == "conv"]
 
 
+@pytest.mark.parametrize("shape", [(3,), (8, 3), (1, 3), (7, 8, 3), (1, 7, 1, 3), ()])
+def test_operands_of_lower_rank_are_cut_along_the_axes_that_they_have(shape: tuple[int, ...]) -> None:
+    net = Net()
+    x = net.b.input("x", "f32", ("N", 7, 8, 4))
+    h = net.conv(net.conv(x, 1, 1, 3), 3, 3, 3, pads=((1, 1), (1, 1)))
+    y = net.b.mul(net.b.relu(h), net.rng.standard_normal(shape).astype(F))
+    got, stats = net.moved(net.conv(y, 1, 1, 5, strides=(2, 3)))
+    assert stats.rewritten == 1 and all_strides(got) == [(1, 1), (2, 3), (1, 1)]
+    assert ops(got).count("slice") == any(d != 1 for d in shape[-3:-1])
+
+
+def test_what_was_tried_in_vain_is_gone() -> None:
+    """Nothing before the sum computes less, so its operand of lower rank is not cut either."""
+    net = Net()
+    x = net.b.input("x", "f32", ("N", 7, 8, 4))
+    got, stats = net.moved(net.conv(net.b.add(x, np.ones((8, 4), F)), 1, 1, 5, strides=(2, 2)))
+    assert not stats.rewritten and ops(got) == ["add", "conv"]
+
+
 @pytest.mark.parametrize("size", [7, 8])
 @pytest.mark.parametrize("step", [(2, 2), (3, 1), (1, 2)])
 def test_through_a_residual_block(size: int, step: tuple[int, int]) -> None:

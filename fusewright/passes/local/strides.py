@@ -21,8 +21,11 @@ def skipping(conv: Node) -> tuple[int, ...] | None:
 
 
 def every(b: Builder, v: Value, strides: tuple[int, ...]) -> Value:
-    """Every ``strides``-th position of ``v``, whose last axis is no position and whose axes before them neither."""
+    """Every ``strides``-th position of ``v``, whose last axis is no position and whose axes before them neither. Where
+    ``v`` lacks axes, as broadcasting allows, it gets them."""
     lead = v.rank - len(strides) - 1
+    if lead < 0:
+        v, lead = b.reshape(v, shape=(*(1,) * -lead, *v.shape)), 0
     steps = [1] * lead + [1 if d == 1 else s for s, d in zip(strides, v.shape[lead:-1], strict=True)] + [1]
     return b.apply("slice", [v], {"starts": (0,) * v.rank, "stops": v.shape, "steps": tuple(steps)})[0]
 
@@ -41,12 +44,10 @@ class _Thinning:
         self.b, self.strides = b, strides
         self.saved = self.cut = 0  # convolutions that compute less; values that are copied in part
         self.values: dict[Value, Value] = {}
-        self.nodes: list[Node] = []
 
     def of(self, v: Value, readers: set[Node]) -> Value:
         if v not in self.values:
-            self.values[v] = made = self._of(v, readers)
-            self.nodes.append(made.producer)
+            self.values[v] = self._of(v, readers)
         return self.values[v]
 
     def _of(self, v: Value, readers: set[Node]) -> Value:
@@ -82,8 +83,7 @@ def _move(graph: Graph, x: Value, ctx: PassContext) -> bool:
     thinning = _Thinning(Builder(graph, min(readers, key=at.__getitem__), x.producer.origin), strides)
     thin = thinning.of(x, set(readers))
     if not thinning.saved or thinning.cut > thinning.saved:
-        for node in reversed(thinning.nodes):
-            graph.erase(node)
+        erase_dead(thin.producer)
         ctx.decline(x.producer, "no convolution before it would compute less, or more would be copied than that saves")
         return False
     for reader in readers:
