@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fusewright.backends import workers
+from fusewright.backends.numba_cpu import toolchain
 from fusewright.backends.numba_cpu.cache import Cache
 from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image
+from fusewright.backends.numba_cuda import toolchain as cuda
 
 TEXT = """
 def k(args, start, stop, scratch):
     pi64(args[0])[0] = start + 12345
 """
 VARIANT = "cpu-avx2"
+
+
+LOADED = """
+import importlib, sys
+importlib.import_module(sys.argv[1])
+importlib.import_module("fusewright.backends.numba_cpu.registry").load_all()
+own = (m for name, m in sys.modules.items() if name.split(".")[0] == "fusewright")
+print(*(m.__file__ for m in own), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("family", ["numba_cpu", "numba_cuda"])
+def test_every_module_of_a_compiling_process_is_part_of_the_key(family: str) -> None:
+    """Else a kernel compiled before a change would be taken for one compiled after it."""
+    ask = [sys.executable, "-c", LOADED, f"fusewright.backends.{family}.worker"]
+    ran = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=600)
+    loaded = {Path(line) for line in ran.stdout.split()}
+    keyed = {*toolchain.code_files(), *(cuda.code_files() if family == "numba_cuda" else ())}
+    # What machine code does not depend on: plain Python in place of kernels, and what only that or refusals need.
+    others = {"__init__.py", "twins.py", "dtypes.py", "errors.py"}
+    assert {f.name for f in loaded - keyed} == others
 
 
 def test_round_trip_and_private_folder(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from .image import Image, assemble
 from .variants import VARIANTS
 
 _FOLDER = Path(__file__).parent
-_ROOT = _FOLDER.parents[2]
 _KEYED = (
     "registry.py prelude.py access.py streaming.py lines.py mathlib.py mathlib64.py mathtrig.py intrinsics.py "
-    "dispatcher.py worker.py image.py".split()
+    "dispatcher.py worker.py image.py variants.py".split()
 )
+_KEYED_CORE = ("poolwords.py", "winograd.py")
 Progress = Callable[[int, int], None]
 
 
@@ -67,6 +67,13 @@ def server_of(variant: str) -> Server:
     return Server(variant, "fusewright.backends.numba_cpu.worker", tuple(VARIANTS[variant].env.items()))
 
 
+def code_files() -> list[Path]:
+    """The files that decide what machine code a compiling process makes of a text."""
+    core = _FOLDER.parents[1] / "core"
+    tiles = sorted(_FOLDER.glob("tiles/**/*.py"))
+    return [*(_FOLDER / name for name in _KEYED), *tiles, *(core / name for name in _KEYED_CORE)]
+
+
 @memoise
 def toolchain_digest() -> str:
     """A digest of what decides machine code besides the kernel text: our sources and the compilers' versions."""
@@ -75,9 +82,7 @@ def toolchain_digest() -> str:
     except metadata.PackageNotFoundError as error:
         raise MissingDependency(f"compiling needs {error.name}: pip install 'fusewright[compile]'") from None
     parts.append(f"python {sys.version_info[0]}.{sys.version_info[1]}")
-    files = [_FOLDER / name for name in _KEYED] + sorted(_FOLDER.glob("tiles/**/*.py"))
-    files.append(_ROOT / "fusewright" / "core" / "poolwords.py")
-    parts += [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files if path.exists()]
+    parts += [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in code_files()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

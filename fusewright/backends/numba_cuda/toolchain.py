@@ -29,7 +29,7 @@ from ..workers import Server, compile_tasks, default_jobs
 SERVER = Server("cuda", "fusewright.backends.numba_cuda.worker", tuple(VARIANTS["cpu-avx2"].env.items()))
 ARCHITECTURES = ("sm_80", "sm_90")  # others run the PTX
 ASSEMBLER = "nvidia-cuda-nvcc"
-_KEYED = ("vocabulary.py", "tensor.py", "half.py", "flash.py", "forms.py", "tiles.py", "worker.py")
+_KEYED = ("vocabulary.py", "tensor.py", "half.py", "flash.py", "llvm.py", "forms.py", "tiles.py", "worker.py")
 Progress = Callable[[int, int], None]
 
 
@@ -72,10 +72,14 @@ class Module:
     resources: dict[str, dict[str, dict[str, int]]]
 
 
+def code_files() -> list[Path]:
+    """The files that decide what PTX the compiling process makes of a text, besides the CPU's."""
+    return [Path(__file__).parent / name for name in _KEYED]
+
+
 @memoise
 def _own_digest() -> str:
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in _KEYED)).hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in code_files())).hexdigest()
 
 
 @memoise
