@@ -14,11 +14,12 @@ from functools import cache
 from typing import Any
 
 from ..core.errors import BundleRefused
+from ..core.poolwords import WORKER
 
 _FAILED = ctypes.c_void_p(-1).value
 _RUN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-_WORKER = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+_WORKER = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
 
 
 @cache
@@ -78,8 +79,9 @@ class NativeImage:
         return _KERNEL(self.address(symbol))
 
     def worker(self) -> Any:
-        """The helper thread's loop as a ctypes function (pool address)."""
-        return _WORKER(self.address("worker"))
+        """The helper thread's loop as a ctypes function (pool address, number of the helper); None where the image was
+        made for another layout of the pool."""
+        return _WORKER(self.address(WORKER)) if WORKER in self._symbols else None
 
     def pin(self) -> None:
         """Keep the mapping until the process ends."""

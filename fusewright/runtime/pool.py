@@ -60,8 +60,10 @@ class ThreadPool:
         with self._lock:
             if wanted <= self._helpers:
                 return
-            image.pin()  # its code must outlive every bundle, for the threads never leave it
             loop = image.worker()
+            if loop is None:
+                return
+            image.pin()  # its code must outlive every bundle, for the threads never leave it
             for number in range(self._helpers, wanted):
                 name = f"fusewright-{number + 1}"
                 thread = threading.Thread(target=_help, args=(loop, self.address, number), name=name, daemon=True)
@@ -72,12 +74,12 @@ class ThreadPool:
                 self._helpers += 1
 
 
-def _help(loop: Callable[[int], None], address: int, number: int) -> None:
+def _help(loop: Callable[[int, int], None], address: int, number: int) -> None:
     """A helper's life. A caller that pins itself, to the first CPU say, keeps it to itself this way."""
     if os.environ.get(PIN) == "1":
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[(number + 1) % len(cpus)]})  # of this thread alone
-    loop(address)
+    loop(address, number)
 
 
 _pool: ThreadPool | None = None

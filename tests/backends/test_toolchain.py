@@ -14,6 +14,7 @@ from fusewright.backends.numba_cpu.image import ALIGN, Code, assemble, flatten
 from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image, build_images
 from fusewright.backends.numba_cpu.variants import DEFAULT_VARIANTS, VARIANTS, expand_target
 from fusewright.backends.numba_cpu.worker import Codegen
+from fusewright.core import poolwords
 from fusewright.core.errors import CompileRefused
 from fusewright.runtime.cpu import missing
 from fusewright.runtime.image import NativeImage
@@ -57,7 +58,7 @@ def test_every_image_has_the_dispatcher_and_aligned_kernels() -> None:
     images = build_images({v: [KernelSource("a", SCALE.format(factor=1.5))] for v in DEFAULT_VARIANTS})
     assert set(images) == set(DEFAULT_VARIANTS)
     for image in images.values():
-        assert set(image.symbols) == {"run", "worker", "a"}
+        assert set(image.symbols) == {"run", poolwords.WORKER, "a"}
         assert len(image.code) < 20_000
 
 

@@ -53,7 +53,16 @@ def k(args, start, stop, scratch):
     x[0] += i64(1)
     x[x[0]] = i64(stop - start)
 """
+KEPT = """
+def k(args, start, stop, scratch):
+    x = pi64(args[0])
+    own = pi64(scratch)
+    x[0] += i64(1)
+    x[2 * x[0] - 1], x[2 * x[0]] = own[0], i64(stop)
+    own[0] = i64(77)
+"""
 SOURCES = [
+    KernelSource("kept", KEPT),
     KernelSource("chunks", CHUNKS),
     KernelSource("count", COUNT),
     KernelSource("add", ADD),
@@ -109,15 +118,62 @@ def test_every_unit_runs_once(image: NativeImage, threads: int, extent: int, gra
 
 @pytest.mark.parametrize("extent,grain", [(28, 1), (1000, 1), (1000, 60), (7, 3)])
 def test_chunks_shrink_so_that_threads_end_together(image: NativeImage, extent: int, grain: int) -> None:
-    """Equal chunks left one of two threads with 16 of 28 units."""
+    """Equal chunks left one of two threads with 16 of 28 units. A thread takes from its own part of the units first."""
     block, x = np.zeros(w.WORDS, np.int64), np.zeros(extent + 2, np.int64)
     block[w.MAGIC] = w.LAYOUT
     table = Table(image)
     table.call("chunks", [x.ctypes.data], extent, grain)
     assert table.run(2, int(block.ctypes.data)) == 0  # without helpers: the caller takes them all, in order
-    chunks = x[1 : x[0] + 1]
-    assert chunks.sum() == extent and (np.diff(chunks) <= 0).all()
-    assert chunks[-1] <= grain and chunks[0] == max(extent // 4, grain) and (chunks[:-1] >= grain).all()
+    chunks, half = x[1 : x[0] + 1], extent // 2
+    own = int(np.searchsorted(np.cumsum(chunks), half)) + 1
+    for part, units in ((chunks[:own], half), (chunks[own:], extent - half)):
+        assert part.sum() == units and (np.diff(part) <= 0).all()
+        assert part[-1] <= grain and part[0] == min(max(units // 2, grain), units) and (part[:-1] >= grain).all()
+
+
+def test_what_others_took_is_left_to_them(image: NativeImage) -> None:
+    """The words of the parts count only with the epoch of their step."""
+    block, x = np.zeros(w.WORDS, np.int64), np.zeros(30, np.int64)
+    block[w.MAGIC], block[w.STATE] = w.LAYOUT, 41 << 32
+    block[w.NEXT], block[w.NEXT + w.LINE] = (40 << 32) | 30, (42 << 32) | 20
+    table = Table(image)
+    table.call("count", [x.ctypes.data, 1], 30)
+    assert table.run(3, int(block.ctypes.data)) == 0
+    assert x.tolist() == [1] * 10 + [0] * 10 + [1] * 10
+    assert block[w.STATE] == 42 << 32
+    assert [int(v) for v in block[w.NEXT :: w.LINE][:3]] == [(42 << 32) | n for n in (10, 20, 30)]
+
+
+def test_epochs_may_begin_again(image: NativeImage) -> None:
+    block, x = np.zeros(w.WORDS, np.int64), np.zeros(30, np.int64)
+    block[w.MAGIC], block[w.STATE] = w.LAYOUT, np.uint64(0xFFFFFFFF << 32).astype(np.int64)
+    block[w.NEXT :: w.LINE] = (1 << 32) | 30  # of the first step of the round that ends
+    table = Table(image)
+    table.call("count", [x.ctypes.data, 1], 30)
+    assert table.run(3, int(block.ctypes.data)) == 0
+    assert (x == 1).all() and block[w.STATE] == 1 << 32
+
+
+def test_scratch_tells_where_the_last_chunk_ended(image: NativeImage) -> None:
+    block, x = np.zeros(w.WORDS, np.int64), np.zeros(200, np.int64)
+    block[w.MAGIC] = w.LAYOUT
+    table = Table(image)
+    for _ in range(2):
+        table.call("kept", [x.ctypes.data], 40)
+    assert table.run(2, int(block.ctypes.data)) == 0
+    kept, stops = x[1 : 2 * x[0] : 2].tolist(), x[2 : 2 * x[0] + 1 : 2].tolist()
+    step = len(stops) // 2
+    assert stops[:step] == stops[step:] and stops[-1] == 40 and step > 4
+    assert kept == [0, *stops[: step - 1]] * 2
+
+
+def test_an_image_of_another_layout_lends_no_helpers(image: NativeImage) -> None:
+    own = ThreadPool()
+    old = NativeImage(b"\xc3" * 64, {"run": 0, "worker": 0})
+    own.ensure(3, old)
+    assert own.helpers == 0
+    own.ensure(2, image)
+    assert own.helpers == 1
 
 
 def test_a_pool_of_another_layout_is_left_alone(image: NativeImage) -> None:
@@ -168,9 +224,9 @@ def test_sleeping_helpers_wake(image: NativeImage) -> None:
     shared.ensure(3, image)
     block = np.ctypeslib.as_array((ctypes.c_int64 * w.WORDS).from_address(shared.address))
     deadline = time.monotonic() + 20
-    while block[w.SLEEPERS] < shared.helpers and time.monotonic() < deadline:
+    while block[w.SLEEPERS] + 1 < 1 << shared.helpers and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert block[w.SLEEPERS] == shared.helpers >= 2
+    assert block[w.SLEEPERS] + 1 == 1 << shared.helpers >= 4
     x = np.zeros(64, np.int64)
     table = Table(image)
     table.call("count", [x.ctypes.data, 3_000_000], 64)

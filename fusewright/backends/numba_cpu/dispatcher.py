@@ -16,17 +16,18 @@ from . import intrinsics as low
 from .registry import helper
 
 MAGIC, LAYOUT, SPINS, BUSY, STATE, SLEEPERS = w.MAGIC, w.LAYOUT, w.SPINS, w.BUSY, w.STATE, w.SLEEPERS
-FN, ARGS, EXTENT, GRAIN, PIECES = w.FN, w.ARGS, w.EXTENT, w.GRAIN, w.PIECES
-SCRATCH, STRIDE, NEXT = w.SCRATCH, w.STRIDE, w.NEXT
+FN, ARGS, EXTENT, GRAIN, PARTS = w.FN, w.ARGS, w.EXTENT, w.GRAIN, w.PARTS
+SCRATCH, STRIDE, NEXT, LINE, FLAGS, MAX_THREADS = w.SCRATCH, w.STRIDE, w.NEXT, w.LINE, w.FLAGS, w.MAX_THREADS
 CALL, LOOP, ENDLOOP, BRANCH, JUMP, HALT = w.CALL, w.LOOP, w.ENDLOOP, w.BRANCH, w.JUMP, w.HALT
 BIND, CHECK = w.BIND, w.CHECK
 ADD, MUL, FLOORDIV, MOD, MIN = w.ADD, w.MUL, w.FLOORDIV, w.MOD, w.MIN
 FUTEX, YIELD = low.SYS_FUTEX, low.SYS_SCHED_YIELD
-FUTEX_WAIT, FUTEX_WAKE = low.FUTEX_WAIT_PRIVATE, low.FUTEX_WAKE_PRIVATE
+FUTEX_WAIT, FUTEX_WAKE = low.FUTEX_WAIT_BITSET_PRIVATE, low.FUTEX_WAKE_BITSET_PRIVATE
 
 _WANTED, _COUNT = 16, 0xFFFF
 _NO_MORE = ~(_COUNT << _WANTED)
-_SHARES = 2  # a chunk is what is left over this and the threads: large at first, small where threads must end together
+_UNITS = 0xFFFFFFFF  # a thread's word counts no further; steps of more units stay with their caller
+_SHARES = 2  # a chunk is what is left of a part over this: large at first, small where threads must end together
 _SPINS_BEFORE_YIELD = 2048
 
 # Round to nearest, gradual underflow, no traps. Libraries built with fast-math switch underflow off for whichever
@@ -38,36 +39,68 @@ flags = low.pointer_maker(types.uint8)
 
 
 @helper
-def _drain(pool, fn, args, extent, grain, pieces, scratch):
-    """Take chunks until none is left (guided self-scheduling, Polychronopoulos and Kuck 1987)."""
-    following = pool + 8 * NEXT
-    while True:
-        start = low.atomic_load(following)
-        left = extent - start
-        if left <= 0:
-            break
-        chunk = left // pieces
-        chunk = grain if chunk < grain else chunk
-        stop = extent if chunk > left else start + chunk
-        if low.atomic_cas(following, start, stop):
-            low.call_kernel(fn, args, start, stop, scratch)
+def _drain(pool, place, epoch):
+    """Take chunks until none is left: of this thread's own part of the units, then of those of the others.
+
+    Steps that cut their work alike then find in a core's cache what the step before left there. Chunks shrink (guided
+    self-scheduling, Polychronopoulos and Kuck 1987), so that a thread which comes late finds work to take over. Between
+    two chunks the first word of the scratch says where the last one ended, 0 before the first.
+    """
+    block = words(pool)
+    fn, args, extent, grain, parts = block[FN], block[ARGS], block[EXTENT], block[GRAIN], block[PARTS]
+    stride = block[STRIDE]
+    scratch = block[SCRATCH] + place * stride
+    if stride > 0:
+        words(scratch)[0] = 0
+    for hop in range(parts):
+        part = place + hop
+        part = part - parts if part >= parts else part
+        first, end = part * extent // parts, (part + 1) * extent // parts
+        following = pool + 8 * (NEXT + LINE * part)
+        while True:
+            seen = low.atomic_load(following)
+            start = seen & _UNITS if (seen >> 32) & _UNITS == epoch else first
+            left = end - start
+            if left <= 0:
+                break
+            chunk = left // _SHARES
+            chunk = grain if chunk < grain else chunk
+            stop = end if chunk > left else start + chunk
+            if low.atomic_cas(following, seen, (epoch << 32) | stop):
+                low.call_kernel(fn, args, start, stop, scratch)
+                if stride > 0:
+                    words(scratch)[0] = stop
+
+
+@helper
+def _wake(pool, state, wanted):
+    """Wake those of the first ``wanted`` helpers that sleep."""
+    asleep = low.atomic_load(pool + 8 * SLEEPERS)
+    ours = asleep & ((1 << (wanted if wanted < FLAGS else FLAGS)) - 1)
+    if wanted > FLAGS and asleep >> FLAGS != 0:
+        ours |= 1 << FLAGS
+    if ours != 0:
+        low.syscall6(FUTEX, state + 4, FUTEX_WAKE, MAX_THREADS, 0, 0, ours)
 
 
 @helper
 def _share(pool, threads, fn, args, extent, grain, scratch, stride):
     """Run one step with the helpers of a pool that the caller owns."""
     block = words(pool)
-    pieces = threads * _SHARES
     wanted = (extent + grain - 1) // grain - 1
     wanted = threads - 1 if wanted > threads - 1 else wanted
-    block[FN], block[ARGS], block[EXTENT], block[GRAIN], block[PIECES] = fn, args, extent, grain, pieces
-    block[SCRATCH], block[STRIDE], block[NEXT] = scratch, stride, 0
+    block[FN], block[ARGS], block[EXTENT], block[GRAIN], block[PARTS] = fn, args, extent, grain, wanted + 1
+    block[SCRATCH], block[STRIDE] = scratch, stride
     state = pool + 8 * STATE
     epoch = ((low.atomic_load(state) >> 32) + 1) & 0xFFFFFFFF
+    if epoch == 0:  # the numbers begin again: what the last round left must not look new
+        for place in range(MAX_THREADS):
+            block[NEXT + LINE * place] = 0
+        epoch = 1
     low.atomic_swap(state, (epoch << 32) | (wanted << _WANTED))
-    if low.atomic_load(pool + 8 * SLEEPERS) > 0:
-        low.syscall4(FUTEX, state + 4, FUTEX_WAKE, wanted, 0)
-    _drain(pool, fn, args, extent, grain, pieces, scratch)
+    if low.atomic_load(pool + 8 * SLEEPERS) != 0:
+        _wake(pool, state, wanted)
+    _drain(pool, 0, epoch)
     # Nobody may join from here on; then the block may be rewritten once those who joined have left.
     low.atomic_and(state, _NO_MORE)
     spins = 0
@@ -138,7 +171,7 @@ def run(program, pool, threads, scratch, stride):
         if op == CALL:
             extent, grain = p[pc + 3], p[pc + 4]
             if extent > 0:
-                if shared and extent > grain:
+                if shared and extent > grain and extent <= _UNITS:
                     if not owned and words(pool)[BUSY] == 0:
                         owned = low.atomic_cas(pool + 8 * BUSY, 0, 1)
                     if owned:
@@ -193,20 +226,23 @@ def run(program, pool, threads, scratch, stride):
     return np.int64(result)
 
 
-def worker(pool):
-    """A helper thread's life: join steps that want helpers; spin a while between them, then sleep."""
+def worker(pool, number):
+    """A helper thread's life: join steps that want ``number`` helpers and more; spin a while between them, then sleep.
+
+    A helper always has the same place, so that the same core gets the same part of every step.
+    """
     low.set_mxcsr(_IEEE)
     state = pool + 8 * STATE
+    flag = 1 << (number if number < FLAGS else FLAGS)
+    served = 0
     spins = 0
     while True:
         seen = low.atomic_load(state)
-        wanted = (seen >> _WANTED) & _COUNT
-        if wanted > 0:
-            if low.atomic_cas(state, seen, seen - (1 << _WANTED) + 1):
-                block = words(pool)
-                # Places are numbered down from threads - 1, so each helper has its own scratch; the caller has area 0.
-                scratch = block[SCRATCH] + wanted * block[STRIDE]
-                _drain(pool, block[FN], block[ARGS], block[EXTENT], block[GRAIN], block[PIECES], scratch)
+        epoch = (seen >> 32) & 0xFFFFFFFF
+        if (seen >> _WANTED) & _COUNT > number and epoch != served:
+            if low.atomic_cas(state, seen, seen + 1):
+                served = epoch
+                _drain(pool, number + 1, epoch)
                 low.atomic_add(state, -1)
                 spins = 0
             continue
@@ -214,13 +250,12 @@ def worker(pool):
             spins += 1
             low.cpu_pause()
             continue
-        low.atomic_add(pool + 8 * SLEEPERS, 1)
-        again = low.atomic_load(state)
-        if (again >> 32) == (seen >> 32) and ((again >> _WANTED) & _COUNT) == 0:
-            low.syscall4(FUTEX, state + 4, FUTEX_WAIT, (seen >> 32) & 0xFFFFFFFF, 0)
-        low.atomic_add(pool + 8 * SLEEPERS, -1)
+        low.atomic_add(pool + 8 * SLEEPERS, flag)
+        if (low.atomic_load(state) >> 32) & 0xFFFFFFFF == epoch:
+            low.syscall6(FUTEX, state + 4, FUTEX_WAIT, epoch, 0, 0, flag)
+        low.atomic_add(pool + 8 * SLEEPERS, -flag)
         spins = 0
 
 
 # name -> (function, number of int64 arguments, whether it returns an int64)
-ENTRIES: dict[str, tuple[Any, int, bool]] = {"run": (run, 5, True), "worker": (worker, 1, False)}
+ENTRIES: dict[str, tuple[Any, int, bool]] = {"run": (run, 5, True), w.WORKER: (worker, 2, False)}

@@ -17,8 +17,8 @@ _INT = {8: types.int8, 16: types.int16, 32: types.int32, 64: types.int64}
 _FLOAT_BITS = {types.float32: 32, types.float64: 64}
 _LETTER = {types.float32: "f32", types.float64: "f64"}
 
-FUTEX_WAIT_PRIVATE = 128
-FUTEX_WAKE_PRIVATE = 129
+FUTEX_WAIT_BITSET_PRIVATE = 137
+FUTEX_WAKE_BITSET_PRIVATE = 138
 SYS_SCHED_YIELD = 24
 SYS_FUTEX = 202
 
@@ -339,6 +339,20 @@ def syscall4(typingctx: Any, number: Any, a0: Any, a1: Any, a2: Any, a3: Any) ->
         return builder.asm(fnty, "syscall", constraint, list(a), True)
 
     return i64(i64, i64, i64, i64, i64), codegen
+
+
+@intrinsic
+def syscall6(typingctx: Any, number: Any, a0: Any, a1: Any, a2: Any, a3: Any, a4: Any, a5: Any) -> Any:
+    """The same with six."""
+    i64 = types.int64
+
+    def codegen(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+        word = ir.IntType(64)
+        fnty = ir.FunctionType(word, [word] * 7)
+        constraint = "={rax},{rax},{rdi},{rsi},{rdx},{r10},{r8},{r9},~{rcx},~{r11},~{memory}"
+        return builder.asm(fnty, "syscall", constraint, list(a), True)
+
+    return i64(i64, i64, i64, i64, i64, i64, i64), codegen
 
 
 @intrinsic

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ...core.errors import CompileRefused, MissingDependency
+from ...core.poolwords import WORKER
 from ..workers import Server, compile_tasks
 from .image import Image, assemble
 from .variants import VARIANTS
@@ -97,8 +98,8 @@ def build_images(
     for variant, wanted in sources.items():
         if variant not in VARIANTS:
             raise CompileRefused(f"unknown CPU variant {variant!r}; known are {', '.join(VARIANTS)}")
-        plan: dict[_Task, list[str]] = {_Task(variant, kind, "", ()): [kind] for kind in ("run", "worker")}
-        seen = {"run", "worker"}
+        plan: dict[_Task, list[str]] = {_Task(variant, kind, "", ()): [kind] for kind in ("run", WORKER)}
+        seen = {"run", WORKER}
         for source in wanted:
             if source.entry in seen:
                 raise CompileRefused(f"two kernels have the symbol {source.entry!r}")
