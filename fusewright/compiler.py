@@ -83,7 +83,7 @@ def compile(
     graph = bind_dims(graph, dims)
     made: list[_Made] = []
     store, images = ConstantStore(), []
-    table = machines.choices_of(choices)
+    table = machines.choices_of(choices, new=tune)
     tuned: list[dict[str, Any]] = []
     for family, wanted in targets.items():
         one = _scheduled(graph, family, pipeline, numerics, note, made[0].portable if made else None, table)
@@ -92,7 +92,7 @@ def compile(
             found, tuned = machines.tune(one.program, wanted, numerics, threads or _cpus(), table, timed)
             table = found.over(table)
             if choices is not None:
-                found.over(machines.choices_in(choices)).save(choices)
+                found.over(machines.choices_in(choices, new=True)).save(choices)
             one = _scheduled(graph, family, pipeline, numerics, note, made[0].portable if made else None, table)
         made.append(one)
         progressed = lambda done, total: note("kernels", done, total)

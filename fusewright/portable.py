@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .core.dtypes import DTYPES, decode
-from .core.errors import BundleRefused, InputRefused
+from .core.errors import BundleRefused
 from .core.layout import Layout
 from .core.manifest import Signature
 from .ir.graph import Const, Graph
@@ -22,7 +22,7 @@ from .ir.interpreter import Interpreter
 from .ir.parser import parse_graph
 from .ir.text import print_graph
 from .ir.types import TensorType
-from .runtime.call import Array, Matcher, Spec, bfloat16_of, convert, listed, ordered, outward, usable_output
+from .runtime.call import Array, Matcher, Spec, bfloat16_of, by_name, convert, listed, ordered, outward, usable_output
 from .runtime.format import Container
 from .runtime.trimmed import Trimmed
 
@@ -114,9 +114,7 @@ class PortableBundle:
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """{input name: array} in, {output name: array} out."""
-        if not isinstance(inputs, Mapping):
-            raise InputRefused(f"run() takes a dict of inputs, not a {type(inputs).__name__}")
-        values = ordered(self._inputs, (), inputs)
+        values = by_name(self._inputs, inputs, "run()")
         return dict(zip([s.name for s in self._outputs], self._call(values, None), strict=True))
 
     def _call(self, values: Sequence[Any], outs: Sequence[Any] | None) -> list[Array]:

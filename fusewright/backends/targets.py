@@ -55,14 +55,14 @@ def images(
     return cpu.compile_cpu(program, names, progress, store, numerics, choices)[0]
 
 
-def choices_of(path: str | os.PathLike[str] | None = None) -> Choices:
-    """The table of the package, under that of a file. Raises CompileRefused."""
-    return shipped() if path is None else choices_in(path).over(shipped())
+def choices_of(path: str | os.PathLike[str] | None = None, new: bool = False) -> Choices:
+    """The table of the package, under that of a file, which may be missing if it is ``new``. Raises CompileRefused."""
+    return shipped() if path is None else choices_in(path, new).over(shipped())
 
 
-def choices_in(path: str | os.PathLike[str]) -> Choices:
-    """The choices in a file alone; none where it is not there. Raises CompileRefused."""
-    return read(path)
+def choices_in(path: str | os.PathLike[str], new: bool = False) -> Choices:
+    """The choices in a file alone; none where a ``new`` one is not there. Raises CompileRefused."""
+    return read(path, new)
 
 
 def tune(

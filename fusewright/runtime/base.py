@@ -20,7 +20,7 @@ from ..core.manifest import Manifest, Signature, parse_canonical
 from ..core.plan import Plan
 from ..core.planscope import check_scopes
 from ..core.report import Report, read_fields
-from .call import Array, Matcher, Spec, ordered
+from .call import Array, Matcher, Spec, by_name
 from .format import Container, save_atomic
 from .trimmed import Trimmed
 
@@ -174,6 +174,8 @@ class Loaded(ABC, Generic[B]):
     def _check_names(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """``bind`` is handed every input and output and nothing else. Raises InputRefused."""
         for what, given, specs in (("input", inputs, self._inputs), ("output", outputs, self._outputs)):
+            if not isinstance(given, Mapping):
+                raise InputRefused(f"bind takes a dict of {what}s, not a {type(given).__name__}")
             if set(given) != {s.name for s in specs}:
                 wanted = ", ".join(repr(s.name) for s in specs)
                 raise InputRefused(f"bind takes the {what}s {wanted}; got {', '.join(map(repr, given)) or 'none'}")
@@ -181,9 +183,7 @@ class Loaded(ABC, Generic[B]):
     # -- for users ------------------------------------------------------------------------------------------------
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """{input name: array} in, {output name: array} out."""
-        if not isinstance(inputs, Mapping):
-            raise InputRefused(f"run() takes a dict of inputs, not a {type(inputs).__name__}")
-        values = ordered(self._inputs, (), inputs)
+        values = by_name(self._inputs, inputs, "run()")
         return dict(zip([s.name for s in self._outputs], self._call(values, None)))
 
     def room(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

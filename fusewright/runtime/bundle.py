@@ -29,6 +29,7 @@ from .call import (
     Array,
     bfloat16_of,
     bindable,
+    by_name,
     convert,
     decoded,
     listed,
@@ -217,7 +218,7 @@ class Bundle(Loaded[Binding]):
             raise InputRefused(f"profile: rounds={rounds!r} is at least 1, warm={warm!r} at least 0")
         if self._bad is not None:
             raise self._bad
-        arrays = [convert(s, v) for s, v in zip(self._inputs, ordered(self._inputs, (), inputs))]
+        arrays = [convert(s, v) for s, v in zip(self._inputs, by_name(self._inputs, inputs, "profile"))]
         p = self._whole(arrays, "profile")
         results = self._trimmed.stand_ins([new_array(s, shape) for s, shape in zip(self._outputs, p.out_shapes)])
         arena = Arena(p.total)

@@ -243,6 +243,13 @@ def ordered(specs: Sequence[Spec], args: Sequence[Any], named: Mapping[str, Any]
     return [given[n] for n in names]
 
 
+def by_name(specs: Sequence[Spec], inputs: Any, who: str) -> list[Any]:
+    """The values of a dict of inputs in the order of the inputs. Raises InputRefused; ``who`` is what was called."""
+    if not isinstance(inputs, Mapping):
+        raise InputRefused(f"{who} takes a dict of inputs, not a {type(inputs).__name__}")
+    return ordered(specs, (), inputs)
+
+
 def listed(specs: Sequence[Spec], out: Any) -> list[Any]:
     """``out`` as one array per output. Raises InputRefused."""
     outs = list(out) if isinstance(out, (tuple, list)) else [out]

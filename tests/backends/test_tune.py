@@ -157,6 +157,14 @@ def test_choices_are_kept_in_a_file_and_taken_from_it(priced: Any, tmp_path: Pat
     assert Choices.of(text, "x").to_text() == text  # one spelling: files can be compared
 
 
+@pytest.mark.parametrize(
+    ("choices", "words"), [("none.json", "none.json: cannot be read"), (3, "path of a file, not 3")]
+)
+def test_choices_that_are_not_there_are_refused(choices: Any, words: str) -> None:
+    with pytest.raises(fw.CompileRefused, match=words):
+        fw.compile(model(), target=TARGET, choices=choices)
+
+
 def test_of_two_tables_the_upper_one_counts() -> None:
     low = Choices({"a": {"s": Choice((2, 0)), "t": Choice(grain=4)}})
     high = Choices({"a": {"s": Choice((0, 2))}, "b": {"u": Choice((4, 2, 0))}})

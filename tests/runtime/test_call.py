@@ -188,6 +188,14 @@ def test_bounds_and_fixed_symbols(tiny: Any) -> None:
         fixed(X[:2], X[:2])
 
 
+def test_dicts_are_wanted_where_names_are_given(add: Bundle) -> None:
+    y = np.empty((3, 8), "f4")
+    for call in (lambda: add.run([X, X]), lambda: add.profile([X, X]), lambda: add.bind([X, X], {"c": y}),
+                 lambda: add.bind({"a": X, "b": X}, [y])):  # fmt: skip
+        with pytest.raises(InputRefused, match=r"a dict of (in|out)puts, not a list"):
+            call()
+
+
 def test_out(add: Bundle) -> None:
     y = np.empty((3, 8), "f4")
     assert add(X, X, out=y) is y and add(X, X, out=(y,))[0, 0] == 0

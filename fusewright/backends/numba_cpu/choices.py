@@ -122,15 +122,17 @@ def shipped() -> Choices:
     return Choices.of(files(__package__).joinpath("choices.json").read_text("ascii"), "choices.json")
 
 
-def read(path: str | os.PathLike[str]) -> Choices:
-    """The table in a file; an absent file is an empty table. Raises CompileRefused."""
+def read(path: str | os.PathLike[str], new: bool = False) -> Choices:
+    """The table in a file; where it may be ``new``, an absent one is empty. Raises CompileRefused."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise CompileRefused(f"choices is the path of a file, not {path!r}")
     where = os.fspath(path)
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        return Choices()
     except (OSError, ValueError) as e:
+        if new and isinstance(e, FileNotFoundError):
+            return Choices()
         raise CompileRefused(f"{where}: cannot be read: {getattr(e, 'strerror', None) or e}") from None
     if len(data) > MOST_BYTES:
         raise CompileRefused(f"{where} is no table of choices: it is longer than {MOST_BYTES} bytes")
