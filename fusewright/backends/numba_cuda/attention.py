@@ -269,6 +269,9 @@ class Flash:
         value = f"vs[{scaled(t, 'j_0', plan.v.strides[-2])} + d_]"
         for p in range(parts):
             t.add(indent + 1, f"d_ = lane + {32 * p}\nif d_ < {plan.width}:\n    y{p} = fma(s, {value}, y{p})")
+        if not isinstance(plan.keys, int) or plan.keys == 0:
+            # A product over no keys is zero, not zero by zero.
+            t.add(indent, f"if {self.keys} == 0:\n    total = f32(1.0)")
         for p in range(parts):
             t.add(indent, f"d_ = lane + {32 * p}\nif d_ < {plan.width}:\n    po[at + d_] = y{p} / total")
 

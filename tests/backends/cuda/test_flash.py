@@ -201,6 +201,14 @@ def test_float_masks_of_minus_infinity() -> None:
     as_numpy(run(graph, feeds), want)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_without_keys_results_are_zero(causal: bool) -> None:
+    """A product over no keys, whose weights nobody divides."""
+    graph = plain(("N", "T", 8), ("N", "S", 8), ("N", "S", 12), causal=causal)
+    feeds = {"q": np.ones((2, 3, 8), "f4"), "k": np.ones((2, 0, 8), "f4"), "v": np.ones((2, 0, 12), "f4")}
+    as_numpy(run(graph, feeds), np.zeros((2, 3, 12)))
+
+
 @pytest.mark.parametrize("masked", [-1e9, -np.inf, -3.0])
 def test_keys_behind_the_diagonal_count_as_the_op_says(masked: float) -> None:
     """Blocks of keys that all queries have hidden are left out only where their weights are zero: not for small
