@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from fusewright.core.plan import Call, Launch, Plan
 from fusewright.runtime.cuda.copies import Queued, without_copies
+from fusewright.runtime.cuda.nodes import unroll
 
 ARENA = ("b", 0)
 
@@ -87,3 +89,17 @@ def test_copies_of_copies_lead_to_the_first() -> None:
     run = [copy((64, 128), (0, 64)), copy((0, 64), (256, 320)), launch("reads", [(256, 320)], [(512, 576)])]
     kept = without_copies(run)
     assert kept[-1].launch.words[0] == 64 and kept[1].launch.words[0] == 64
+
+
+def test_what_is_read_and_then_written_in_one_place_is_read() -> None:
+    """A kernel that takes a state and leaves the next one there keeps the copy that made it, and its own place."""
+    plan = Plan((), 0)
+    kernels = [plan.add_kernel(name, name, name, launch=Launch(64, 64)) for name in ("copy", "pop")]
+    source, state, out = (plan.address("b", plan.add_buffer(64, 0, 2)) for _ in range(3))
+    step = lambda kernel, args, access: Call(
+        kernels[kernel], args, plan.expr(1), 1, "", access, [-1, -1], [plan.expr(64)] * 2
+    )
+    plan.steps = [step(0, [source, state], "rw"), step(1, [state, out], "mw"), step(0, [source, state], "rw")]
+    (run,) = unroll(plan, plan.evaluate({}), [0, 64, 128], 192)
+    assert isinstance(run, list) and [launch.kernel for launch in run] == [0, 1, 0]
+    assert run[1].words[0] == ("b", 1, 64) and [launch.after for launch in run] == [[], [0], [1]]

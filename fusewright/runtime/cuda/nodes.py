@@ -205,9 +205,13 @@ class Reader:
                 high = self.offsets[index] + self.values[self.plan.buffers[index].bytes]
             else:
                 high = 1 << 62
-            if low < high:
-                out.append((space, low, high, access in "wm"))
-                places.append(pos)
+            if low >= high:
+                continue
+            if access == "m":  # what is read is also written, so that nothing else can be read in its place
+                out.append((space, low, high, False))
+                places.append(-1)
+            out.append((space, low, high, access != "r"))
+            places.append(pos)
         if scratch:
             out.append((("b", 0), self.scratch, self.scratch + scratch, True))
             places.append(-1)
