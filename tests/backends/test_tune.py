@@ -194,6 +194,8 @@ def test_a_tile_that_the_registers_do_not_hold_is_not_taken(tmp_path: Path) -> N
         '{"version": 1, "choices": {}, "more": 1}', '{"version": 1, "choices": {"a": {"s": {"tiles": {"0": [0, 1]}}}}}',
         '{"version": 1, "choices": {"a": {"s": {"tiles": {"0": [1]}}}}}', '{"version": 1, "choices": {"a": {"s": 3}}}',
         '{"version": 1, "choices": {"a": {"s": {"winograd": [3.5]}}}}',
+        '{"version": 1, "choices": {"a": {"s": {"winograd": [3]}}}}',
+        '{"version": 1, "choices": {"a": {"s": {"tiles": {"1": [4, 2]}}}}}',
         '{"version": 1, "choices": {"a": {"s": {"x": 1}}}}',
         '{"version": 1, "choices": {"a": {"s": {"winograd": 2}}}}',
         '{"version": 1, "choices": {"a": {"s": {"grain": 0}}}}',
@@ -213,6 +215,8 @@ def test_what_cannot_be_tuned_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
             fw.compile(model(), target="cuda", **more)
     with pytest.raises(CompileRefused, match="cannot be read"):
         fw.compile(model(), target=TARGET, choices=tmp_path)
+    with pytest.raises(CompileRefused, match=r"c\.json: cannot be read"):  # said before anything is timed
+        fw.compile(model(), target=TARGET, tune=True, choices=tmp_path / "none" / "c.json")
     monkeypatch.setattr(cpu, "best", lambda names: None)
     with pytest.raises(CompileRefused, match=r"runs none of cpu-avx2"):
         tuning.variant_for([TARGET])

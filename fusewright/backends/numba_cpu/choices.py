@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from ...core.errors import CompileRefused
+from ...core.winograd import TILES
 from ...runtime.format import save_atomic
 
 VERSION = 1
@@ -47,11 +48,11 @@ class Choice:
         """What ``to_json`` gave. Raises ValueError for anything else."""
         if not isinstance(raw, dict) or not raw.keys() <= {"winograd", "tiles", "grain"}:
             raise ValueError(f"{raw!r} is no choice")
-        winograd = tuple(_number(m, 0, 4) for m in raw.get("winograd", ()))
+        winograd = tuple(map(_side, raw.get("winograd", ())))
         tiles = {}
         for m, tile in dict(raw.get("tiles", {})).items():
             rows, vectors = tile
-            tiles[_number(int(m), 0, 4)] = (_number(rows, 1, 64), _number(vectors, 1, 16))
+            tiles[_side(int(m))] = (_number(rows, 1, 64), _number(vectors, 1, 16))
         return cls(winograd, tiles, _number(raw.get("grain", 1), 1, 1 << 20))
 
 
@@ -131,12 +132,18 @@ def read(path: str | os.PathLike[str], new: bool = False) -> Choices:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as e:
-        if new and isinstance(e, FileNotFoundError):
+        if new and isinstance(e, FileNotFoundError) and os.path.isdir(os.path.dirname(os.path.abspath(path))):
             return Choices()
         raise CompileRefused(f"{where}: cannot be read: {getattr(e, 'strerror', None) or e}") from None
     if len(data) > MOST_BYTES:
         raise CompileRefused(f"{where} is no table of choices: it is longer than {MOST_BYTES} bytes")
     return Choices.of(data.decode("utf-8", "replace"), where)
+
+
+def _side(value: Any) -> int:
+    if type(value) is not int or value not in (0, *TILES):
+        raise ValueError(f"{value!r} is no side of Winograd's tiles, which is one of {(0, *TILES)}")
+    return value
 
 
 def _number(value: Any, low: int, high: int) -> int:
