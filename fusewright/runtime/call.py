@@ -15,7 +15,7 @@ from ..core import dims
 from ..core.dtypes import BF16, DType, bf16_to_f32, f32_to_bf16
 from ..core.errors import BundleRefused, InputRefused
 from ..core.manifest import Port, Symbol
-from .binding import evaluator
+from .expressions import evaluator
 
 Array = np.ndarray[Any, Any]
 READY = 0x101  # flags of an array that is C-contiguous and aligned

@@ -5,16 +5,12 @@ Owns the choice to reuse an earlier layout for smaller shapes. Must not know ker
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..core.errors import InputRefused
 from ..core.plan import Plan
 from ..core.planner import ALIGN, Lifetimes, lower_bound, plan_offsets
-
-if TYPE_CHECKING:
-    from .binding import Expressions, Words
+from .expressions import Expressions, Words
 
 
 class Room:

@@ -6,7 +6,7 @@ Kernels write such a result densely, in its true shape, from the start of the st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,8 @@ from ..core import dims
 from ..core.bounds import Bounds, is_dynamic, upper
 from ..core.errors import BundleRefused, TypeRefused
 from ..core.manifest import RunSymbol
-from .binding import evaluator
 from .call import Array, Spec
-
-Shape = Callable[[Mapping[str, int]], int]
+from .expressions import Evaluator, evaluator
 
 
 class Trimmed:
@@ -30,7 +28,7 @@ class Trimmed:
             self.most = [[evaluator(upper(e, bounds)) for e in s.exprs] for s in outputs]
         except TypeRefused as e:
             raise BundleRefused(f"an output's extents have no bound: {e}") from None
-        self.ports: dict[int, list[Shape]] = {
+        self.ports: dict[int, list[Evaluator]] = {
             i: [evaluator(e) for e in s.exprs]
             for i, s in enumerate(outputs)
             if any(is_dynamic(e, bounds) for e in s.exprs)

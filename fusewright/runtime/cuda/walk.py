@@ -6,19 +6,17 @@ Owns the numbers read back and what follows from them. Must not know how address
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ...core import dims
 from ...core.bounds import misfit, out_of_range
 from ...core.errors import InputRefused
 from ...core.plan import Bind, Call, Check, If, Plan, While, count_steps
-from ..binding import evaluator
+from ..expressions import Evaluator, evaluator
 from .device import Device
 from .driver import KernelArgs
 from .graph import Ports, resolve
 from .nodes import Reader, Word
-
-Expression = Callable[[Mapping[str, int]], int]
 
 
 class Dynamic:
@@ -27,7 +25,7 @@ class Dynamic:
     def __init__(self, plan: Plan) -> None:
         found = {b.name for b in plan.bound}
         parsed = ((i, dims.parse(text)) for i, text in enumerate(plan.exprs))
-        self.makers: dict[int, Expression] = {i: evaluator(e) for i, e in parsed if found & set(dims.symbols(e))}
+        self.makers: dict[int, Evaluator] = {i: evaluator(e) for i, e in parsed if found & set(dims.symbols(e))}
 
 
 class _Values:
