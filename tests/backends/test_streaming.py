@@ -20,7 +20,9 @@ from fusewright.runtime.cpu import missing
 from fusewright.runtime.image import NativeImage
 
 HERE = [v for v in DEFAULT_VARIANTS if not missing(v)]
+LINES = "def k(args, start, stop, scratch):\n    stream_lines(args[0], args[1], stop)\n    streamed()\n"
 MOVE = "def k(args, start, stop, scratch):\n    stream(args[0], args[1], stop)\n    streamed()\n"
+FUSED = ("prologue, softmax", "prologue, log_softmax", "prologue, rms_norm")
 ROWS, WIDTH = 5, 1037  # rows that begin at every place of a line
 
 
@@ -46,6 +48,19 @@ def test_stream_writes_its_bytes_and_no_others(variant: str) -> None:
             assert np.array_equal(room, wanted), (offset, count)
 
 
+@pytest.mark.parametrize("variant", HERE)
+def test_whole_lines_are_streamed_and_no_others(variant: str) -> None:
+    source = np.random.default_rng(0).integers(1, 255, 512).astype(np.uint8)
+    kernel = native(variant, MOVE, LINES).kernel("k1")
+    for count in (0, 64, 192):
+        room = aligned(448)
+        words = np.array([room.ctypes.data + 64, source.ctypes.data + 5], np.int64)
+        kernel(words.ctypes.data, 0, count, 0)
+        wanted = np.zeros(448, np.uint8)
+        wanted[64 : 64 + count] = source[5 : 5 + count]
+        assert np.array_equal(room, wanted), count
+
+
 def case(name: str, symbolic: bool) -> tuple[Any, list[tuple[int, ...]]]:
     """A node and the shapes of its operands."""
     b: Any = Builder()
@@ -55,12 +70,24 @@ def case(name: str, symbolic: bool) -> tuple[Any, list[tuple[int, ...]]]:
         y = b.relu(x)
     elif name == "row by row":
         y = b.add(x, v)
-    elif name == "layer_norm":
-        y = b.layer_norm(x, v, v, axes=(1,), epsilon=1e-3)
+    elif name in ("layer_norm", "rms_norm"):
+        extras = (v, v) if name == "layer_norm" else (v,)
+        y = getattr(b, name)(x, *extras, axes=(1,), epsilon=1e-3)
+    elif name.startswith("prologue, "):
+        y = fused(b, x, v, name.removeprefix("prologue, "))
     else:
         y = getattr(b, name)(x, axes=(1,))
     b.build({"y": y})
     return y.producer, [(ROWS, WIDTH) if o.rank == 2 else (WIDTH,) for o in y.producer.operands]
+
+
+def fused(b: Any, x: Any, v: Any, name: str) -> Any:
+    """``x + v``, normalised in one node."""
+    inner: Any = Builder()
+    p, q = (inner.input(n, o.dtype, o.shape) for n, o in (("p", x), ("q", v)))
+    extras = {"epsilon": 1e-3} if name == "rms_norm" else {}
+    region = inner.build({"y": getattr(inner, name)(p + q, axes=(1,), **extras)})
+    return b.apply("fused", [x, v], {"kind": "rows"}, [region])[0]
 
 
 def words_of(t: Template, operands: list[np.ndarray], out: int) -> list[int]:
@@ -79,7 +106,7 @@ def put_at(array: np.ndarray, offset: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("symbolic", [False, True])
-@pytest.mark.parametrize("name", ["flat", "row by row", "softmax", "log_softmax", "layer_norm"])
+@pytest.mark.parametrize("name", ["flat", "row by row", "softmax", "log_softmax", "layer_norm", "rms_norm", *FUSED])
 def test_streamed_results_have_the_bits_of_plain_ones(
     name: str, symbolic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,10 +263,14 @@ def test_reductions_of_a_row(n: int, width: int, size: int) -> None:
     """Compiled and plain form agree bit by bit, whatever the vectors' width, and no element past the row is read."""
     dtype, pointer = (np.float32, "pf32") if size == 4 else (np.float64, "pf64")
     row = draw(np.random.default_rng(n), n, dtype=dtype)
-    body = f"{pointer}(out)[0] = lanes_sum(a, {n}, 16, {size}, {width}); {pointer}(out)[1] = "
-    body += f"lanes_max(a, {n}, 16, {size}, {width})"
-    compiled, twin = both(body, {"a": row, "out": np.zeros(2, dtype)})
+    how = f"16, {size}, {width})"
+    put = f"{pointer}(out)"
+    body = f"{put}[0] = lanes_sum(a, {n}, {how}; {put}[1] = lanes_max(a, {n}, {how}; "
+    body += f"{put}[2] = lanes_squares(a, {n}, {pointer[1:]}(0.75), {how}"
+    compiled, twin = both(body, {"a": row, "out": np.zeros(3, dtype)})
     assert np.array_equal(compiled["out"], twin["out"])
     exact = np.sum(row.astype(np.float64))
     assert abs(compiled["out"][0] - exact) <= 8 * np.finfo(dtype).eps * np.sum(np.abs(row), dtype=np.float64)
     assert compiled["out"][1] == np.max(row, initial=-np.inf)
+    exact = np.sum((row.astype(np.float64) - 0.75) ** 2)
+    assert abs(compiled["out"][2] - exact) <= 16 * np.finfo(dtype).eps * exact

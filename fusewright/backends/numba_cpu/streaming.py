@@ -64,6 +64,23 @@ def stream(typingctx: Any, to: Any, source: Any, count: Any) -> Any:
 
 
 @intrinsic
+def stream_lines(typingctx: Any, to: Any, source: Any, count: Any) -> Any:
+    """``stream`` for whole lines: ``to`` begins one and ``count`` bytes end one."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        b, (to, source, count) = builder, args
+        line = ir.VectorType(_BYTE, CACHE_LINE)
+        once = b.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        with cgutils.for_range(b, b.sdiv(count, ir.Constant(_WORD, CACHE_LINE))) as loop:
+            at = b.mul(loop.index, ir.Constant(_WORD, CACHE_LINE))
+            value = b.load(_at(b, b.add(source, at), line), align=1)
+            b.store(value, _at(b, b.add(to, at), line), align=CACHE_LINE).set_metadata("nontemporal", once)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def carry(typingctx: Any, to: Any, source: Any) -> Any:
     """Copy the one line at address ``source`` to address ``to``, within the caches."""
 
@@ -91,16 +108,15 @@ def streamed(typingctx: Any) -> Any:
 
 @intrinsic
 def fetch(typingctx: Any, address: Any, count: Any) -> Any:
-    """Ask for the lines of ``count`` bytes at ``address``, mapped or not, to be in the second-level cache soon."""
+    """Ask for the lines of ``count`` bytes at ``address``, mapped or not, to be in the first-level cache soon."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         b, i32 = builder, ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), i32, i32, i32])
         ask = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        lines = b.sdiv(args[1], ir.Constant(_WORD, CACHE_LINE))
-        with cgutils.for_range(b, lines) as loop:
+        with cgutils.for_range(b, b.sdiv(args[1], ir.Constant(_WORD, CACHE_LINE))) as loop:
             at = b.add(args[0], b.mul(loop.index, ir.Constant(_WORD, CACHE_LINE)))
-            b.call(ask, [_at(b, at, _BYTE), ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+            b.call(ask, [_at(b, at, _BYTE), ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
@@ -111,6 +127,7 @@ def _stream_twin(to: int, source: int, count: int) -> None:
 
 
 register("stream", stream, _stream_twin)
+register("stream_lines", stream_lines, _stream_twin)
 register("carry", carry, lambda to, source: _stream_twin(to, source, CACHE_LINE))
 register("streamed", streamed, lambda: None)
 register("fetch", fetch, lambda address, count: None)

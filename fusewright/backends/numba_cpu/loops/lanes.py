@@ -45,10 +45,8 @@ class Lanes:
         t.add(indent, f"{self.name}_p = p{self.kind}(scratch + {self.offset})")
         t.add(indent, f"for l in range({self.count}):\n    put({self.name}_p, l, {self.init})")
 
-    def loop(
-        self, t: TextBuilder, indent: int, lines: Sequence[str], value: str, ahead: Sequence[str] = ()
-    ) -> None:  # fmt: skip
-        """Run ``lines`` for each element ``j`` of the row and take in ``value``; ``ahead`` where ``jb`` moves."""
+    def loop(self, t: TextBuilder, indent: int, lines: Sequence[str], value: str) -> None:
+        """Run ``lines`` for each element ``j`` of the row and take in ``value``."""
         n = t.dim(self.n)
         if not self.count:
             t.add(indent, f"for j in {along(n, self.together)}:")
@@ -57,8 +55,6 @@ class Lanes:
         take = f"put({self.name}_p, l, {self.combine(f'{self.name}_p[l]', value)})"
         t.add(indent, f"whole = {n} // {self.count} * {self.count}")
         t.add(indent, f"for jb in range(0, whole, {self.count}):")
-        for line in ahead:
-            t.add(indent + 1, line)
         t.add(indent + 1, f"for l in range({self.count}):\n    j = jb + l")
         self._body(t, indent + 2, lines, take)
         if not isinstance(self.n, int) or self.n % self.count:

@@ -14,10 +14,12 @@ from .nest import accumulators, along, column_bytes, digits, grain, guess, share
 from .refusal import NoKernel
 from .region import Elements, first_operands
 from .scalar import literal, load, lowest, pointer, register, store
-from .sink import BLOCK, Sink
+from .sink import BLOCK, LINE, Sink
 
 COLUMNS = 256
 HELD = 256 << 10  # bytes of the longest row that waits in scratch
+LONG = 2 << 10  # bytes of the shortest row that goes past the caches
+AHEAD = 8 << 10  # bytes by which fetches of later rows are ahead, at least
 NAMES = ("softmax", "log_softmax", "layer_norm", "rms_norm")
 
 
@@ -69,8 +71,12 @@ class _Rows:
         self.together = self.after == 1 and shared_row(self.n)
         if self.region is not None:
             self._collapse(self.region)
+        self.fresh = True  # no pass has run
         load_it = f"v = {load(self.x.dtype, 'get(q, j)')}"
         self.first = self.later = [load_it]
+        self.tiles = self.x.dtype in (F32, F64) and lane_count(self.n) > 0  # reduce rows where they lie
+        # Rows that a pass leaves in the result wait there or in scratch; others leave piece by piece.
+        self.waits = self.region is not None or "softmax" in self.last.op.name
 
     def _collapse(self, region: Elements) -> None:
         """The prologue is computed row by row: its reduced axes must be the last ones, and all alike."""
@@ -88,8 +94,9 @@ class _Rows:
     def open(self, t: TextBuilder, offset: int, extras: tuple[Value, ...] = ()) -> None:
         """Arguments, the loop over rows, and what the row's statements need; scratch is free from ``offset`` on."""
         size, ptr = self.x.dtype.size, pointer(self.x.dtype)
-        held = self.n * size if isinstance(self.n, int) and BLOCK <= self.n * size <= HELD else 0
-        self.sink = Sink(self.before * self.n * size, offset, held)
+        held = self.n * size if isinstance(self.n, int) and LONG <= self.n * size <= HELD else 0
+        self.sink = Sink(self.before * self.n * size, offset, held if self.waits else min(held, BLOCK))
+        self.length, self.source = t.dim(self.n), "x + at"
         if self.region is None:
             t.pointer("x", "operand", 0)
         else:
@@ -100,12 +107,15 @@ class _Rows:
             t.add(0, f"p{i} = {ptr}(w{i})")
         t.pointer("out", "output")
         self.sink.decide(t)
-        self.sink.open_rows(t, f"({t.dim(self.n)} * {size})")
+        if self.waits:
+            self.sink.open_rows(t, f"({t.dim(self.n)} * {size})")
         t.add(0, f"{unit_loop(self.together)}\n    at = u * {t.dim(self.n)} * {size}")
-        self.sink.row(t, 1, ptr)
+        if self.waits or not self.sink.possible:
+            self.sink.row(t, 1, ptr)
         if self.region is None:
             t.add(1, f"q = {ptr}(x + at)")
             return
+        self.source = "place"
         region = self.region
         names = [f"i{a}" for a in range(len(region.axes) - 1)] + ["j"]
         needed = {names[a] for a in region.digits_needed(False)}
@@ -117,34 +127,80 @@ class _Rows:
         self.first = [*region.lines, f"v = {value}", "put(r, j, v)"]
         self.later = ["v = r[j]"]
 
-    def ahead(self) -> list[str]:
-        """While row ``u`` is in hand, from its element ``jb`` on: ask for the same part of the next one."""
+    def tile(self, how: str, at: str, *more: str) -> str:
+        """Text of the reduction of the row at address ``at``."""
         size = self.x.dtype.size
-        if not self.sink.possible:
-            return []
+        return f"lanes_{how}({', '.join([at, str(self.length), *more])}, {lane_count(self.n)}, {size}, {LINE // size})"
+
+    def reduce(self, t: TextBuilder, lanes: Lanes, how: str, centre: str = "") -> None:
+        """A pass in which ``lanes`` takes in the row, or the squares of its differences from ``centre``."""
+        if self.tiles:
+            if self.fresh and self.region is not None:
+                self.each(t, self.first)
+            t.add(1, f"{lanes.name} = {self.tile(how, self.source, *([centre] if centre else []))}")
+        else:
+            lanes.open(t, 1)
+            apart = [f"d = v - {centre}"] if centre else []
+            lanes.loop(t, 1, [*(self.first if self.fresh else self.later), *apart], "d * d" if centre else "v")
+            lanes.close(t, 1)
+        self.fresh = False
+
+    def fetches(self, at: str) -> list[str]:
+        """At element ``at`` of row ``u``: ask for the same part of a later one."""
+        size = self.x.dtype.size
         sources = ["x"]
         if self.region is not None:
             found = self.region.streams
             sources = [f"a{i}" for i, s in enumerate(found) if self.region.is_full(i) and s.dtype.size == size]
-        step = lane_count(self.n) * size
-        lines = [f"fetch({name} + at + ({self.n} + jb) * {size}, {step})" for name in sources]
-        return lines if self.sink.certain else [f"if big:\n    {line}" for line in lines]
+        assert isinstance(self.n, int)
+        apart = self.n * -(-AHEAD // (self.n * size))
+        return [f"fetch({name} + at + ({apart} + {at}) * {size}, {BLOCK})" for name in sources]
 
-    def finish(self, t: TextBuilder, lines: list[str]) -> None:
-        """The last pass: ``lines`` for each element ``j`` of the row, which then goes where it belongs."""
-        n, size = t.dim(self.n), self.x.dtype.size
-        if not self.sink.possible:
+    def each(self, t: TextBuilder, lines: list[str], moves: bool = False) -> None:
+        """A pass: ``lines`` for each element ``j``. One pass of a kernel ``moves`` the rows before and behind."""
+        n, step = t.dim(self.n), BLOCK // self.x.dtype.size
+        if not (moves and self.sink.possible):
             t.add(1, f"for j in {along(n, self.together)}:")
             for line in lines:
                 t.add(2, line)
             return
-        t.add(1, f"for b in range(0, {n}, {BLOCK // size}):\n    e = min(b + {BLOCK // size}, {n})")
-        t.add(2, "for j in range(b, e):")
+        assert isinstance(self.n, int)
+        whole = self.n // step * step
+        t.add(1, f"for jb in range(0, {whole}, {step}):")
+        self.sink.when(t, 2, *self.fetches("jb"), *self.sink.send(BLOCK))
+        t.add(2, f"for l in range({step}):\n    j = jb + l")
         for line in lines:
             t.add(3, line)
-        self.sink.send(t, 2, f"e * {size}")
-        self.sink.close_row(t, 1)
-        self.sink.close_rows(t, f"({n} * {size})")
+        if whole < self.n:
+            t.add(1, f"for j in range({whole}, {n}):")
+            for line in lines:
+                t.add(2, line)
+
+    def finish(self, t: TextBuilder) -> None:
+        """The row is complete; behind the last one, what still waits leaves."""
+        row = f"({t.dim(self.n)} * {self.x.dtype.size})"
+        self.sink.close_row(t, 1, row)
+        self.sink.close_rows(t, row)
+
+    def final(self, t: TextBuilder, value: str) -> None:
+        """The last pass: ``value`` of each element goes where it belongs."""
+        dt = self.x.dtype
+
+        def lines(place: str) -> list[str]:
+            return [*self.later, f"put({place}, j, {store(dt, value)})"]
+
+        if self.waits or not self.sink.possible:
+            self.each(t, lines("r"), moves=True)
+            self.finish(t)
+            return
+
+        def body(indent: int) -> None:
+            for line in lines("r0"):
+                t.add(indent, line)
+
+        place = (pointer(dt), "(out + at)", dt.size)
+        self.sink.blocks(t, 1, "0", t.dim(self.n), place, body, self.fetches("b"))
+        self.sink.when(t, 0, "streamed()")
 
     def _index(self, v: Value, i: int) -> int:
         if self.region is None:
@@ -181,17 +237,26 @@ def softmax(rows: _Rows) -> list[Template]:
     t = TextBuilder(rows.last.op.name)
     top = Lanes("top", reg, n, 0, lowest(dt), _max, rows.together)
     sums = Lanes("sums", reg, n, 1024, f"{reg}(0.0)", _add, rows.together)
-    rows.open(t, sums.scratch_bytes)
-    top.open(t, 1)
-    top.loop(t, 1, rows.first, "v")
-    top.close(t, 1)
-    sums.open(t, 1)
-    sums.loop(t, 1, [*rows.later, "e = exp(v - top)", *(["put(r, j, e)"] if keep else [])], "e", rows.ahead())
-    sums.close(t, 1)
+    beside = n * dt.size if rows.tiles and not keep and isinstance(n, int) and n * dt.size <= HELD else 0
+    rows.open(t, sums.scratch_bytes + beside)
+    rows.reduce(t, top, "max")
+    exponentials = "r" if keep else "es"
+    if beside:
+        t.add(1, f"es = {pointer(dt)}(scratch + {sums.scratch_bytes})")
+    apart = rows.tiles and (keep or beside > 0)
+    if apart:
+        rows.each(t, [*rows.later, f"put({exponentials}, j, exp(v - top))"], moves=True)
+        t.add(1, f"sums = {rows.tile('sum', 'place' if keep else f'scratch + {sums.scratch_bytes}')}")
+    else:
+        sums.open(t, 1)
+        sums.loop(t, 1, [*rows.later, "e = exp(v - top)", *(["put(r, j, e)"] if keep else [])], "e")
+        sums.close(t, 1)
     t.add(1, "scale = log(sums)" if log else f"scale = {reg}(1.0) / sums")
     value = "(v - top) - scale" if log else "exp(v - top) * scale"
-    rows.finish(t, ["r[j] = r[j] * scale"] if keep else [*rows.later, f"put(r, j, {store(dt, value)})"])
-    return rows.template(t, grain(guess(n), 12), sums.scratch_bytes)
+    last = ["r[j] = r[j] * scale"] if keep else [*rows.later, f"put(r, j, {store(dt, value)})"]
+    rows.each(t, last, moves=not apart)
+    rows.finish(t)
+    return rows.template(t, grain(guess(n), 12), sums.scratch_bytes + beside)
 
 
 def _softmax_columns(node: Node, before: Extent, n: Extent, after: Extent) -> Template:
@@ -243,22 +308,18 @@ def normalise(rows: _Rows) -> list[Template]:
     sums = Lanes("sums", reg, n, 0, f"{reg}(0.0)", _add, rows.together)
     rows.open(t, sums.scratch_bytes, rest)
     count = f"{reg}({t.dim(n)})"
-    element = rows.first
+    centre = f"{reg}(0.0)"
     if last.op.name == "layer_norm":
-        sums.open(t, 1)
-        sums.loop(t, 1, element, "v")
-        sums.close(t, 1)
+        rows.reduce(t, sums, "sum")
         t.add(1, f"mean = sums / {count}")
-        rows.later = element = [*rows.later, "v = v - mean"]
-    sums.open(t, 1)
-    sums.loop(t, 1, element, "v * v", rows.ahead())
-    sums.close(t, 1)
+        centre = "mean"
+    rows.reduce(t, sums, "squares", centre)
     t.add(1, f"scale = rsqrt(sums / {count} + {_number(dt, last.attrs['epsilon'])})")
-    value = "v * scale"
+    value = "(v - mean) * scale" if centre == "mean" else "v * scale"
     for i in range(len(rest)):
         part = load(dt, f"get(p{i}, {at[i]})")
         value = f"({value}) * {part}" if i == 0 and has_gamma else f"({value}) + {part}"
-    rows.finish(t, [*rows.later, f"put(r, j, {store(dt, value)})"])
+    rows.final(t, value)
     return rows.template(t, grain(guess(n), 6), sums.scratch_bytes)
 
 
