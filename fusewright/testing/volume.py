@@ -82,18 +82,18 @@ def _interpreter(seed: int, seen: Verdict) -> None:
     after, _ = _pipeline(PlainTarget()).run(graph, verify=0)
     after.verify()
     for given in feeds:
-        before = _sharp(graph, given)
-        seen.add(_agrees(graph, graph, given, before, graph.run(given)))
-        _agrees(graph, after, given, before, after.run(given))
+        before = sharp(graph, given)
+        seen.add(agrees(graph, graph, given, before, graph.run(given)))
+        agrees(graph, after, given, before, after.run(given))
     check_memory(after, feeds[0])
 
 
-def _sharp(graph: Graph, given: Feeds) -> Bounded:
+def sharp(graph: Graph, given: Feeds) -> Bounded:
     """What the graph's own order of arithmetic gives, overflows included."""
     return BoundedInterpreter(graph, overflows=True).run_bounded(given)
 
 
-def _agrees(graph: Graph, after: Graph, given: Feeds, before: Bounded, got: Feeds) -> Verdict:
+def agrees(graph: Graph, after: Graph, given: Feeds, before: Bounded, got: Feeds) -> Verdict:
     """``got``, which computes ``after``, is inside the bounds of both graphs."""
     try:
         return check_outputs(graph, given, got, before)
@@ -101,7 +101,7 @@ def _agrees(graph: Graph, after: Graph, given: Feeds, before: Bounded, got: Feed
         pass
     if after is not graph:
         try:
-            return check_outputs(graph, given, got, widened(graph, before, _sharp(after, given)))
+            return check_outputs(graph, given, got, widened(graph, before, sharp(after, given)))
         except Mismatch:
             pass
     # Nothing is promised behind an overflow of finite numbers, where another order may have none. The pipeline may also
@@ -120,7 +120,7 @@ def _unjitted(seed: int, seen: Verdict) -> None:
     program = schedule(after, cpu_target())
     program.verify()
     got = lazy("backends.numba_cpu.unjitted").run_plan(program, given, variant.name, chunks=1 + seed % 3)
-    seen.add(_agrees(graph, after, given, _sharp(graph, given), got))
+    seen.add(agrees(graph, after, given, sharp(graph, given), got))
 
 
 def _compiled(seed: int, seen: Verdict) -> None:
@@ -132,7 +132,7 @@ def _compiled(seed: int, seen: Verdict) -> None:
     bundle = compile_graph(graph, variant, threads=1, numerics=pipeline.numerics, pipeline=pipeline)
     for given in feeds:
         got = bundle.run(given)
-        seen.add(_agrees(graph, after, given, _sharp(graph, given), got))
+        seen.add(agrees(graph, after, given, sharp(graph, given), got))
     sanitised_run(bundle, feeds[0])
 
 

@@ -15,30 +15,13 @@ from fusewright.backends.numba_cpu.templates.conv_any import conv_any
 from fusewright.backends.numba_cpu.templates.conv_plan import plan_conv
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.packing import ConvLayout, conv_layout
-from fusewright.backends.numba_cpu.templates.template import Template
+from fusewright.backends.numba_cpu.templates.probe import run_template
 from fusewright.backends.numba_cpu.tiles.layout import LITERAL
-from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate, symbol
 from fusewright.core.dtypes import F32, F64, I32, U8, DType
 
 AVX512, AVX2 = VARIANTS["cpu-avx512"], VARIANTS["cpu-avx2"]
-CACHE: dict[str, Any] = {}
-Arrays = dict[tuple[str, int], np.ndarray]
-
-
-def call(template: Template, arrays: Arrays, env: dict[str, int], chunks: int = 1, twin: bool = False) -> None:
-    words = [
-        evaluate(arg.value, env) if arg.kind == "dim" else arrays[arg.kind, arg.index].ctypes.data
-        for arg in template.args
-    ]
-    extent, scratch = evaluate(template.extent, env), evaluate(template.scratch_bytes, env)
-    if twin:
-        run_twin(template.text, template.entry, words, list(arrays.values()), extent, scratch)
-        return
-    if template.text not in CACHE:
-        CACHE[template.text] = compile_text(template.text, template.entry)
-    run_text(CACHE[template.text], words, extent, scratch, chunks)
 
 
 def to_blocked(x: np.ndarray) -> np.ndarray:
@@ -130,7 +113,7 @@ def run_conv(
     outputs = plan.outputs
     logical = (x.shape[0], *spatial, outputs)
     out = np.full((logical[0], -(-outputs // 16), *spatial, 16) if blocked[1] else logical, 77, x.dtype)
-    arrays: Arrays = {
+    arrays = {
         ("operand", 0): to_blocked(x) if blocked[0] else x,
         ("weights", 1): conv_layout(w.shape, plan.layout).pack(w),
         ("output", 0): out,
@@ -144,7 +127,7 @@ def run_conv(
         arrays["extra", i] = value.copy()
     if reuse:
         arrays["output", 0] = out = arrays["extra", min(template.aliasable)]
-    call(template, arrays, env, chunks, twin)
+    run_template(template, arrays, env, chunks, twin)
     return np.ascontiguousarray(from_blocked(out, outputs)) if blocked[1] else out
 
 
@@ -285,7 +268,7 @@ def run_any(
     fn, more = (reference_transposed, (extra,)) if transposed else (reference, ())
     want = fn(x, w, *attrs, *more)
     out = np.zeros(want.shape, x.dtype)
-    call(template, {("operand", 0): x, ("operand", 1): w, ("output", 0): out}, env, 2)
+    run_template(template, {("operand", 0): x, ("operand", 1): w, ("output", 0): out}, env, 2)
     return out, want
 
 

@@ -11,13 +11,12 @@ import pytest
 from fusewright.backends.numba_cpu.templates.depthwise import depthwise, plan_depthwise
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.packing import depthwise_layout
-from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
+from fusewright.backends.numba_cpu.templates.probe import run_template
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate, symbol
 from fusewright.core.dtypes import F32, F64
 
 AVX512, AVX2 = VARIANTS["cpu-avx512"], VARIANTS["cpu-avx2"]
-CACHE: dict[str, Any] = {}
 
 
 def to_blocked(x: np.ndarray) -> np.ndarray:
@@ -66,17 +65,7 @@ def run(
         if blocked:
             value = np.pad(value, (0, -len(value) % 16)) if how == "channel" else to_blocked(value)
         arrays["extra", i] = value
-    words = [
-        evaluate(arg.value, env) if arg.kind == "dim" else arrays[arg.kind, arg.index].ctypes.data
-        for arg in template.args
-    ]
-    extent = evaluate(template.extent, env)
-    if twin:
-        run_twin(template.text, template.entry, words, list(arrays.values()), extent)
-    else:
-        if template.text not in CACHE:
-            CACHE[template.text] = compile_text(template.text, template.entry)
-        run_text(CACHE[template.text], words, extent, chunks=3)
+    run_template(template, arrays, env, 3, twin)
     return from_blocked(out, c) if blocked else out
 
 

@@ -11,37 +11,14 @@ import pytest
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.matmul import matmul, matmul_scalar, pack_rhs_kernel, plan_matmul
 from fusewright.backends.numba_cpu.templates.packing import rhs_layout
-from fusewright.backends.numba_cpu.templates.template import Template
+from fusewright.backends.numba_cpu.templates.probe import run_template
 from fusewright.backends.numba_cpu.tiles.layout import SIGNATURE
-from fusewright.backends.numba_cpu.tiles.probe import aligned, compile_text, run_text, run_twin
+from fusewright.backends.numba_cpu.tiles.probe import aligned
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import Extent, evaluate, symbol
 from fusewright.core.dtypes import F32, F64, I32, DType
 
 AVX512, AVX2 = VARIANTS["cpu-avx512"], VARIANTS["cpu-avx2"]
-CACHE: dict[str, Any] = {}
-
-
-def call(
-    template: Template,
-    arrays: dict[tuple[str, int], np.ndarray],
-    env: dict[str, int],
-    chunks: int = 1,
-    twin: bool = False,
-) -> None:
-    words = [
-        evaluate(arg.value, env) if arg.kind == "dim" else arrays[arg.kind, arg.index].ctypes.data
-        for arg in template.args
-    ]
-    extent = evaluate(template.extent, env)
-    if twin:
-        run_twin(
-            template.text, template.entry, words, list(arrays.values()), extent, evaluate(template.scratch_bytes, env)
-        )
-        return
-    if template.text not in CACHE:
-        CACHE[template.text] = compile_text(template.text, template.entry)
-    run_text(CACHE[template.text], words, extent, evaluate(template.scratch_bytes, env), chunks)
 
 
 def product(
@@ -74,10 +51,10 @@ def product(
         else:
             packed = aligned(evaluate(plan.packed_elements, env) * dtype.size).view(dtype.np)
             packed[:] = np.nan
-            call(pack_rhs_kernel(dtype, plan), {("operand", 1): b, ("output", 0): packed}, env, chunks, twin)
+            run_template(pack_rhs_kernel(dtype, plan), {("operand", 1): b, ("output", 0): packed}, env, chunks, twin)
         arrays["weights", 1] = packed
     arrays |= {("extra", i): x for i, x in enumerate(extras)}
-    call(matmul(variant, dtype, plan, epilogue), arrays, env, chunks, twin)
+    run_template(matmul(variant, dtype, plan, epilogue), arrays, env, chunks, twin)
     return out
 
 
@@ -272,7 +249,7 @@ def test_plain_loops(dtype: DType, np_type: Any) -> None:
             a = np.ascontiguousarray(np.swapaxes(a, -1, -2))
         plan = plan_matmul(AVX512, dtype, a.shape, b.shape, transpose_a)
         out = np.zeros((2, 5, 4, 6), np_type)
-        call(matmul_scalar(dtype, plan), {("operand", 0): a, ("operand", 1): b, ("output", 0): out}, {})
+        run_template(matmul_scalar(dtype, plan), {("operand", 0): a, ("operand", 1): b, ("output", 0): out}, {})
         assert np.array_equal(out, (np.swapaxes(a, -1, -2) if transpose_a else a) @ b)
 
 

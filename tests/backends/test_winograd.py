@@ -12,8 +12,8 @@ import fusewright as fw
 from fusewright.backends.numba_cpu.bundle import cpu_target
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.packing import conv_layout
+from fusewright.backends.numba_cpu.templates.probe import run_template
 from fusewright.backends.numba_cpu.templates.winograd import faster, plan_winograd, winograd, winograd_layout
-from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate, symbol
 from fusewright.core.dtypes import F32, F64
@@ -145,15 +145,7 @@ def run(
         ("transformed", 1): winograd_layout(kernel.shape, plan).pack(kernel), ("output", 0): out,
         **{("extra", i): e for i, e in enumerate(extras)},
     }  # fmt: skip
-    words = [
-        evaluate(arg.value, env) if arg.kind == "dim" else arrays[arg.kind, arg.index].ctypes.data
-        for arg in template.args
-    ]
-    extent, scratch = evaluate(template.extent, env), evaluate(template.scratch_bytes, env)
-    if twin:
-        run_twin(template.text, template.entry, words, list(arrays.values()), extent, scratch)
-    else:
-        run_text(compile_text(template.text, template.entry), words, extent, scratch, chunks)
+    run_template(template, arrays, env, chunks, twin)
     return out
 
 

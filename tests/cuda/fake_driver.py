@@ -36,14 +36,14 @@ class Fault(Exception):
         self.code = code
 
 
-class _Stream:
+class FakeStream:
     def __init__(self) -> None:
         self.work: list[Callable[[], None]] = []
 
 
 class _Event:
     def __init__(self) -> None:
-        self.stream: _Stream | None = None  # of the last record; None: never recorded
+        self.stream: FakeStream | None = None  # of the last record; None: never recorded
         self.after = 0  # how many pieces of that stream's work it stands behind
         self.done: list[bool] = [True]
 
@@ -111,7 +111,7 @@ class FakeGpu:
         for name, (types, method) in _CALLS.items():
             if name not in lacks:
                 self.functions[name] = ctypes.CFUNCTYPE(c_int, *types)(self._wrapped(name, method))
-        self.default = self._handle(_Stream(), 1)
+        self.default = self._handle(FakeStream(), 1)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -151,7 +151,7 @@ class FakeGpu:
         return number
 
     def _of(self, handle: int | None, kind: type) -> Any:
-        if kind is _Stream and not handle:
+        if kind is FakeStream and not handle:
             handle = 1
         thing = self.handles.get(handle or 0)
         if not isinstance(thing, kind):
@@ -159,7 +159,7 @@ class FakeGpu:
         return thing
 
     # -- streams --------------------------------------------------------------------------------------------------
-    def drain(self, stream: _Stream) -> None:
+    def drain(self, stream: FakeStream) -> None:
         """Do a stream's work."""
         while stream.work:
             work = stream.work.pop(0)
@@ -168,12 +168,12 @@ class FakeGpu:
     def drain_all(self) -> None:
         """Do everybody's work, the stream made last first."""
         for thing in list(self.handles.values())[::-1]:
-            if isinstance(thing, _Stream):
+            if isinstance(thing, FakeStream):
                 self.drain(thing)
 
     def queue(self, handle: int | None, work: Callable[[], None]) -> None:
         """Something to do when the stream's turn comes."""
-        self._of(handle, _Stream).work.append(work)
+        self._of(handle, FakeStream).work.append(work)
 
     # -- kernels --------------------------------------------------------------------------------------------------
     def params(self, function: _Function, grid: int, block: int, shared: int, pointers: Any) -> tuple[Any, ...]:
@@ -415,18 +415,18 @@ def cuPointerGetAttribute(gpu: FakeGpu, out: int, attribute: int, address: int) 
 def cuStreamCreate(gpu: FakeGpu, out: Any, flags: int) -> None:
     if flags != 1:
         raise Fault(1)
-    out[0] = gpu._handle(_Stream())
+    out[0] = gpu._handle(FakeStream())
 
 
 @_call(c_void_p)
 def cuStreamDestroy_v2(gpu: FakeGpu, stream: int) -> None:
-    gpu.drain(gpu._of(stream, _Stream))
+    gpu.drain(gpu._of(stream, FakeStream))
     del gpu.handles[stream]
 
 
 @_call(c_void_p)
 def cuStreamSynchronize(gpu: FakeGpu, stream: int) -> None:
-    gpu.drain(gpu._of(stream, _Stream))
+    gpu.drain(gpu._of(stream, FakeStream))
 
 
 @_call(c_void_p, c_void_p, c_uint)
@@ -454,7 +454,7 @@ def cuEventDestroy_v2(gpu: FakeGpu, event: int) -> None:
 
 @_call(c_void_p, c_void_p)
 def cuEventRecord(gpu: FakeGpu, event: int, stream: int) -> None:
-    e, s = gpu._of(event, _Event), gpu._of(stream, _Stream)
+    e, s = gpu._of(event, _Event), gpu._of(stream, FakeStream)
     e.stream, e.done = s, [False]
     done = e.done
 

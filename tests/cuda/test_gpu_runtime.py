@@ -6,6 +6,7 @@ import gc
 import os
 import types
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +26,7 @@ from fusewright.runtime.cuda.device import STAGED
 from fusewright.runtime.cuda.nodes import _Order, unroll
 
 import paper
-from fake_driver import FakeGpu, fake_gpu
+from fake_driver import FakeGpu, FakeStream, fake_gpu
 
 RNG = np.random.default_rng(11)
 ELF = b"\x7fELF"
@@ -193,9 +194,7 @@ class Foreign:
         self.address = self.base + shift
         gpu.next += 16
         self.stream = gpu.next
-        from fake_driver import _Stream
-
-        gpu.handles[self.stream] = _Stream()
+        gpu.handles[self.stream] = FakeStream()
         data = self.x.reshape(-1).view("u1")
         if late:
             gpu.queue(self.stream, lambda: gpu.memory.write(self.address, data))
@@ -260,10 +259,9 @@ def test_dlpack_both_ways(gpu: FakeGpu) -> None:
     again = doubled(wrapped, rows(1)[0])
     np.testing.assert_array_equal(np.asarray(again), 2 * want)
     assert len(wrapped.streams) == 1 and wrapped.streams[0] > 2
-    from fusewright.runtime.cuda.arrays import _exported
-
+    gone = weakref.ref(start)
     del start, wrapped, again, doubled
-    assert not _exported  # capsules that nobody consumed give their tensor back
+    assert gone() is None  # capsules that nobody consumed give their tensor back
 
 
 class Unnamed(Foreign):

@@ -21,7 +21,7 @@ def strided_reader(m: Maker) -> Any:
         elif kind in ("relu", "neg"):
             v = m.emit(kind, v)[0]
         else:
-            shape = d.pick((tuple(v.shape), (2,), (1, v.shape[2], 1), (v.shape[1], 1, 2)))
+            shape = d.pick((tuple(v.shape), (2,), (v.shape[2], 2), (1, v.shape[2], 1), (v.shape[1], 1, 2)))
             v = m.emit(kind, v, m.new(F32, shape))[0]
     step = d.pick(((2, 2), (2, 1), (3, 2)))
     window = d.pick(((1, 1), (1, 1), (1, 1), (2, 1)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from left import ops
 from targets import FakeTarget
 
 from fusewright.core.errors import RewriteError
@@ -22,10 +23,6 @@ from fusewright.passes.target.decompose import decompose
 from fusewright.testing import assert_equivalent
 
 F = np.float32
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant", "return")]
 
 
 def graph_of(build: Any, *inputs: tuple[str, tuple[Any, ...]]) -> Graph:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import spelt
+from left import ops
 
 from fusewright.ir import Builder, Graph
 from fusewright.passes import Rewrite, default_pipeline
@@ -15,10 +16,6 @@ from fusewright.passes.raising import RULES, activations, raising
 from fusewright.testing import assert_equivalent, check_pass, prove
 
 BY_NAME = {r.name: r for r in RULES}
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant", "return")]
 
 
 def graph(build: Callable[..., Any], *inputs: Any) -> Graph:

@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from left import sunk
 
 from fusewright.core.dims import symbol
 from fusewright.core.regroup import across, dense_strides, regroup, reshape_strides
-from fusewright.ir import Builder, Graph
 from fusewright.passes.local.reshapes import RULES
-from fusewright.passes.local.sink import sink
-from fusewright.testing import assert_equivalent
 
 F = np.float32
 N = symbol("N")
@@ -20,23 +18,6 @@ N = symbol("N")
 
 def w(*shape: int) -> np.ndarray:
     return (np.random.default_rng(sum(shape)).standard_normal(shape) / 3).astype(F)
-
-
-def run(build: Any, *shapes: tuple[Any, ...]) -> tuple[list[str], set[str]]:
-    b: Any = Builder()
-    out = build(b, *(b.input(f"x{i}", "f32", s) for i, s in enumerate(shapes)))
-    graph = b.build(*(out if isinstance(out, tuple) else (out,)))
-    got, stats = sink.apply(graph)
-    got.verify(2)
-    rng = np.random.default_rng(0)
-    feeds = {v.name: rng.standard_normal(v.type.concrete({"N": 2})).astype(F) for v in graph.inputs}
-    assert_equivalent(graph, got, feeds, "reassoc")
-    assert sink.apply(got)[0].fingerprint == got.fingerprint
-    return ops(got), set(stats.fired)
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant", "return")]
 
 
 def flat(b: Any, x: Any) -> Any:
@@ -84,27 +65,27 @@ CASES: dict[str, tuple[Any, list[tuple[Any, ...]], list[str]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_sinks(name: str) -> None:
     build, shapes, want = CASES[name]
-    assert run(build, *shapes)[0] == want
+    assert sunk(build, *shapes)[0] == want
 
 
 def test_every_rule_fires() -> None:
-    fired = set[str]().union(*(run(build, *shapes)[1] for build, shapes, _ in CASES.values()))
+    fired = set[str]().union(*(sunk(build, *shapes)[1] for build, shapes, _ in CASES.values()))
     assert {r.name for r in RULES} <= fired
 
 
 def test_what_does_not_sink() -> None:
     # A model's own reshape of its input, a vector along part of a group, another whole tensor.
-    assert run(lambda b, x: b.relu(flat(b, x)), SEQ)[0] == ["reshape", "relu"]
-    part = run(lambda b, x: b.add(b.reshape(dense(b, x), shape=("N", 5, 2, 3)), b.constant(w(3))), SEQ)[0]
+    assert sunk(lambda b, x: b.relu(flat(b, x)), SEQ)[0] == ["reshape", "relu"]
+    part = sunk(lambda b, x: b.add(b.reshape(dense(b, x), shape=("N", 5, 2, 3)), b.constant(w(3))), SEQ)[0]
     assert part == ["matmul", "reshape", "add"]
-    other = run(lambda b, x, r: b.add(flat(b, dense(b, x)), r), SEQ, (N * 5, 6))[0]
+    other = sunk(lambda b, x, r: b.add(flat(b, dense(b, x)), r), SEQ, (N * 5, 6))[0]
     assert other == ["matmul", "reshape", "add"]
     # Also where the batch is one, and the tensor would only seem smaller without its first axis.
-    heads = run(lambda b, x, r: b.add(b.reshape(dense(b, x), shape=(1, 5, 2, 3)), r), (1, 5, 4), (1, 5, 2, 3))[0]
+    heads = sunk(lambda b, x, r: b.add(b.reshape(dense(b, x), shape=(1, 5, 2, 3)), r), (1, 5, 4), (1, 5, 2, 3))[0]
     assert heads == ["matmul", "reshape", "add"]
-    turned = run(lambda b, x: b.matmul(flat(b, x), b.constant(w(10, 3)), transpose_a=True), (2, 5, 4))[0]
+    turned = sunk(lambda b, x: b.matmul(flat(b, x), b.constant(w(10, 3)), transpose_a=True), (2, 5, 4))[0]
     assert turned == ["reshape", "matmul"]
-    assert run(lambda b, x: b.softmax(b.reshape(b.relu(x), shape=("N", 20))), SEQ)[0] == ["relu", "reshape", "softmax"]
+    assert sunk(lambda b, x: b.softmax(b.reshape(b.relu(x), shape=("N", 20))), SEQ)[0] == ["relu", "reshape", "softmax"]
 
 
 def test_groups_of_axes() -> None:
@@ -148,7 +129,7 @@ def einsum(equation: str, a: tuple[Any, ...], b_shape: tuple[Any, ...], constant
     def build(b: Any, x: Any, *rest: Any) -> Any:
         return b.einsum(x, rest[0] if rest else b.constant(w(*b_shape)), equation=equation)
 
-    return [n for n in run(build, a, *([] if constant else [b_shape]))[0] if n != "reshape"]
+    return [n for n in sunk(build, a, *([] if constant else [b_shape]))[0] if n != "reshape"]
 
 
 def test_einsum_takes_the_fewest_transposes() -> None:

@@ -6,15 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from left import ops
 
 from fusewright.core.errors import RewriteError
 from fusewright.ir import Builder, Graph
 from fusewright.passes import Match, RuleSet, about, graph_pass, one_of, op, rewrite
 from fusewright.passes.engine.pattern import alternatives
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant", "return")]
 
 
 def one(build: Any, *inputs: tuple[str, tuple[Any, ...]]) -> Graph:

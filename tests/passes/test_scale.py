@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from left import ops
 
 from fusewright.core.dtypes import dtype as get_dtype
 from fusewright.ir import Builder, Graph
-from fusewright.passes.local.scale import _scaled as scaled
-from fusewright.passes.local.scale import batch_norm_affine, scale, to_const
+from fusewright.passes.local.scale import batch_norm_affine, scale, scaled, to_const
 from fusewright.testing import assert_equivalent
 
 F = np.float32
@@ -20,10 +20,6 @@ RNG = np.random.default_rng(7)
 
 def w(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(F)
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant", "return")]
 
 
 def norm(b: Any, x: Any, axis: int = -1, **kw: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from left import ops
 from strided import strided_reader
 
 import fusewright as fw
@@ -35,10 +36,6 @@ class Net:
         assert_equivalent(graph, got, feeds, "reassoc")
         assert strides.apply(got)[0].fingerprint == got.fingerprint
         return got, stats
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant", "return")]
 
 
 def all_strides(graph: Graph) -> list[tuple[int, ...]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from left import ops
 
 from fusewright.ir import Builder, Graph
 from fusewright.passes.local.windows import RULES, windows
@@ -30,10 +31,6 @@ def run(build: Any, shape: tuple[Any, ...] = X, numbers: np.ndarray | None = Non
     assert_equivalent(graph, got, {"x": x}, "exact")
     assert windows.apply(got)[0].fingerprint == got.fingerprint
     return got, set(stats.fired)
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op.name for n in graph.nodes if n.op.name not in ("input", "constant", "return")]
 
 
 def crop(b: Any, x: Any, starts: tuple[int, ...], stops: tuple[Any, ...], steps: Any = None) -> Any:

@@ -148,7 +148,7 @@ def _rows_scaled(w: np.ndarray, factor: np.ndarray, dt: DType) -> Const | None:
     return Const(out, dt)
 
 
-def _scaled(w: np.ndarray, factor: np.ndarray, dt: DType) -> Const | None:
+def scaled(w: np.ndarray, factor: np.ndarray, dt: DType) -> Const | None:
     """The weights times the factor."""
     if w.size and factor.ndim == 1 and factor.shape[0] == w.shape[-1]:
         return _rows_scaled(w, factor, dt)
@@ -181,7 +181,7 @@ def _fold_behind(anchor: Node, ctx: PassContext) -> None:
     factor = _weight_factor(anchor, w, chain.scale)
     if factor is None:
         return ctx.decline(anchor, "the result's channels are not an axis of the weights alone")
-    new_w = _scaled(w, factor, result.dtype)
+    new_w = scaled(w, factor, result.dtype)
     new_t = to_const(chain.shift, result.dtype)
     if new_w is None or new_t is None:
         return ctx.decline(anchor, "the scaled weights leave the range of normal numbers")
@@ -232,7 +232,7 @@ def _fold_before(node: Node, ctx: PassContext) -> Node | None:
         factor = np.repeat(s.reshape(groups, -1), w.shape[-1] // groups, axis=0).T
     else:
         return None
-    new_w = _scaled(w, factor, x.dtype)
+    new_w = scaled(w, factor, x.dtype)
     if new_w is None:
         ctx.decline(scale, "the scaled weights leave the range of normal numbers")
         return None

@@ -10,7 +10,7 @@ import pytest
 import fusewright as fw
 from fusewright.backends.numba_cuda.bundle import cuda_target
 from fusewright.passes.pipeline import default_pipeline
-from fusewright.testing.volume import _agrees, _sharp, volume_graph
+from fusewright.testing.volume import agrees, sharp, volume_graph
 
 from fake_driver import fake_gpu
 
@@ -22,5 +22,5 @@ def test_generated_graphs(seed: int) -> None:
     with warnings.catch_warnings(), fake_gpu((8, 6)), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         bundle = fw.compile(graph, target="cuda")
-        seen = _agrees(graph, after, feeds[0], _sharp(graph, feeds[0]), bundle.run(feeds[0]))
+        seen = agrees(graph, after, feeds[0], sharp(graph, feeds[0]), bundle.run(feeds[0]))
     assert seen is not None

@@ -241,7 +241,7 @@ def _atom(inst: Inst) -> Step:
                 if kind == "global":
                     m.memory.store(one, bits, width, what)
                 else:
-                    place = m.shared._place(lane, one, width, what)
+                    place = m.shared.place(lane, one, width, what)
                     m.shared.data.view(have.dtype)[place] = bits[0]
         if d is not None:
             m.put(d, old, i)

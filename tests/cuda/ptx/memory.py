@@ -61,18 +61,19 @@ class Block:
         """Data and state as rows of ``width`` bytes."""
         found = self._views.get(width)
         if found is None:
-            found = self._views[width] = _rows(self.data, width), _rows(self.state, width)
+            found = self._views[width] = rows_of(self.data, width), rows_of(self.state, width)
         return found
 
 
-def _rows(flat: Array, width: int) -> Array:
+def rows_of(flat: Array, width: int) -> Array:
     """Bytes as (rows, words of a row): few and large words gather faster than bytes."""
     if width <= 8:
         return flat.view(_WORD[width]).reshape(-1, 1)
     return flat.view(np.uint64).reshape(-1, width // 8)
 
 
-def _pattern(state: int, width: int) -> Any:
+def pattern(state: int, width: int) -> Any:
+    """``width`` bytes of ``state`` as the words that ``rows_of`` gives."""
     word = min(width, 8)
     return _WORD[word](int.from_bytes(bytes([state] * word), "little"))
 
@@ -237,7 +238,7 @@ class Memory:
         have = state[at]
         if (
             self.strict
-            and (have != _pattern(WRITTEN, width)).any()
+            and (have != pattern(WRITTEN, width)).any()
             or not self.strict
             and (have.view(np.uint8) == FORBIDDEN).any()
         ):
@@ -251,7 +252,7 @@ class Memory:
         if (have.view(np.uint8) == FORBIDDEN).any():
             self._complain(have, address, width, what)
         data[at] = values
-        state[at] = _pattern(WRITTEN, width)
+        state[at] = pattern(WRITTEN, width)
 
     def _complain(self, have: Array, address: Array, width: int, what: str) -> None:
         states = np.ascontiguousarray(have).view(np.uint8).reshape(len(address), width)

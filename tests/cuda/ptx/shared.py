@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .memory import FORBIDDEN, POISON, UNWRITTEN, WRITTEN, MemoryFault, _pattern, _rows
+from .memory import FORBIDDEN, POISON, UNWRITTEN, WRITTEN, MemoryFault, pattern, rows_of
 from .parse import PtxError
 
 Array = np.ndarray[Any, Any]
@@ -54,7 +54,7 @@ class Shared:
             self.epoch[b, w] += 1
 
     # -- access ---------------------------------------------------------------------------------------------------
-    def _place(self, lanes: Array, address: Array, width: int, what: str) -> Array:
+    def place(self, lanes: Array, address: Array, width: int, what: str) -> Array:
         if width > 1 and (address & np.uint64(width - 1)).any():
             bad = int(address[(address & np.uint64(width - 1)) != 0][0])
             raise MemoryFault(f"shared address {bad:#x}: misaligned for {width} bytes: {what}")
@@ -65,9 +65,9 @@ class Shared:
 
     def load(self, lanes: Array, address: Array, width: int, what: str, mark: bool = True) -> Array:
         """(lanes, words) of ``width`` bytes."""
-        at = self._place(lanes, address, width, what)
-        have = _rows(self.state, width)[at]
-        wanted = _pattern(WRITTEN, width)
+        at = self.place(lanes, address, width, what)
+        have = rows_of(self.state, width)[at]
+        wanted = pattern(WRITTEN, width)
         if (have != wanted).any():
             states = np.ascontiguousarray(have).view(np.uint8).reshape(len(at), width)
             if (states == FLYING).any():
@@ -78,31 +78,31 @@ class Shared:
                 )
         if mark:
             self._read_marks(lanes, at, width, what)
-        return np.asarray(_rows(self.data, width)[at])
+        return np.asarray(rows_of(self.data, width)[at])
 
     def store(self, lanes: Array, address: Array, values: Array, width: int, what: str, state: int = WRITTEN) -> None:
         """Values as ``load`` gives them; ``state`` FLYING for the start of a cp.async."""
-        at = self._place(lanes, address, width, what)
-        have = _rows(self.state, width)[at]
+        at = self.place(lanes, address, width, what)
+        have = rows_of(self.state, width)[at]
         states = np.ascontiguousarray(have).view(np.uint8)
         if (states == FORBIDDEN).any():
             raise MemoryFault(f"write between shared variables: {what}")
         if state == WRITTEN and (states == FLYING).any():
             raise Race(f"write to bytes that a cp.async may still be writing: {what}")
         self._write_marks(lanes, at, width, what)
-        _rows(self.data, width)[at] = values
-        _rows(self.state, width)[at] = _pattern(state, width)
+        rows_of(self.data, width)[at] = values
+        rows_of(self.state, width)[at] = pattern(state, width)
 
     def land(self, lanes: Array, address: Array, values: Array, width: int, what: str) -> None:
         """The end of a cp.async: the thread's own write, now."""
-        at = self._place(lanes, address, width, what)
-        _rows(self.data, width)[at] = values
-        _rows(self.state, width)[at] = _pattern(WRITTEN, width)
+        at = self.place(lanes, address, width, what)
+        rows_of(self.data, width)[at] = values
+        rows_of(self.state, width)[at] = pattern(WRITTEN, width)
         self._marks(self.writer, width)[at] = self._own(lanes)[:, None]
 
     def exclusive(self, lanes: Array, address: Array, width: int, what: str) -> None:
         """An atomic access: ordered against other atomics, so it leaves no mark, but it may not meet plain ones."""
-        at = self._place(lanes, address, width, what)
+        at = self.place(lanes, address, width, what)
         own = self._own(lanes)
         self._against(self._marks(self.writer, width)[at], own, lanes, what, "written by")
         self._against(self._marks(self.reader, width)[at], own, lanes, what, "read by")

@@ -12,8 +12,9 @@ import numpy as np
 
 from ....core.dims import evaluate
 from ....ir.graph import Node
+from ..templates.probe import run_template, words_of
 from ..templates.template import Template
-from ..tiles.probe import aligned, run_text, run_twin
+from ..tiles.probe import aligned, run_text
 from . import generate, temps
 
 Array = np.ndarray
@@ -35,18 +36,14 @@ def run_templates(
     shared: Sequence[Array] = (),
 ) -> None:
     """Run kernels over stored arrays: compiled ``functions`` by symbol, or the unjitted text without them."""
-    memory = {"operand": list(inputs), "output": list(outputs), "temp": list(shared)}
+    given = {"operand": inputs, "output": outputs, "temp": shared}
+    memory = {(kind, i): array for kind, arrays in given.items() for i, array in enumerate(arrays)}
     for template in templates:
-        words = [
-            evaluate(a.value, env) if a.kind == "dim" else int(memory[a.kind][a.index].ctypes.data)
-            for a in template.args
-        ]
+        if functions is None:
+            run_template(template, memory, env, twin=True)
+            continue
         extent, scratch = evaluate(template.extent, env), evaluate(template.scratch_bytes, env)
-        if functions is not None:
-            run_text(functions[symbol_of(template)], words, extent, scratch, chunks)
-        else:
-            distinct = {a.ctypes.data: a for a in (*inputs, *outputs, *shared) if a.size}
-            run_twin(template.text, template.entry, words, list(distinct.values()), extent, scratch)
+        run_text(functions[symbol_of(template)], words_of(template, memory, env), extent, scratch, chunks)
 
 
 def run_node(
