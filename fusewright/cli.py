@@ -412,6 +412,12 @@ def _is_bundle(path: str) -> bool:
     return head.startswith(b"PK\3\4") and head[30:] == MANIFEST.encode()
 
 
+def _no_symbol(name: str, known: Iterable[str]) -> InputRefused:
+    have = ", ".join(known)
+    state = f"the bundle's symbols are {have}" if have else "all sizes of the bundle are fixed: leave it out"
+    return InputRefused(f"--dim {name}: {state}")
+
+
 def _inspect_bundle(args: argparse.Namespace) -> int:
     """Manifest and plans only: nothing is mapped executable, so any machine can look at any bundle."""
     container = Container.open(args.source)
@@ -420,7 +426,7 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
     for name, value in _fixed_dims(args, "inspect").items():
         symbol = next((s for s in manifest.symbols if s.name == name), None)
         if symbol is None:
-            raise InputRefused(f"--dim {name}: the bundle's symbols are {', '.join(at) or 'none'}")
+            raise _no_symbol(name, at)
         if value < symbol.low or symbol.high is not None and value > symbol.high:
             raise InputRefused(f"--dim {name}={value} is outside of what the bundle takes, see its symbols")
         at[name] = value
@@ -501,8 +507,7 @@ def _bench(args: argparse.Namespace) -> int:
     known = {s for value in bundle.signature.inputs for e in value.shape for s in symbols(extent(e))}
     for name in dims:
         if name not in known:
-            have = ", ".join(sorted(known)) or "none"
-            raise fw.InputRefused(f"--dim {name}: the bundle's symbols are {have}")
+            raise _no_symbol(name, sorted(known))
     feeds = _random_feeds(bundle.signature.inputs, dims)
     bound = bundle.bind(feeds, bundle.room(feeds))
     rows = []

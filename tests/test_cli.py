@@ -256,6 +256,10 @@ def test_inspect_reports_at_the_extents_asked_for(
     assert sizes[0] < sizes[1]
     assert main(["inspect", compiled, "--dim", "N=65"]) == main(["inspect", compiled, "--dim", "M=3"]) == 1
     assert "symbols are N" in capsys.readouterr().err
+    fixed = str(tmp_path / "fixed.fwb")
+    assert main(["compile", str(found_during_the_call), "-o", fixed, "--dim", "N=4"]) == 0
+    assert main(["inspect", fixed, "--dim", "N=4"]) == main(["bench", fixed, "--dim", "N=4"]) == 1
+    assert capsys.readouterr().err.count("all sizes of the bundle are fixed: leave it out") == 2
     for wrong in (["inspect", compiled, "--dim", "N=1:8"], ["inspect", str(found_during_the_call), "--dim", "N=1"]):
         with pytest.raises(SystemExit) as stop:
             main(wrong)
