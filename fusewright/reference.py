@@ -145,7 +145,8 @@ def _onnxruntime(source: Any, graph: Graph, feeds: Arrays) -> Arrays:
         onnx = importlib.import_module("onnx")
         runtime = importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:
-        raise MissingDependency(f"against='onnxruntime' needs the package {error.name!r}: pip install {error.name}") from None
+        hint = f"pip install {error.name}"
+        raise MissingDependency(f"against='onnxruntime' needs the package {error.name!r}: {hint}") from None
     path = isinstance(source, (str, os.PathLike))
     if not path and type(source).__name__ != "ModelProto" or path and not os.fspath(source).endswith(".onnx"):
         raise InputRefused("against='onnxruntime' compares with the same ONNX file; this source is none")

@@ -73,7 +73,6 @@ FLOATS = (F16, BF16, F32, F64)
 INTS = (I8, I16, I32, I64, U8, U16, U32, U64)
 
 _PLAIN = re.compile(r"[<>=|]?[A-Za-z_]+[0-9]*_?")
-DTypeLike = DType | str | np.dtype[Any] | type
 
 
 def dtype(like: Any) -> DType:

@@ -113,7 +113,7 @@ class _Needs:
 
     def rows(self) -> np.ndarray:
         sizes = [self.columns.terms(v.type.nbytes) for v in self.classes]
-        spare = [self._freed(at, node) for at, node in enumerate(self.nodes)]
+        spare = [self._freed(node) for node in self.nodes]
         width = len(self.columns.monomials)
         table = np.zeros((len(sizes), width), np.int64)
         for i, terms in enumerate(sizes):
@@ -130,7 +130,7 @@ class _Needs:
             out[at] -= table[k]
         return out
 
-    def _freed(self, at: int, node: Node) -> tuple[int, ...]:
+    def _freed(self, node: Node) -> tuple[int, ...]:
         """Classes that ``node`` may overwrite as far as its access relation goes."""
         found = []
         for k in self.overwrites(node):

@@ -291,7 +291,7 @@ class CpuLowering(Lowering):
         return choose_as(node, self.variant, fixed, made)
 
     def copy(self, t: TensorType) -> Chosen:
-        return copy_kernel(t, self.variant)
+        return copy_kernel(t)
 
     def add(self, chosen: Chosen, kind: str) -> int:
         digest = hashlib.sha256(repr((chosen.text, chosen.fastmath)).encode()).hexdigest()[:16]

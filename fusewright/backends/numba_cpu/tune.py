@@ -111,7 +111,7 @@ def tune(
         note(number, len(stages))
         seconds = search.measure(candidates(), threads if number == 2 else 1)
         for site, row in zip(wanted, made, strict=True):
-            _decide(row, site, number, seconds.get(site.name, {}))
+            _decide(row, number, seconds.get(site.name, {}))
     note(len(stages), len(stages))
     return Choices({variant: {row.site: row.choice for row in made}}), made
 
@@ -163,7 +163,7 @@ def _grains(site: Site, choice: Choice) -> list[_Try]:
     return [_Try(site, m, choice.tiles.get(m, (0, 0)), g) for g in GRAINS]
 
 
-def _decide(row: Tuned, site: Site, stage: int, seconds: Mapping[_Try, float]) -> None:
+def _decide(row: Tuned, stage: int, seconds: Mapping[_Try, float]) -> None:
     """Take the fastest of a stage; its first candidate is what would be taken anyway."""
     if not seconds:
         return

@@ -152,10 +152,6 @@ class H5File:
         """Is there a group at ``path``?"""
         return self._group(path) is not None
 
-    def has_dataset(self, path: str) -> bool:
-        """Is there a dataset at ``path``?"""
-        return isinstance(self._get(path), pyfive.Dataset)
-
     def members(self, path: str) -> tuple[str, ...]:
         """Names in the group, in the file's order; empty when there is no such group."""
         group = self._group(path)

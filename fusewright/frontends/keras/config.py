@@ -55,7 +55,7 @@ class ConfigReader:
                 "not-a-model-graph", class_name, "the top-level object is neither Sequential nor a functional model",
                 "a subclassed model has no graph in its config: export it as a SavedModel or pass a tf.function",
             )  # fmt: skip
-        model = self._model(class_name, inner, "", "model", 0)
+        model = self._model(inner, "", "model", 0)
         model.file = self.file
         return model
 
@@ -64,7 +64,7 @@ class ConfigReader:
             raise ImportRefused("malformed", where or self.file, f"the config has no valid {key!r}")
         return item[key]
 
-    def _model(self, class_name: str, config: Any, prefix: str, name: str, depth: int) -> KerasModel:
+    def _model(self, config: Any, prefix: str, name: str, depth: int) -> KerasModel:
         where = prefix.rstrip("/") or self.file
         if depth > _MAX_NESTING:
             raise ImportRefused("limit", where, f"models are nested deeper than {_MAX_NESTING}")
@@ -148,7 +148,7 @@ class ConfigReader:
         if spec.operation:
             return spec
         if not custom and class_name in MODELS:
-            spec.model = self._model(class_name, config, path + "/", name, depth + 1)
+            spec.model = self._model(config, path + "/", name, depth + 1)
             return spec
         for key in _OWNED.get(class_name, ()):
             if isinstance(config.get(key), dict):

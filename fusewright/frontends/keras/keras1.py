@@ -182,14 +182,14 @@ def to_keras2(spec: LayerSpec, theano: bool) -> None:
             raise ImportRefused("weights", spec.path, "Highway needs two matrices and two vectors, or none")
         arrays = dict(zip(("kernel", "carry_kernel", "bias", "carry_bias"), matrices + vectors, strict=False))
     if kind in _CONVOLUTIONS:
-        arrays = {n: _kernel(spec, n, a, first, theano) if "kernel" in n else a for n, a in arrays.items()}
+        arrays = {n: _kernel(spec, a, first, theano) if "kernel" in n else a for n, a in arrays.items()}
     if kind == "LocallyConnected2D" and first and "bias" in arrays and arrays["bias"].ndim == 3:
         bias = arrays["bias"]  # [filters, rows, columns]; Keras 2 keeps the same numbers under the other shape
         arrays = {**arrays, "bias": bias.reshape(*bias.shape[1:], bias.shape[0])}
     spec.weights = arrays
 
 
-def _kernel(spec: LayerSpec, name: str, array: np.ndarray, first: bool, theano: bool) -> np.ndarray:
+def _kernel(spec: LayerSpec, array: np.ndarray, first: bool, theano: bool) -> np.ndarray:
     """Spatial axes, input channels, filters. Theano convolves: its kernels lie the other way round."""
     kind, size = spec.class_name, spec.config.get("kernel_size") or []
     if kind == "Conv1D" and array.ndim == 4:

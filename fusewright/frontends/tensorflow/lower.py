@@ -305,13 +305,13 @@ class Lowerer:
     def _dispatch(self, c: Ctx, node: TFNode, items: list[Item]) -> list[Item]:
         custom = registered_op("tf", node.op)
         if custom is not None:
-            return _items(c, custom(c, *[c.v(i) for i in items]))
+            return _items(custom(c, *[c.v(i) for i in items]))
         if node.op in CALLS:
             return self.call(c.function("f"), items, c)
         if node.op in self.graph.functions:
             return self.call(node.op, items, c)
         if node.op in COMPLEX and any(isinstance(i, Complex) for i in items):
-            return _items(c, COMPLEX[node.op](c, *items))
+            return _items(COMPLEX[node.op](c, *items))
         folding = FOLDS.get(node.op)
         if folding is not None:
             folded = _fold(c, folding, items)
@@ -320,7 +320,7 @@ class Lowerer:
         lowering = OPS.get(node.op)
         if lowering is None:
             raise c.refuse("has no lowering here", f'register its lowering: @fw.register_op("tf", "{node.op}")')
-        return _items(c, lowering(c, *(items if node.op in RAW else [c.v(i) for i in items])))
+        return _items(lowering(c, *(items if node.op in RAW else [c.v(i) for i in items])))
 
     # -- functions -------------------------------------------------------------------------------------------------
 
@@ -414,7 +414,7 @@ class Lowerer:
         return b.build({"value": made[value]}).run({})["value"]
 
 
-def _items(c: Ctx, result: Any) -> list[Item]:
+def _items(result: Any) -> list[Item]:
     """What a lowering returned, as items."""
     many = result if isinstance(result, (list, tuple)) else [result]
     return [Tensor.of(r) if isinstance(r, Value) else r for r in many]

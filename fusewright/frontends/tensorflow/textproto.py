@@ -110,10 +110,10 @@ class TextReader:
             colon = self._mark(":")
             if colon and self._mark("["):
                 while not self._mark("]"):
-                    self._value(schema, spec, out, depth)
+                    self._value(spec, out, depth)
                     self._mark(",")
             else:
-                self._value(schema, spec, out, depth)
+                self._value(spec, out, depth)
             if not self._mark(","):
                 self._mark(";")
         return out
@@ -131,7 +131,7 @@ class TextReader:
         self._next()
         return name
 
-    def _value(self, schema: Schema | None, spec: Field | None, out: Message, depth: int) -> None:
+    def _value(self, spec: Field | None, out: Message, depth: int) -> None:
         for opened, close in (("{", "}"), ("<", ">")):
             if self._mark(opened):
                 if spec is None:

@@ -17,7 +17,6 @@ MAX_BYTES = (1 << 31) - 1
 _FLOAT = struct.Struct("<f")
 _DOUBLE = struct.Struct("<d")
 _FIXED32 = struct.Struct("<I")
-_FIXED64 = struct.Struct("<Q")
 _VARINT, _I64, _LENGTH, _I32 = 0, 1, 2, 5
 _WIRE_OF = {
     "int": _VARINT, "bool": _VARINT, "float": _I32, "double": _I64, "fixed32": _I32, "bytes": _LENGTH,

@@ -21,7 +21,7 @@ def localise(graph: Graph, ctx: PassContext) -> None:
             if first is not None:
                 for i in reversed(range(first, len(node.operands))):
                     if node.operands[i].const is not None:
-                        _sink(node, i, first)
+                        _sink(node, i)
                         ctx.rewrote("localised")
 
 
@@ -36,7 +36,7 @@ def _first_constant_operand(node: Node) -> int | None:
     return 1 if node.op.name == "if" else None
 
 
-def _sink(node: Node, index: int, first: int) -> None:
+def _sink(node: Node, index: int) -> None:
     source = node.operands[index].producer
     for region in node.regions:
         inner = region.inputs[index - 1 if node.op.name == "if" else index]

@@ -58,12 +58,12 @@ class _Thinning:
                 strides = tuple(a * s for a, s in zip(node.attrs["strides"], self.strides, strict=True))
                 return self.b.apply(node.op, node.operands, {**node.attrs, "strides": strides})[0]
             if node.op.kind == "elementwise" and not node.regions:
-                operands = [self._operand(o, v.rank, node) for o in node.operands]
+                operands = [self._operand(o, node) for o in node.operands]
                 return self.b.apply(node.op, operands, dict(node.attrs))[0]
         self.cut += 1
         return every(self.b, v, self.strides)
 
-    def _operand(self, o: Value, rank: int, user: Node) -> Value:
+    def _operand(self, o: Value, user: Node) -> Value:
         """An operand of an elementwise op: as it is where it is the same at every position."""
         image = o.shape[:-1][-len(self.strides) :]
         return o if all(d == 1 for d in image) else self.of(o, {user})

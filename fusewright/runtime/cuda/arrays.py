@@ -108,7 +108,7 @@ def given(spec: Spec, value: Any, device: Device, stream: int, what: str = "inpu
     if isinstance(interface, Mapping) and ("stream" in interface or not hasattr(value, "__dlpack__")):
         found = _interface(spec, value, interface, device, stream, what)
     else:
-        found = _dlpack(spec, value, device, stream, what)
+        found = _dlpack(spec, value, stream, what)
     owner = device.driver.ordinal_of(found.address) if found.nbytes else device.ordinal
     if owner != device.ordinal:
         place = "memory of no GPU" if owner is None else f"GPU {owner}"
@@ -146,7 +146,7 @@ def _interface(spec: Spec, value: Any, raw: Mapping[str, Any], device: Device, s
     return Given(address, shape, have.itemsize, value, theirs or 0, not readonly)
 
 
-def _dlpack(spec: Spec, value: Any, device: Device, stream: int, what: str) -> Given:
+def _dlpack(spec: Spec, value: Any, stream: int, what: str) -> Given:
     try:
         capsule = value.__dlpack__(stream=stream)
         pointer = _get_pointer(capsule, b"dltensor")

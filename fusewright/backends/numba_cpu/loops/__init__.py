@@ -1,13 +1,12 @@
 """Kernel text of every op that is not a contraction or convolution.
 
-``generate(node, variant)`` gives the kernels of a node, run one after the other; ``supports(node)`` whether there are
+``generate(node)`` gives the kernels of a node, run one after the other; ``supports(node)`` whether there are
 any; ``temps(node)`` the bytes of storage they share; ``copy_template(type)`` a plain copy of one value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ....core.dims import Extent
 from ....ir.graph import Node
@@ -55,7 +54,7 @@ def supports(node: Node) -> bool:
     return _generator(node) is not None
 
 
-def generate(node: Node, variant: Any = None) -> list[Template]:
+def generate(node: Node) -> list[Template]:
     """The kernels of ``node``, in order. Arguments name operands and results of the node by index.
 
     Raises NoKernel where ``supports`` is False.

@@ -6,12 +6,11 @@ Owns the reading of an ``attention`` node or a ``fused`` region of kind "attenti
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from ....core.dtypes import BOOL, F32, F64
 from ....core.errors import CompileRefused
 from ....ir.builder import Builder
-from ....ir.graph import Const, Graph, Node, Value
+from ....ir.graph import Graph, Node, Value
 from ....ir.opdef import Cost
 from ..loops.region import first_operands
 from ..templates.attention import AttentionPlan, attention, fits
@@ -42,7 +41,7 @@ def read(node: Node) -> AttentionPlan | None:
     return read_region(_region(node), first_operands(node))
 
 
-def choose(node: Node, variant: Variant, fixed: Mapping[int, Const], cost: Cost) -> list[Chosen]:
+def choose(node: Node, variant: Variant, cost: Cost) -> list[Chosen]:
     """The kernel call of an attention. Raises CompileRefused."""
     plan = read(node)
     if plan is None:
@@ -91,7 +90,7 @@ def read_region(region: Graph, firsts: list[int] | None = None) -> AttentionPlan
         pairs = zip(side.strides[:lead], x.shape[:lead], y.shape[:lead], strict=True)
         strides = [0 if d == 1 and e != 1 else s for s, d, e in pairs]
         sides.append(type(side)(side.operand, side.offset, (*strides, *side.strides[lead:])))
-    scores, raw = _scores(node, region, place)
+    scores, raw = _scores(node, region)
     hidden = float(node.attrs["masked"]) if node.attrs["causal"] else None
     return AttentionPlan(
         y.dtype, y.shape[:-2], y.shape[-2], keys, depth, width, sides[0], sides[1], sides[2], out, scores, raw,
@@ -99,7 +98,7 @@ def read_region(region: Graph, firsts: list[int] | None = None) -> AttentionPlan
     )  # fmt: skip
 
 
-def _scores(node: Node, region: Graph, place: Mapping[Value, int]) -> tuple[Graph, Value]:
+def _scores(node: Node, region: Graph) -> tuple[Graph, Value]:
     """What becomes of q k^T before the softmax, as the op's decomposition has it; and its input for q k^T."""
     b = Builder()
     mapping = {v: b.input(f"a{i}", v.dtype, v.shape) for i, v in enumerate(region.inputs)}

@@ -32,11 +32,11 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const]) -> list[Cho
     if own is None and gated.gates(node):
         return gated.choose(node, variant, fixed, cost_of(node))
     if own is None and attention.attends(node):
-        return attention.choose(node, variant, fixed, cost_of(node))
+        return attention.choose(node, variant, cost_of(node))
     if own is None and not loops.supports(node):
         raise CompileRefused(f"there is no CPU kernel for {node.where}")
     cost, out, written = cost_of(node), [], set[int]()
-    for template in _templates(own(node, variant)) if own else loops.generate(node, variant):
+    for template in _templates(own(node, variant)) if own else loops.generate(node):
         # The first kernel that names a workspace fills it, later ones read it.
         fills = {a.index for a in template.args if a.kind == "temp"} - written
         written |= fills
@@ -51,7 +51,7 @@ def choose_as(node: Node, variant: Variant, fixed: Mapping[int, Const], made: Ch
     return [replace(c, grain=c.grain * made.grain) for c in choose(node, replace(variant, tile=tile), fixed)]
 
 
-def copy_kernel(t: TensorType, variant: Variant) -> Chosen:
+def copy_kernel(t: TensorType) -> Chosen:
     """The kernel that moves a value of type ``t``."""
     return bound("copy", loops.copy_template(t), _word, 0, 2 * t.nbytes)
 

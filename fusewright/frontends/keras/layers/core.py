@@ -44,7 +44,7 @@ def _einsum_dense(c: Call, x: Value) -> Value:
         raise c.refuse(f"equation={equation!r} is not text")
     if mode_of(c.config)[0] and not c.has("kernel_scale"):
         raise quantised.unsupported(c)
-    spelled = _spell(c, equation, x.rank, c.raw("kernel").ndim)
+    spelled = _spell(c, equation)
     if mode_of(c.config)[0]:
         y = quantised.einsum(c, x, spelled)
     else:
@@ -54,7 +54,7 @@ def _einsum_dense(c: Call, x: Value) -> Value:
     return activate(c, y, c.config.get("activation"))
 
 
-def _spell(c: Call, equation: str, rank: int, kernel_rank: int) -> str:
+def _spell(c: Call, equation: str) -> str:
     text = equation.replace(" ", "")
     if "->" not in text or "," not in text:
         raise c.refuse(f"equation {equation!r} is not of the form 'ab,bc->ac'")

@@ -62,12 +62,12 @@ def inner(c: Call, b: Builder) -> Call:
     return Call(c.lowerer, c.spec, [], b)
 
 
-def _features(c: Call, x: Value) -> int | None:
+def _features(x: Value) -> int | None:
     return x.shape[-1] if isinstance(x.shape[-1], int) else None
 
 
 def _projected(c: Call, x: Value, gates: int, bias: Value | None) -> Callable[[Value], Value]:
-    kernel = c.w("kernel", (_features(c, x), gates))
+    kernel = c.w("kernel", (_features(x), gates))
 
     def project(v: Value) -> Value:
         y = c.b.matmul(v, kernel)

@@ -76,7 +76,7 @@ def _loop(c: Call, trips: Value | None, condition: Value | None, *state: Value) 
         raise c.refuse("a loop whose number of trips depends on values", "data-dependent", "bind them with feeds=")
     count = max(count, 0)
     if count > UNROLLED or count * len(body.node) > 20_000:
-        return _counted(c, body, names, state, scanned, count)
+        return _counted(c, body, names, state, count)
     values: list[Value] = list(state)
     stacks: list[list[Value]] = [[] for _ in range(scanned)]
     true = b.constant(np.array(True))
@@ -109,7 +109,7 @@ def _constant_true(graph: Any) -> bool:
     return False
 
 
-def _counted(c: Call, body: Any, names: list[str], state: Any, scanned: int, count: int) -> Any:
+def _counted(c: Call, body: Any, names: list[str], state: Any, count: int) -> Any:
     """A fixed number of trips: a scan over the trip numbers."""
     b = c.b
     captured = c.importer.captures([body], c.scope)

@@ -59,8 +59,8 @@ def _size(c: Ctx, x: Item) -> Any:
     return settle(np.array(product(c.tensor(x).shape), object), c.type("out_type", 3))
 
 
-def new_shape(c: Ctx, x: Tensor, wanted: Sequence[Extent]) -> tuple[Extent, ...]:
-    """A shape with at most one -1, which is spelt out."""
+def new_shape(c: Ctx, wanted: Sequence[Extent]) -> tuple[Extent, ...]:
+    """A shape with -1 for an extent that follows from the others."""
     if any(isinstance(d, int) and d < -1 for d in wanted):
         raise c.refuse(f"{list(wanted)} is not a shape", code="malformed")
     return tuple(wanted)
@@ -73,9 +73,9 @@ def _reshape(c: Ctx, item: Item, shape: Item) -> Any:
             return positions.reshaped(c, c.v(item), c.v(shape))
     wanted = c.extents(shape, "the new shape")
     if isinstance(item, Complex):
-        return item.each(lambda p: c.bld.reshape(c.v(p), shape=new_shape(c, p, wanted)))
+        return item.each(lambda p: c.bld.reshape(c.v(p), shape=new_shape(c, wanted)))
     x = c.tensor(item)
-    want = new_shape(c, x, wanted)
+    want = new_shape(c, wanted)
     try:
         return c.bld.reshape(c.v(x), shape=want)
     except TypeRefused:
@@ -296,17 +296,10 @@ def _lin_space(c: Ctx, start: Item, stop: Item, num: Item) -> Any:
 # -- slicing -----------------------------------------------------------------------------------------------------------
 
 
-class Line:
-    """One entry of a slicing specification, applied to one axis."""
-
-    def __init__(self, axis: int, start: Extent, stop: Extent, step: int, shrink: bool) -> None:
-        self.axis, self.start, self.stop, self.step, self.shrink = axis, start, stop, step, shrink
-
-
 _ENTRIES = 64  # of a slice: its masks are 64 bits wide
 
 
-def _sparse(c: Ctx, begin: Item, strides: Item) -> tuple[int, dict[str, int]]:
+def _sparse(c: Ctx, begin: Item) -> tuple[int, dict[str, int]]:
     masks = {m: c.i(m, 0) for m in ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")}
     shape = c.tensor(begin).shape
     if len(shape) != 1 or not isinstance(shape[0], int):
@@ -321,7 +314,7 @@ def _strided_slice(c: Ctx, item: Item, begin: Item, end: Item, strides: Item) ->
     if isinstance(item, Complex):
         return item.each(lambda p: _strided_slice(c, p, begin, end, strides))
     x = c.tensor(item)
-    count, masks = _sparse(c, begin, strides)
+    count, masks = _sparse(c, begin)
     steps = c.ints(strides, "the steps")
     plan, out_axes = _plan(c, count, masks, x.rank)
     known_begin = c.tensor(begin).content is not None or positions.known(c, begin, "where the slice begins") is not None
