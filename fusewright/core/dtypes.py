@@ -7,7 +7,6 @@ bf16 has no NumPy type: it is carried as uint16 bit patterns in storage and as f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from .errors import TypeRefused
 NumpyType = np.dtype[Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class DType:
     """An element type, interned: compare with ``is`` or ``==``.
 
@@ -25,11 +23,19 @@ class DType:
     ``np`` is the NumPy type of stored bytes; ``compute`` the NumPy type in which ``eval`` computes.
     """
 
+    __slots__ = ("name", "kind", "size", "np", "compute")  # no dataclass: importing those would take a tenth of a load
     name: str
     kind: str
     size: int
     np: NumpyType
     compute: NumpyType
+
+    def __init__(self, name: str, kind: str, size: int, np: NumpyType, compute: NumpyType) -> None:
+        for slot, value in zip(self.__slots__, (name, kind, size, np, compute)):
+            object.__setattr__(self, slot, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{self} is interned: {name} cannot be set")
 
     def __str__(self) -> str:
         return self.name

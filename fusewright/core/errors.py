@@ -7,7 +7,7 @@ Knows nothing of graphs, files or kernels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class FusewrightError(Exception):
@@ -17,8 +17,7 @@ class FusewrightError(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong: ``code`` is stable, ``where`` a layer path or node, ``hint`` what to do."""
 
     code: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -188,10 +187,10 @@ def _with_folder(problem: Problem, files: Sequence[str | os.PathLike[str]]) -> P
     for file in map(Path, files):
         shown = _printable(str(file))
         if head == file.name and head:
-            return replace(problem, where=shown + problem.where[len(head) :])
+            return problem._replace(where=shown + problem.where[len(head) :])
         if head.startswith("saved_model.pb"):
-            return replace(problem, where=f"{shown}/{problem.where}")
-    return replace(problem, where=_printable(problem.where))
+            return problem._replace(where=f"{shown}/{problem.where}")
+    return problem._replace(where=_printable(problem.where))
 
 
 def _printable(text: str) -> str:

@@ -6,6 +6,7 @@ Must not know how a plan is run: its heirs bind and execute. Must not import `ir
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -226,13 +227,15 @@ class Loaded(ABC, Generic[B]):
         return f"<Bundle {self.signature} for {self.target}, {self.threads} threads>"
 
     # -- checks ---------------------------------------------------------------------------------------------------
-    def _verify_behind(self) -> None:
-        """Hash the weights in the background; a mismatch makes later calls raise."""
+    def _verify_behind(self, digests: Callable[[], Sequence[bytes]] = tuple) -> None:
+        """Hash the weights in the background, some blocks by ``digests``; a mismatch makes later calls raise."""
         container, me = self._container, weakref.ref(self)
 
         def work() -> None:
+            with contextlib.suppress(OSError):  # calls go before: on Linux a thread has a priority of its own
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
             try:
-                container.check_weights(1)
+                container.check_weights(1, digests())
             except BundleRefused as e:
                 bundle = me()
                 if bundle is not None:

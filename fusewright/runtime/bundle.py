@@ -7,7 +7,6 @@ Must not import `ir` or any compiler part; container, step table and argument ru
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import threading
 import weakref
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import BF16, DTYPES
+from ..core.dtypes import BF16
 from ..core.errors import FusewrightError, InputRefused, VerifyError
 from ..core.plan import Plan
 from ..core.poolwords import MAX_THREADS
@@ -41,6 +40,7 @@ from .format import Buffer, Container
 from .image import NativeImage
 from .memory import Arena, available_bytes
 from .pool import pool
+from .prepare import Helper, constants
 from .profile import Clock, StepTime, Walk, rows_of
 
 _GROWTH_CHECKED = 16 << 20  # arena growth from here on is checked against free memory
@@ -92,10 +92,11 @@ class Bundle(Loaded[Binding]):
             _check_entries(plan, len(code))
             container.check_small()
             self._report_fields = container.read("report.json")
-            if verify == "full":
-                container.check_weights(self.threads)
-            self._constants = constants(plan, container.weights())
             self._image = NativeImage(code, plan.entries)
+            helper = Helper(self._image, self._lanes)
+            if verify == "full":
+                container.check_weights(self.threads, helper.digests(container.weights()))
+            self._constants = constants(plan, container.weights(), helper)
             base = self._image.address("run") - plan.entries["run"]
             self._template = Template(plan, base, [c.ctypes.data for c in self._constants])
         except (VerifyError, OverflowError) as e:
@@ -111,7 +112,12 @@ class Bundle(Loaded[Binding]):
         self._types_out = [s.stored for s in self._outputs]
         _alive.add(self)
         if self._lazy:
-            self._verify_behind()
+            self._verify_behind(self._digests())
+
+    def _digests(self) -> Callable[[], Sequence[bytes]]:
+        """Blocks of the weights hashed by one thread; keeps the code alive, not the bundle."""
+        helper, weights = Helper(self._image, 1), self._container.weights()
+        return lambda: helper.digests(weights)
 
     # -- calling --------------------------------------------------------------------------------------------------
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
@@ -376,7 +382,7 @@ class Bundle(Loaded[Binding]):
         for arena in self._arenas:
             arena.contexts.clear()  # the next call asks for helper threads again
         if self._lazy and self._bad is None:
-            self._verify_behind()
+            self._verify_behind(self._digests())
 
 
 _alive: weakref.WeakSet[Bundle] = weakref.WeakSet()
@@ -407,25 +413,6 @@ def _choose(container: Container) -> str:
 def _check_entries(plan: Plan, code: int) -> None:
     if any(offset >= code for offset in plan.entries.values()) or "run" not in plan.entries:
         raise VerifyError("a native entry is missing or lies past the end of the code")
-
-
-def constants(plan: Plan, weights: Array) -> list[Array]:
-    """The bytes of each constant: over the map, or a layout made now."""
-    out: list[Array] = []
-    for c in plan.constants:
-        data = weights[c.offset : c.offset + c.bytes]
-        if c.stored is not None and c.wanted is not None:
-            data = c.wanted.repack(data.view(DTYPES[c.dtype].np), c.stored, _aligned).reshape(-1).view(np.uint8)
-        out.append(data)
-    return out
-
-
-def _aligned(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Room for an array on a 64-byte boundary."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    block = np.empty(size + 64, np.uint8)
-    start = -block.ctypes.data % 64
-    return block[start : start + size].view(dtype).reshape(shape)
 
 
 def load(

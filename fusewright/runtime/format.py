@@ -102,14 +102,16 @@ def sha256(data: Buffer) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def tree_hash(data: memoryview, threads: int) -> str:
-    """SHA-256 over the SHA-256 of each 1 MiB block (``BLOCK``), the blocks hashed by ``threads`` threads."""
+def tree_hash(data: memoryview, threads: int, known: Sequence[bytes] = ()) -> str:
+    """SHA-256 over the SHA-256 of each 1 MiB block (``BLOCK``), the blocks hashed by ``threads`` threads; those of the
+    first blocks may be ``known``."""
     count = (len(data) + BLOCK - 1) // BLOCK
-    digests = [b""] * count
-    lanes = max(1, min(threads, count))
+    first = len(known)
+    digests = [*known, *[b""] * (count - first)]
+    lanes = max(1, min(threads, count - first))
 
     def work(lane: int) -> None:
-        for i in range(lane, count, lanes):  # hashlib lets go of the GIL for blocks of this size
+        for i in range(first + lane, count, lanes):  # hashlib lets go of the GIL for blocks of this size
             digests[i] = hashlib.sha256(data[i * BLOCK : (i + 1) * BLOCK]).digest()
 
     helpers = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in range(1, lanes)]
@@ -333,9 +335,9 @@ class Container:
         data = self.raw(WEIGHTS)
         return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
 
-    def check_weights(self, threads: int) -> None:
-        """Raises BundleRefused if weights.bin is not what the manifest says."""
-        if tree_hash(self.raw(WEIGHTS), threads) != self.manifest.members[WEIGHTS]["tree"]:
+    def check_weights(self, threads: int, known: Sequence[bytes] = ()) -> None:
+        """Raises BundleRefused if weights.bin is not what the manifest says; ``known`` as in ``tree_hash``."""
+        if tree_hash(self.raw(WEIGHTS), threads, known) != self.manifest.members[WEIGHTS]["tree"]:
             raise self.refused("the weights do not match their hash: the file is damaged")
 
 

@@ -74,6 +74,10 @@ class NativeImage:
             raise BundleRefused(f"the native image has no symbol {symbol!r}")
         return self._base + self._symbols[symbol]
 
+    def has(self, symbol: str) -> bool:
+        """Is there such an entry?"""
+        return symbol in self._symbols
+
     def kernel(self, symbol: str) -> Any:
         """A kernel as a ctypes function (args address, start, stop, scratch)."""
         return _KERNEL(self.address(symbol))

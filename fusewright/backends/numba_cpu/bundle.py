@@ -16,6 +16,7 @@ from ...ir.program import Program
 from ...runtime import cpu
 from ..writer import TargetImage
 from .choices import Choices
+from .loading import loader_sources
 from .lower import ConstantStore, lower
 from .target import CpuTarget
 from .toolchain import build_images
@@ -40,7 +41,9 @@ def compile_cpu(
     # The best variant comes first: its layout is the one stored, unless it rounds. The next one then asks for its own.
     order = sorted(names, key=lambda n: (-VARIANTS[n].width, VARIANTS[n].dots))
     lowered = {n: lower(program, VARIANTS[n], store, choices) for n in order}
-    images = build_images({n: lowered[n].sources for n in names}, progress)
+    size = store.weights.size
+    sources = {n: [*lowered[n].sources, *loader_sources(lowered[n].plan, VARIANTS[n], size)] for n in names}
+    images = build_images(sources, progress)
     out = []
     for name in names:
         plan = lowered[name].plan

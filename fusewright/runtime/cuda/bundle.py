@@ -17,10 +17,10 @@ from ...core.dtypes import BF16
 from ...core.errors import FusewrightError, InputRefused, VerifyError
 from ...core.plan import DEVICE_ALIGN, Plan
 from ..base import Loaded, Prepared, check_plan, new_array, refuse_overlap
-from ..bundle import constants
 from ..call import Array, Spec, bfloat16_of, bindable, convert, decoded, listed, ordered, outward, usable_output
 from ..expressions import Expressions, Words, evaluator
 from ..format import Container
+from ..prepare import constants
 from ..room import Room
 from .arrays import DeviceArray, Given, given, on_device
 from .code import Code
