@@ -406,7 +406,7 @@ def norm_cases() -> Iterator[Case]:
             for op in ("softmax", "log_softmax"):
                 for shape, axes in (
                     ((4, 7), -1), ((2, 300), -1), ((3, 40), -1), ((4, 7), 0), ((2, 3, 300), 1), ((2, 3, 4, 5), (1, 2)),
-                    ((2, 0), -1), ((0, 3), -1), ((3, 1), -1), (("N", "T"), -1),
+                    ((2, 0), -1), ((0, 3), -1), ((3, 1), -1), (("N", "T"), -1), (("N", 21, 10), -1), (("N", 50), -1),
                 ):  # fmt: skip
                     yield case(op, [(d, shape)], {"N": 3, "T": 70}, style, axes=axes)
             for op in ("layer_norm", "rms_norm"):
@@ -447,6 +447,8 @@ LONG = [
     case("reduce_sum", [("f32", (70, 2000))], axes=(1,), chunks=3),
     case("reduce_max", [("f32", (2000, 700))], axes=(0,), chunks=3),
     case("softmax", [("f32", (70, 1500))], chunks=3),
+    *(case("softmax", [("f32", ("N", 13, n))], {"N": 17}, "special", chunks=3) for n in (2, 8, 9, 16, 21, 33, 63)),
+    case("log_softmax", [("f64", ("N", 13, 21))], {"N": 17}, chunks=3),
     case("layer_norm", [("f32", ("N", 1100)), ("f32", (1100,)), ("f32", (1100,))], {"N": 7}, chunks=3),
     case("transpose", [("f32", ("N", 130))], {"N": 300}, perm=(1, 0), chunks=3),
     case("sort", [("f32", (5, 3000))], chunks=2),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusewright.backends.numba_cpu.lines import tile_side
 from fusewright.backends.numba_cpu.templates.template import contract_call, depthwise_call, round_call
 from fusewright.backends.numba_cpu.tiles.layout import valid_rows
 from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
@@ -274,3 +275,20 @@ def test_reductions_of_a_row(n: int, width: int, size: int) -> None:
     assert compiled["out"][1] == np.max(row, initial=-np.inf)
     exact = np.sum((row.astype(np.float64) - 0.75) ** 2)
     assert abs(compiled["out"][2] - exact) <= 16 * np.finfo(dtype).eps * exact
+
+
+@pytest.mark.parametrize("pointer,dtype", [("pf32", np.float32), ("pf64", np.float64), ("pu8", np.uint8)])
+@pytest.mark.parametrize("rows,columns", [(16, 5), (5, 16), (16, 1), (3, 7), (16, 16)])
+def test_part_of_a_transposed_tile(rows: int, columns: int, pointer: str, dtype: type) -> None:
+    """Nothing beside the part is read (the source ends with it) or written."""
+    side = tile_side(np.dtype(dtype).itemsize)
+    rows, columns = min(rows, side), min(columns, side)
+    source = np.arange(rows * (columns + 2), dtype=dtype)[: (rows - 1) * (columns + 2) + columns]
+    body = f"transpose_part({pointer}(a), 0, {columns + 2}, {pointer}(out), 1, {rows + 1}, {rows}, {columns})"
+    compiled, twin = both(body, {"a": source, "out": np.zeros(1 + columns * (rows + 1), dtype)})
+    want = np.zeros(1 + columns * (rows + 1), dtype)
+    for i in range(rows):
+        for j in range(columns):
+            want[1 + j * (rows + 1) + i] = source[i * (columns + 2) + j]
+    assert np.array_equal(compiled["out"], want)
+    assert np.array_equal(twin["out"], want)

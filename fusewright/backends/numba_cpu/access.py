@@ -77,6 +77,55 @@ def _extreme(llvm_name: str) -> Any:
     return run
 
 
+def _lanes(element: Any, side: int, count: int) -> tuple[str, Any, Any]:
+    """The name of a vector type in LLVM's intrinsics, the type of its masks, and the mask of its first lanes."""
+    name = {"float": "f32", "double": "f64"}.get(str(element), str(element))
+    kind = ir.VectorType(ir.IntType(1), side)
+    return f"v{side}{name}.p0", kind, ir.Constant(kind, [int(k < count) for k in range(side)])
+
+
+def _transpose(builder: Any, element: Any, args: Any, rows: int, columns: int) -> None:
+    """``rows`` vectors of ``columns`` lanes each come in, ``columns`` vectors of ``rows`` lanes go out."""
+    size = element.width // 8 if isinstance(element, ir.IntType) else {"float": 4, "double": 8}[str(element)]
+    side = tile_side(size)
+    vector, word, i32 = ir.VectorType(element, side), ir.IntType(64), ir.IntType(32)
+    align, none = ir.Constant(i32, size), ir.Constant(vector, None)
+
+    def row(pointer: Any, first: Any, stride: Any, i: int) -> Any:
+        index = builder.add(first, builder.mul(stride, ir.Constant(word, i)))
+        return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
+
+    def masked(what: str, result: Any, kinds: list[Any]) -> Any:
+        kind = ir.FunctionType(result, kinds)
+        return cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.{what}.{suffix}")
+
+    suffix, flags, mask = _lanes(element, side, columns)
+    held = [none] * side
+    for i in range(rows):
+        place = row(args[0], args[1], args[2], i)
+        if columns == side:
+            held[i] = builder.load(place, align=size)
+        else:
+            load = masked("load", vector, [vector.as_pointer(), i32, flags, vector])
+            held[i] = builder.call(load, [place, align, mask, none])
+    # A perfect shuffle of the rows, repeated log2(side) times, is the transposition. What nobody stores is not made.
+    half = side // 2
+    picks = [
+        ir.Constant(ir.VectorType(i32, side), [k // 2 + base + (k % 2) * side for k in range(side)])
+        for base in (0, half)
+    ]
+    for _ in range(side.bit_length() - 1):
+        held = [builder.shuffle_vector(held[i], held[i + half], pick) for i in range(half) for pick in picks]
+    mask = _lanes(element, side, rows)[2]
+    for i in range(columns):
+        place = row(args[3], args[4], args[5], i)
+        if rows == side:
+            builder.store(held[i], place, align=size)
+        else:
+            store = masked("store", ir.VoidType(), [vector, vector.as_pointer(), i32, flags])
+            builder.call(store, [held[i], place, align, mask])
+
+
 @intrinsic
 def transpose_tile(typingctx: Any, src: Any, at: Any, step: Any, dst: Any, to: Any, pitch: Any) -> Any:
     """``dst[to + j * pitch + i] = src[at + i * step + j]`` for a whole tile, through registers."""
@@ -85,44 +134,46 @@ def transpose_tile(typingctx: Any, src: Any, at: Any, step: Any, dst: Any, to: A
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = context.get_value_type(src.dtype)
-        size = element.width // 8
-        side = tile_side(size)
-        vector, word = ir.VectorType(element, side), ir.IntType(64)
-
-        def row(pointer: Any, first: Any, stride: Any, i: int) -> Any:
-            index = builder.add(first, builder.mul(stride, ir.Constant(word, i)))
-            return builder.bitcast(builder.gep(pointer, [index]), vector.as_pointer())
-
-        rows = []
-        for i in range(side):
-            loaded = builder.load(row(args[0], args[1], args[2], i))
-            loaded.align = size
-            rows.append(loaded)
-        # A perfect shuffle of the rows, repeated log2(side) times, is the transposition.
-        half = side // 2
-        masks = [
-            ir.Constant(ir.VectorType(ir.IntType(32), side), [k // 2 + base + (k % 2) * side for k in range(side)])
-            for base in (0, half)
-        ]
-        for _ in range(side.bit_length() - 1):
-            rows = [builder.shuffle_vector(rows[i], rows[i + half], mask) for i in range(half) for mask in masks]
-        for i in range(side):
-            stored = builder.store(rows[i], row(args[3], args[4], args[5], i))
-            stored.align = size
+        side = tile_side(src.dtype.bitwidth // 8)
+        _transpose(builder, element, args, side, side)
         return context.get_dummy_value()
 
     i64 = types.int64
     return types.void(src, i64, i64, dst, i64, i64), codegen
 
 
-def _transpose_tile_twin(src: Any, at: int, step: int, dst: Any, to: int, pitch: int) -> None:
-    side = tile_side(src.dtype.itemsize)
-    for i in range(side):
-        for j in range(side):
+@intrinsic(prefer_literal=True)
+def transpose_part(
+    typingctx: Any, src: Any, at: Any, step: Any, dst: Any, to: Any, pitch: Any, rows: Any, columns: Any
+) -> Any:  # fmt: skip
+    """As ``transpose_tile`` for literal ``rows`` and ``columns`` of a tile; nothing beside them is read or written."""
+    if not isinstance(src, types.CPointer) or src != dst:
+        return None
+    if not all(isinstance(t, types.IntegerLiteral) for t in (rows, columns)):
+        return None
+    i64 = types.int64
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = context.get_value_type(src.dtype)
+        _transpose(builder, element, args, rows.literal_value, columns.literal_value)
+        return context.get_dummy_value()
+
+    return types.void(src, i64, i64, dst, i64, i64, rows, columns), codegen
+
+
+def _transpose_part_twin(src: Any, at: int, step: int, dst: Any, to: int, pitch: int, rows: int, columns: int) -> None:
+    for i in range(rows):
+        for j in range(columns):
             dst[to + j * pitch + i] = src[at + i * step + j]
 
 
+def _transpose_tile_twin(src: Any, at: int, step: int, dst: Any, to: int, pitch: int) -> None:
+    side = tile_side(src.dtype.itemsize)
+    _transpose_part_twin(src, at, step, dst, to, pitch, side, side)
+
+
 register("transpose_tile", transpose_tile, _transpose_tile_twin)
+register("transpose_part", transpose_part, _transpose_part_twin)
 register("fmax", _extreme("maximum"), twins.SCALARS["maximum"])
 register("fmin", _extreme("minimum"), twins.SCALARS["minimum"])
 register("get", get, _get_twin)

@@ -9,6 +9,7 @@ from ....core.dims import Extent, compare_eq, product
 from ....core.dtypes import F32, F64, DType
 from ....ir.graph import Node, Value
 from ..templates.template import Template, TextBuilder
+from . import short
 from .lanes import Lanes, lane_count
 from .nest import accumulators, along, column_bytes, digits, grain, guess, shared_row, split_rows, unit_loop
 from .refusal import NoKernel
@@ -232,6 +233,8 @@ def softmax(rows: _Rows) -> list[Template]:
     n, dt, log = rows.n, rows.x.dtype, rows.last.op.name == "log_softmax"
     if rows.after != 1:
         return [_softmax_columns(rows.node, rows.before, n, rows.after)]
+    if rows.region is None and short.fits(rows.before, n):
+        return [short.softmax(rows.node, rows.before, n)]
     reg = register(dt)
     keep = dt in (F32, F64) and not log  # the exponentials wait in the result
     t = TextBuilder(rows.last.op.name)
