@@ -38,7 +38,11 @@ def reference(x: np.ndarray, w: np.ndarray, strides: Any, pads: Any, dilations: 
     total = np.zeros((x.shape[0], *out, x.shape[-1]), x.dtype)
     for tap in product(*(range(t) for t in w.shape[:rank])):
         at = [slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(tap, dilations, out, strides, strict=True)]
-        total += padded[(slice(None), *at)] * w[tap][0]
+        seen = padded[(slice(None), *at)]
+        group = w.shape[-2]
+        members = np.arange(x.shape[-1]) // group * group
+        for i in range(group):
+            total += seen[..., members + i] * w[tap][i]
     return total
 
 
@@ -107,6 +111,42 @@ def test_against_the_reference(case: int, blocked: bool, variant: Any) -> None:
         assert np.array_equal(run(x, w, *attrs, blocked, variant, symbolic=True), fixed)
 
 
+GROUPED = [
+    # spatial, channels, of a group, taps, strides, pads, dilations
+    ((9, 14), 32, 2, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
+    ((8, 30), 72, 4, (3, 3), (2, 2), ((0, 1), (0, 1)), (1, 1)),
+    ((7, 19), 24, 8, (5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    ((3, 20), 8, 4, (1, 11), (1, 1), ((0, 0), (5, 5)), (1, 1)),
+    ((4, 5, 6), 20, 4, (3, 2, 3), (1, 2, 1), ((1, 1), (0, 1), (1, 1)), (1, 1, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", [AVX512, AVX2], ids=lambda v: v.name)
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("case", range(len(GROUPED)))
+def test_small_groups(case: int, blocked: bool, variant: Any) -> None:
+    spatial, c, group, taps, *attrs = GROUPED[case]
+    blocked = blocked and len(spatial) < 3
+    rng = np.random.default_rng(case)
+    x, w = draw(rng, 2, *spatial, c), draw(rng, *taps, group, c)
+    n = int(np.prod(taps)) * group + 1
+    want = reference(x.astype(np.float64), w.astype(np.float64), *attrs)
+    bound = n * 6e-8 * reference(np.abs(x.astype(np.float64)), np.abs(w.astype(np.float64)), *attrs)
+    fixed = run(x, w, *attrs, blocked, variant)
+    assert np.all(np.abs(fixed - want) <= bound + 1e-38)
+    if variant is AVX512:
+        assert np.array_equal(run(x, w, *attrs, blocked, variant, symbolic=True), fixed)
+        assert np.allclose(run(x, w, *attrs, blocked, variant, twin=True), want, rtol=1e-5, atol=1e-5)
+
+
+def test_small_groups_of_float64() -> None:
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((1, 5, 6, 16)), rng.standard_normal((3, 3, 4, 16))
+    attrs = ((1, 1), ((1, 1), (1, 1)), (1, 1))
+    for variant, blocked in product((AVX512, AVX2), (False, True)):
+        assert np.allclose(run(x, w, *attrs, blocked, variant), reference(x, w, *attrs), rtol=1e-14, atol=1e-14)
+
+
 EPILOGUE = Epilogue((Stage("scale"), Stage("bias"), Stage("residual"), Stage("relu6")))
 LOOPED = Epilogue((Stage("bias"), Stage("expr", text="acc * x0", operands=("same",)), Stage("relu")))
 
@@ -133,6 +173,9 @@ def test_float64() -> None:
         assert np.allclose(got, reference(x, w, *attrs), rtol=1e-14, atol=1e-14)
 
 
-def test_a_kernel_of_another_multiplier_is_refused() -> None:
+@pytest.mark.parametrize("kernel", [(1, 16), (2, 16), (3, 24), (16, 32), (24, 24)])
+def test_other_kernels_are_refused(kernel: tuple[int, int]) -> None:
+    """Another multiplier, groups of three, groups wider than a vector of AVX2, one group."""
+    channels = {(1, 16): 8, (2, 16): 8}.get(kernel, kernel[1])
     with pytest.raises(ValueError, match="depthwise"):
-        plan_depthwise(AVX512, F32, (1, 4, 4, 8), (3, 3, 2, 8), (1, 1), ((0, 0), (0, 0)), (1, 1), True)
+        plan_depthwise(AVX512, F32, (1, 4, 4, channels), (3, 3, *kernel), (1, 1), ((0, 0), (0, 0)), (1, 1), True)

@@ -45,6 +45,16 @@ def filling_lanes(rng: np.random.Generator, b: Any) -> fw.Graph:
     return b.build(y, b.reduce_max(b.conv(y, array(rng, 1, 1, 36, 17)), axes=(1, 2)))
 
 
+def groups(rng: np.random.Generator, b: Any) -> fw.Graph:
+    """Groups of 4 behind lanes that only fill up a block and hold infinities, of whole blocks, and of 24 channels."""
+    same = ((1, 1), (1, 1))
+    x = b.input("x", "f32", ("N", 6, 7, 20))
+    y = b.reciprocal(b.square(b.conv(x, array(rng, 1, 1, 20, 40))) + 0.5) * 0.7
+    y = b.relu(b.add(b.conv(b.div(y, b.abs(y)) + y, array(rng, 3, 3, 4, 40), pads=same, groups=10), array(rng, 40)))
+    y = b.conv(b.conv(y, array(rng, 1, 1, 40, 64)), array(rng, 3, 3, 16, 64), strides=(2, 2), pads=same, groups=4)
+    return b.build(b.conv(b.conv(y, array(rng, 1, 1, 64, 48)), array(rng, 3, 3, 24, 48), pads=same, groups=2))
+
+
 def attention(rng: np.random.Generator, b: Any) -> fw.Graph:
     """One transformer block over sequences of any length."""
     x = b.input("x", "f32", ("N", "T", 24))
@@ -102,6 +112,7 @@ def branches(rng: np.random.Generator, b: Any) -> fw.Graph:
 NETS: dict[str, tuple[Net, tuple[int, ...]]] = {
     "convolutions": (convolutions, (2, 13, 13, 3)),
     "filling_lanes": (filling_lanes, (2, 6, 7, 20)),
+    "groups": (groups, (2, 6, 7, 20)),
     "attention": (attention, (2, 7, 24)),
     "recurrence": (recurrence, (6, 3, 5)),
     "branches": (branches, (3, 6)),
@@ -109,6 +120,7 @@ NETS: dict[str, tuple[Net, tuple[int, ...]]] = {
 EXPECTED = {
     "convolutions": {"conv_blocked", "max_pool_blocked", "avg_pool_blocked", "softmax", "reduce_mean"},
     "filling_lanes": {"conv_blocked", "to_blocked", "from_blocked"},
+    "groups": {"conv_blocked", "to_blocked", "from_blocked", "conv"},
     "attention": {"matmul", "attention", "layer_norm", "rms_norm"},
     "recurrence": {"matmul", "tanh"},
     "branches": {"matmul", "tanh", "lt"},

@@ -15,6 +15,7 @@ from . import loops
 from .choices import Choices, shipped
 from .select import attention, contract, gated, kernels
 from .templates.conv_plan import supports_blocked
+from .templates.depthwise import covers
 
 
 def _narrow(node: Node, block: int) -> bool:
@@ -64,9 +65,10 @@ class CpuTarget:
             return False
         if outputs < self.block and not (given and groups == 1 and _narrow(node, self.block)):
             return False
-        if groups == channels == outputs:
+        if covers(channels, outputs, groups, node.results[0].dtype.size):
             return True
-        return supports_blocked(2, channels, outputs, groups)[1] and (channels < self.block or groups == 1)
+        reads, writes = supports_blocked(2, channels, outputs, groups)
+        return writes and (groups == 1 or reads)
 
     def winograd_tile(self, node: Node, most: int) -> int:
         return contract.winograd_tile(node, most, self.choices)

@@ -20,7 +20,7 @@ from ..choices import Choices
 from ..templates.conv import conv
 from ..templates.conv_any import conv_any
 from ..templates.conv_plan import BLOCK, ConvPlan, plan_conv
-from ..templates.depthwise import DepthwisePlan, depthwise, plan_depthwise
+from ..templates.depthwise import DepthwisePlan, covers, depthwise, plan_depthwise
 from ..templates.matmul import MatmulPlan, matmul, matmul_scalar, pack_rhs_kernel, plan_matmul
 from ..templates.packing import conv_layout, depthwise_layout, paired, rhs_layout
 from ..templates.pairs import round_pairs
@@ -285,14 +285,14 @@ def _logical_shape(found: Contraction) -> tuple[Extent, ...]:
 
 
 def _depthwise_plan(found: Contraction, variant: Variant) -> DepthwisePlan | None:
-    """The plan of a convolution with one filter per channel, or None when it is not one."""
+    """The plan of a convolution with a filter per channel or small group, or None when it is not one."""
     node, shape = found.anchor, _logical_shape(found)
     w, attrs = node.operands[1], node.attrs
     channels, rank = shape[-1], len(shape) - 2
     blocked = node.op.name == "conv_blocked"
-    if node.op.name == "conv_transpose" or not isinstance(channels, int) or channels == 1:
+    if node.op.name == "conv_transpose" or not isinstance(channels, int) or (blocked and not attrs["x_blocked"]):
         return None
-    if attrs["groups"] != channels or w.shape[-2:] != (1, channels) or (blocked and not attrs["x_blocked"]):
+    if not covers(channels, int(w.shape[-1]), attrs["groups"], w.dtype.size):  # type: ignore[arg-type]
         return None
     if rank > (2 if blocked else 3):
         return None

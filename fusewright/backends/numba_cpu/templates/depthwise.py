@@ -1,4 +1,4 @@
-"""Depthwise convolution (multiplier 1) on blocked or channels-last tensors: plan and kernel text.
+"""Depthwise convolution (multiplier 1) and that of small groups, blocked or channels-last: plan and kernel text.
 
 Owns its tile table and work units. Must not know about graphs; other multipliers take the general convolution.
 """
@@ -20,6 +20,13 @@ from .template import Template, depthwise_call
 # vectors -> most pixels: accumulators, the columns under the taps and one weight stay in registers.
 _TALLEST = {32: {1: 14, 2: 8, 3: 6, 4: 5}, 16: {1: 8, 2: 4, 3: 3, 4: 2}}
 UNIT_FLOPS = 60_000
+MOST_GROUP_BYTES = 32  # channels of a group stay inside the shortest vector
+
+
+def covers(channels: int, outputs: int, groups: int, size: int) -> bool:
+    """As many results as channels, in groups that divide every vector of elements of ``size`` bytes."""
+    group = channels // groups
+    return groups > 1 and channels == outputs and group & (group - 1) == 0 and group * size <= MOST_GROUP_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class DepthwisePlan:
     batch: Extent
     axes: tuple[Axis, Axis, Axis]
     channels: int
+    group: int  # channels that a result reads
     blocked: bool
     out_spatial: tuple[Extent, ...]
 
@@ -64,18 +72,22 @@ def plan_depthwise(
     dilations: Sequence[int],
     blocked: bool,
 ) -> DepthwisePlan:
-    """Plan ``conv`` with groups == channels and kernel ``spatial..., 1, C``. Raises ValueError for anything else."""
+    """Plan ``conv`` of ``C // G`` groups with kernel ``spatial..., G, C`` (depthwise: G = 1). Raises ValueError for
+    what the tile does not cover."""
     rank, channels = len(x_shape) - 2, x_shape[-1]
     if dtype not in (F32, F64) or not 1 <= rank <= (2 if blocked else 3):
         raise ValueError(f"depthwise convolution covers f32 and f64 of rank 1 to {2 if blocked else 3}")
-    if not isinstance(channels, int) or tuple(w_shape[-2:]) != (1, channels):
-        raise ValueError(f"depthwise convolution needs a kernel (..., 1, {channels}), not {tuple(w_shape)}")
+    group = w_shape[-2]
+    if not isinstance(channels, int) or channels % group or not covers(
+        channels, w_shape[-1], channels // group, dtype.size
+    ):  # fmt: skip
+        raise ValueError(f"depthwise convolution needs a kernel (..., G, {channels}), not {tuple(w_shape)}")
     axes = make_axes(x_shape, w_shape, strides, pads, dilations)
     width = width_of(variant, dtype.size)
     vectors = BLOCK // width if blocked else min(4, max(1, -(-channels // width)))
     rows = _TALLEST[registers(variant)][vectors]
     return DepthwisePlan(
-        rows, vectors, width, dtype.size, x_shape[0], (axes[0], axes[1], axes[2]), channels, blocked,
+        rows, vectors, width, dtype.size, x_shape[0], (axes[0], axes[1], axes[2]), channels, group, blocked,
         tuple(axis.out for axis in axes[3 - rank :]),
     )  # fmt: skip
 
@@ -94,7 +106,7 @@ class _Depthwise(RowWalk):
     def template(self) -> Template:
         plan, t = self.plan, self.text
         depth, height, width = plan.axes
-        row_flops = 2 * (width.out if isinstance(width.out, int) else 56) * plan.taps * plan.block
+        row_flops = 2 * (width.out if isinstance(width.out, int) else 56) * plan.taps * plan.block * plan.group
         group = max(1, UNIT_FLOPS // max(row_flops, 1))
         if isinstance(height.out, int):
             group = min(group, max(height.out, 1))
@@ -114,7 +126,7 @@ class _Depthwise(RowWalk):
         else:
             t.add(1, f"a_img = n * ({image}) * {self.px} + ch")
             t.add(1, f"o_img = n * ({out_image}) * {self.px} + ch")
-        t.add(1, f"w_pan = p * {plan.taps * plan.block}")
+        t.add(1, f"w_pan = p * {plan.taps * plan.block * plan.group}")
         if not depth.plain:
             clip_axis(self.text, 1, depth, "od", "d")
         indent = 1
@@ -134,7 +146,7 @@ class _Depthwise(RowWalk):
         spatial = product(axis.out for axis in plan.axes)
         grain = max(1, 4 * UNIT_FLOPS // max(row_flops * group, 1))
         extent = plan.batch * plan.blocks * depth.out * units
-        flops = 2 * plan.batch * spatial * plan.taps * plan.channels
+        flops = 2 * plan.batch * spatial * plan.taps * plan.channels * plan.group
         return Template(t.source(), t.entry, tuple(t.args), extent, grain, 0, flops, self.low.aliasable)
 
     def _parts(self, indent: int) -> None:
@@ -157,16 +169,17 @@ class _Depthwise(RowWalk):
         self, indent: int, run: Run, height: int, part: Part, border_at: int | None = None, clip: bool = False,
         loop: bool = True,
     ) -> None:  # fmt: skip
-        plan, t, size, block = self.plan, self.text, self.size, self.plan.block
+        plan, t, size = self.plan, self.text, self.size
+        step = plan.block * plan.group
         depth, rows, width = plan.axes
         base = t.dim(run.in_base)
         a_at = f"a + (row_a + ({base} + j * {run.in_step}) * {self.px}) * {size}"
         values: dict[str, int | str] = {
             "out": "out", "off": f"row_o + j * {self.px}", "ch": "ch", "a": a_at, "w": f"w + w_pan * {size}",
-            "cols": part.cols, "px": self.px, "o_px": self.px, "w1": width.taps * block,
-            "w0": rows.taps * width.taps * block, "SPX": run.in_step, "DPX": run.tap_step, "WTAP": block,
-            "DT": size, "W": plan.width, "P": height, "NV": part.vectors, "TAIL": part.tail, "EPI": self.low.code,
-            **self.low.slots,
+            "cols": part.cols, "px": self.px, "o_px": self.px, "w1": width.taps * step,
+            "w0": rows.taps * width.taps * step, "SPX": run.in_step, "DPX": run.tap_step, "WTAP": step,
+            "GROUP": plan.group, "DT": size, "W": plan.width, "P": height, "NV": part.vectors, "TAIL": part.tail,
+            "EPI": self.low.code, **self.low.slots,
         }  # fmt: skip
         if not depth.plain:
             values |= {"lo0": "d_lo", "hi0": "d_hi", "a0": f"{depth.dilation} * {self.h} * {self.w} * {self.px}"}

@@ -100,14 +100,14 @@ def paired(layout: Layout) -> Layout:
 
 
 def depthwise_layout(shape: Sequence[int], block: int) -> Layout:
-    """``taps..., 1, C`` as ``[ceil(C/block), taps..., block]``, zero padded."""
-    *taps, _, c = shape
+    """``taps..., G, C`` as ``[ceil(C/block), taps..., G, block]``, zero padded."""
+    *taps, g, c = shape
     rank, blocks = len(taps), -(-c // block)
     return Layout(
         shape,
         [
-            ("pad", (*taps, 1, blocks * block)),
-            ("reshape", (*taps, blocks, block)),
-            ("transpose", (rank, *range(rank), rank + 1)),
+            ("pad", (*taps, g, blocks * block)),
+            ("reshape", (*taps, g, blocks, block)),
+            ("transpose", (rank + 1, *range(rank), rank, rank + 2)),
         ],
     )

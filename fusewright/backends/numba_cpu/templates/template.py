@@ -98,7 +98,7 @@ class TextBuilder:
 
 
 _CONTRACT = dict.fromkeys(SIGNATURE, 0) | {"n0": 1, "hi1": 1, "hi2": 1, "ak": 1, "o_vb": 16}
-_DEPTHWISE = dict.fromkeys(DEPTHWISE_SIGNATURE, 0) | {"hi0": 1, "hi1": 1}
+_DEPTHWISE = dict.fromkeys(DEPTHWISE_SIGNATURE, 0) | {"hi0": 1, "hi1": 1, "GROUP": 1}
 _WINOGRAD_IN, _WINOGRAD_OUT = dict.fromkeys(WINOGRAD_IN_SIGNATURE, 0), dict.fromkeys(WINOGRAD_OUT_SIGNATURE, 0)
 
 

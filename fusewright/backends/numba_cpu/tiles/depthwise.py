@@ -1,9 +1,11 @@
-"""The depthwise tile: P pixels of a row for NV vectors of channels, each channel with its own taps.
+"""The depthwise tile: P pixels of a row for NV vectors of channels, each channel, or small group, with its own taps.
 
 Owns its LLVM IR and its NumPy twin's argument list. Must not know about graphs or layouts.
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 from llvmlite import ir
 from numba.core import types
@@ -23,6 +25,16 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
     if lit["TAIL"]:
         masks = [e.lanes_below(b.sub(run["cols"], e.const(v * width))) for v in range(vectors)]
 
+    group = lit["GROUP"]
+    each = lit["WTAP"] // group  # from the weights by which a channel reads one member of its group to the next
+
+    def spread(value: ir.Value, member: int) -> ir.Value:
+        """In all lanes of a group what its ``member`` holds."""
+        if group == 1:
+            return value
+        lanes = [lane // group * group + member for lane in range(width)]
+        return b.shuffle_vector(value, value, ir.Constant(ir.VectorType(ir.IntType(32), width), lanes))
+
     def taps(pa: ir.Value, pw: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
         """The unrolled column taps of one row; a column that several taps share is loaded once."""
         out = list(accs)
@@ -31,20 +43,26 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
         for tap, pixels in enumerate(live):
             for p in pixels:
                 uses.setdefault(p * lit["SPX"] + tap * lit["DPX"], []).append((p, tap))
-        for v in range(vectors):
+        for v, member in product(range(vectors), range(group)):
             weights = {
-                tap: e.load(e.at(pw, e.const(tap * lit["WTAP"] + v * width)))
+                tap: e.load(e.at(pw, e.const(tap * lit["WTAP"] + member * each + v * width)))
                 for tap, pixels in enumerate(live)
                 if pixels
             }
             # Column by column, each is in a register for its own taps only; a pixel's taps keep their order.
             for column in sorted(uses, reverse=lit["DPX"] < 0):
                 value = e.load(e.at(e.at(pa, e.mul(run["px"], column)), e.const(v * width)), masks[v])
+                value = spread(value, member)
                 for p, tap in uses[column]:
                     out[p * vectors + v] = e.fma(value, weights[tap], out[p * vectors + v])
         return out
 
     def tap_loop(pa: ir.Value, pw: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
+        for member in range(group):
+            accs = member_loop(pa, e.at(pw, e.const(member * each)), accs, member)
+        return accs
+
+    def member_loop(pa: ir.Value, pw: ir.Value, accs: list[ir.Value], member: int) -> list[ir.Value]:
         def step(i2: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
             out = list(accs)
             a_tap = e.at(pa, e.mul(e.mul(run["px"], lit["DPX"]), i2))
@@ -53,7 +71,8 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
                 weight = e.load(e.at(w_tap, e.const(v * width)))
                 for p in range(rows):
                     at = e.at(e.at(a_tap, e.mul(run["px"], p * lit["SPX"])), e.const(v * width))
-                    out[p * vectors + v] = e.fma(e.load(at, masks[v]), weight, out[p * vectors + v])
+                    value = spread(e.load(at, masks[v]), member)
+                    out[p * vectors + v] = e.fma(value, weight, out[p * vectors + v])
             return out
 
         return e.loop(run["lo2"], run["hi2"], accs, step)
@@ -82,12 +101,13 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
 @intrinsic(prefer_literal=True)
 def depthwise_tile(  # type: ignore[no-untyped-def]
     typingctx, out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1,
-    s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP,
+    s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP, GROUP,
 ):
-    """``out[p, c] = epilogue(sum over taps of a[p, tap, c] * w[tap, c])`` in tap order with one FMA each."""
+    """``out[p, c] = epilogue(sum over taps of a[p, tap, c] * w[tap, c])`` in tap order with one FMA each; in a row of
+    taps of a group, one member after the other."""
     given = (
         out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1,
-        s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP,
+        s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP, GROUP,
     )
     # fmt: on
     lit = literal_values(DEPTHWISE_LITERAL, given)

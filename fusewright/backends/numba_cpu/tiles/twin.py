@@ -6,6 +6,7 @@ Owns nothing else. Must not import Numba or llvmlite.
 from __future__ import annotations
 
 import struct
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -112,16 +113,19 @@ def depthwise_tile(*args: int) -> None:
     columns = g["NV"] * width
     live_columns = min(columns, g["cols"]) if g["TAIL"] else columns
     acc = np.zeros((rows, live_columns), dtype)
+    each = g["WTAP"] // g["GROUP"]
     with np.errstate(all="ignore"):
         for i0 in range(g["lo0"], g["hi0"]):
             for i1 in range(g["lo1"], g["hi1"]):
-                for i2 in range(g["KW"]) if g["KW"] else range(g["lo2"], g["hi2"]):
+                taps = range(g["KW"]) if g["KW"] else range(g["lo2"], g["hi2"])
+                for member, i2 in product(range(g["GROUP"]), taps):
                     live = valid_rows(g, i2) if g["KW"] and g["RIGHT"] else range(rows)
-                    w_at = g["w"] + (i0 * g["w0"] + i1 * g["w1"] + i2 * g["WTAP"]) * size
+                    w_at = g["w"] + (i0 * g["w0"] + i1 * g["w1"] + i2 * g["WTAP"] + member * each) * size
+                    lanes = np.arange(live_columns) // g["GROUP"] * g["GROUP"] + member
                     for p in live:
                         column = (p * g["SPX"] + i2 * g["DPX"]) * g["px"]
                         x = view(g["a"] + (i0 * g["a0"] + i1 * g["a1"] + column) * size, live_columns, size)
-                        acc[p] = _fma(x, view(w_at, columns, size)[:live_columns], acc[p])
+                        acc[p] = _fma(x[lanes], view(w_at, columns, size)[:live_columns], acc[p])
         for p in range(rows):
             at = g["off"] + p * g["o_px"]
             view(g["out"] + at * size, live_columns, size, True)[:] = _stages(g, acc[p], g["ch"], at, dtype)
