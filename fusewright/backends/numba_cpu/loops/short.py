@@ -15,7 +15,7 @@ from .nest import grain
 from .scalar import load, pointer, register, store
 
 ROWS = 64  # of a group: a whole number of vectors, and what scratch holds of them fits the first-level cache
-SHORT = 64  # elements from which a row fills vectors of its own
+SHORT = 48  # elements from which a row fills vectors of its own
 FEW = 8  # elements of a row up to which LLVM's own interleaved accesses are faster than tiles
 
 
