@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .llvm import FLOAT, I32, I64, VOID, WORD, behind, call, i32, tf32_parts
+from .llvm import FLOAT, I32, I64, VOID, WORD, behind, i32, tf32_parts, tf32_product
 from .tiles import SLICE, pitch
 
 _floats = types.CPointer(types.float32)
@@ -30,12 +30,6 @@ def _part(builder: Any, held: Any, index: int) -> Any:
     return builder.gep(held, [i32(index)], inbounds=True)
 
 
-def _product(builder: Any, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
-    fragment = ir.LiteralStructType([FLOAT] * 4)
-    out = call(builder, "llvm.nvvm.mma.m16n8k8.row.col.tf32", fragment, [*a, *b, *c])
-    return [builder.extract_value(out, i) for i in range(4)]
-
-
 def _here(builder: Any, value: Any) -> Any:
     """``value``, of which nothing can be worked out before this place: the split queries would fill the registers."""
     return builder.asm(ir.FunctionType(FLOAT, [FLOAT]), "mov.b32 $0, $1;", "=f,f", [value], True)
@@ -43,10 +37,10 @@ def _here(builder: Any, value: Any) -> Any:
 
 def _slices(
     builder: Any, terms: int, columns: int, products: int, left: Callable[[int, int], Any],
-    right: Callable[[int, int, int], Any], take: Callable[[int, list[Any]], None],
+    right: Callable[[int, int, int], Any], totals: Any,
 ) -> None:  # fmt: skip
-    """Sums over ``terms`` (a multiple of 8) for ``columns`` tiles of 8, slice by slice: ``take(column, four sums)``
-    gets each. ``left(k, i)`` and ``right(k, column, i)`` are the numbers of this thread's fragments."""
+    """Sums over ``terms`` (a multiple of 8) for ``columns`` tiles of 8 join ``totals``, slice by slice. ``left(k, i)``
+    and ``right(k, column, i)`` are the numbers of this thread's fragments."""
     for first in range(0, terms, SLICE):
         steps = range(first, min(first + SLICE, terms), 8)
         rows = [[tf32_parts(builder, left(k, i), products) for i in range(4)] for k in steps]
@@ -55,8 +49,10 @@ def _slices(
             for k, row in zip(steps, rows, strict=True):
                 both = [tf32_parts(builder, right(k, column, i), products) for i in range(2)]
                 for low_a, low_b in ((1, 0), (0, 1), (0, 0))[3 - products :]:
-                    sums = _product(builder, [x[low_a] for x in row], [x[low_b] for x in both], sums)
-            take(column, sums)
+                    sums = tf32_product(builder, [x[low_a] for x in row], [x[low_b] for x in both], sums)
+            for i, part in enumerate(sums):
+                place = _part(builder, totals, 4 * column + i)
+                builder.store(builder.fadd(builder.load(place), part), place)
 
 
 @intrinsic(prefer_literal=True)
@@ -78,17 +74,6 @@ def hold_queries(typingctx: Any, held: Any, at: Any, depth: Any) -> Any:
     return VOID(_floats, WORD, depth), codegen
 
 
-def _joining(builder: Any, totals: Any) -> Any:
-    """What adds the four sums of a column to ``totals``."""
-
-    def take(column: int, sums: list[Any]) -> None:
-        for i, part in enumerate(sums):
-            place = _part(builder, totals, 4 * column + i)
-            builder.store(builder.fadd(builder.load(place), part), place)
-
-    return take
-
-
 @intrinsic(prefer_literal=True)
 def score(typingctx: Any, scores: Any, queries: Any, at: Any, depth: Any, keys: Any, products: Any) -> Any:
     """``scores`` become the products of the held queries with ``keys`` keys, which lie at ``at`` as [key][depth]."""
@@ -106,7 +91,7 @@ def score(typingctx: Any, scores: Any, queries: Any, at: Any, depth: Any, keys: 
         _slices(
             builder, deep, many // 8, how, held,
             lambda k, column, i: builder.load(behind(builder, base, column * 8 * pitch(deep) + k + 4 * i)),
-            _joining(builder, args[0]),
+            args[0],
         )  # fmt: skip
         return context.get_dummy_value()
 
@@ -129,7 +114,7 @@ def weigh(typingctx: Any, sums: Any, weights: Any, at: Any, width: Any, keys: An
         _slices(
             builder, many, wide // 8, how, lambda k, i: builder.load(_part(builder, args[1], k // 2 + order[i])),
             lambda k, column, i: builder.load(behind(builder, base, (k + i) * pitch(wide) + column * 8)),
-            _joining(builder, args[0]),
+            args[0],
         )  # fmt: skip
         return context.get_dummy_value()
 
@@ -200,15 +185,10 @@ def join_slice(
             value = builder.load(builder.gep(held, [builder.select(there, place, ir.Constant(I64, 0))]))
             return builder.select(there, value, ir.Constant(FLOAT, 0.0))
 
-        def take(column: int, found: list[Any]) -> None:
-            for i, x in enumerate(found):
-                place = _part(builder, acc, 4 * column + i)
-                builder.store(builder.fadd(builder.load(place), x), place)
-
         _slices(
             builder, SLICE, many, how,
             lambda k, i: load(a, at_lower if i % 2 else at_upper, k + i // 2 * 4, 1, 0),
-            lambda k, column, i: load(w, at_right, k + 4 * i, step, column * apart), _joining(builder, args[0]),
+            lambda k, column, i: load(w, at_right, k + 4 * i, step, column * apart), acc,
         )  # fmt: skip
         return context.get_dummy_value()
 

@@ -1,4 +1,4 @@
-"""Short words for the LLVM IR that intrinsics of a GPU write: types, calls, addresses in shared memory, tf32 parts.
+"""Short words for the LLVM IR that intrinsics of a GPU write: types, calls, shared memory, tf32 parts and products.
 
 Owns no intrinsic. Must not know tiles, forms or kernels.
 """
@@ -32,6 +32,13 @@ def behind(builder: Any, base: Any, offset: int, kind: ir.Type = FLOAT) -> Any:
     """Pointer to element ``offset`` behind the shared address ``base`` (i32)."""
     pointer = builder.inttoptr(base, kind.as_pointer(SHARED))
     return builder.gep(pointer, [i32(offset)], inbounds=True)
+
+
+def tf32_product(builder: Any, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
+    """``c`` plus the product of 16 by 8 and 8 by 8 tf32 numbers, of each of which a thread has its fragment."""
+    fragment = ir.LiteralStructType([FLOAT] * 4)
+    out = call(builder, "llvm.nvvm.mma.m16n8k8.row.col.tf32", fragment, [*a, *b, *c])
+    return [builder.extract_value(out, i) for i in range(4)]
 
 
 def tf32_parts(builder: Any, value: Any, products: int) -> tuple[Any, Any]:

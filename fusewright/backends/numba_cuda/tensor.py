@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .forms import FORMS, Form
-from .llvm import FLOAT, I32, I64, SHARED, VOID, WORD, behind, call, i32, tf32_parts
+from .llvm import FLOAT, I32, I64, SHARED, VOID, WORD, behind, call, i32, tf32_parts, tf32_product
 from .tiles import A_PITCH, PLAIN_SHARED, TILES, Tile
 
 
@@ -128,14 +128,9 @@ def _multiply(tile: Tile, form: Form, across: bool) -> Any:
     """An intrinsic ``(acc, a, b)``: a warp adds its share of one slice of float32 operands to ``acc``; ``a`` and ``b``
     are this thread's corners of the operands in shared memory: see ``Form.corners``."""
     products, b_pitch = form.products, form.b_pitch(tile, across)
-    fragment = ir.LiteralStructType([FLOAT] * 4)
 
     def fragments(builder: Any, base: Any, places: list[int]) -> list[tuple[Any, Any]]:
         return [tf32_parts(builder, builder.load(behind(builder, base, p)), products) for p in places]
-
-    def product(builder: Any, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
-        out = call(builder, "llvm.nvvm.mma.m16n8k8.row.col.tf32", fragment, [*a, *b, *c])
-        return [builder.extract_value(out, i) for i in range(4)]
 
     @intrinsic
     def multiply(typingctx: Any, acc: Any, a: Any, b: Any) -> Any:
@@ -161,7 +156,7 @@ def _multiply(tile: Tile, form: Form, across: bool) -> Any:
                         for i in range(tile.mt):
                             at = i * tile.nt + j
                             a_regs, b_regs = [x[low_a] for x in left[i]], [x[low_b] for x in right]
-                            sums[at] = product(builder, a_regs, b_regs, sums[at])
+                            sums[at] = tf32_product(builder, a_regs, b_regs, sums[at])
             for at, four in enumerate(sums):
                 for i, part in enumerate(four):
                     place = builder.gep(args[0], [i32(4 * at + i)], inbounds=True)
