@@ -7,7 +7,6 @@ Must not know any particular name: prelude, mathlib and tiles register theirs.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ HELPER_OPTIONS: dict[str, Any] = {
 JITTED: dict[str, Any] = {}
 TWINS: dict[str, Any] = {}
 
-# Modules that register names when imported; a missing one is left out.
+# Modules that register names when imported.
 PROVIDERS = ("prelude", "access", "streaming", "mathlib", "tiles.register")
 
 
@@ -64,6 +63,4 @@ def by_type(name: str, arity: int, pick: Callable[..., Any]) -> Any:
 def load_all() -> None:
     """Import every provider, so that both tables are complete."""
     for provider in PROVIDERS:
-        full = f"{__package__}.{provider}"
-        if importlib.util.find_spec(full) is not None:
-            importlib.import_module(full)
+        importlib.import_module(f"{__package__}.{provider}")

@@ -70,7 +70,6 @@ class TextBuilder:
     args: list[Arg] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     _dims: dict[str, str] = field(default_factory=dict)
-    _literal_dims: bool = False
 
     def pointer(self, name: str, kind: ArgKind, index: int = 0) -> str:
         self.args.append(Arg(name, kind, index))
