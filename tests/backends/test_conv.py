@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -16,7 +15,6 @@ from fusewright.backends.numba_cpu.templates.conv_plan import plan_conv
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.packing import ConvLayout, conv_layout
 from fusewright.backends.numba_cpu.templates.probe import run_template
-from fusewright.backends.numba_cpu.tiles.layout import LITERAL
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate, symbol
 from fusewright.core.dtypes import F32, F64, I32, U8, DType
@@ -349,23 +347,6 @@ def test_epilogues(which: int, blocked: tuple[bool, bool], c: int, k: int, twin:
                 x, kernel, *attrs, blocked=blocked, epilogue=epilogue, extras=extras, symbolic=symbolic, reuse=True
             )  # fmt: skip
             assert np.array_equal(again, got)
-
-
-def test_pixels_read_once_are_asked_for_ahead() -> None:
-    """Blocks of channels lie far apart, so that the processor's own prefetch loses a 1x1 convolution's input."""
-
-    def distances(taps: int) -> set[str]:
-        pads = ((taps // 2, taps // 2),) * 2
-        plan = plan_conv(AVX512, F32, (8, 14, 14, 64), (taps, taps, 64, 64), (1, 1), pads, (1, 1), 1, True, True)
-        calls = re.findall(r"contract_tile\((.*)\)", conv(plan).text)
-        heights, asked = (-1 - LITERAL[::-1].index(name) for name in ("P", "AHEAD"))
-        assert calls
-        words = [call.split(", ") for call in calls]
-        assert all(w[asked] in ("0", w[heights]) for w in words)
-        return {w[asked] for w in words}
-
-    assert "0" not in distances(1)
-    assert distances(3) == {"0"}  # neighbouring rows have brought most of the lines already
 
 
 def test_special_values_propagate() -> None:

@@ -7,6 +7,7 @@ Per output element the order is: channel block or depth tap, row tap, column tap
 from __future__ import annotations
 
 from ....core.dims import Extent, ceildiv, product
+from .asking import ahead, claimed
 from .conv_plan import BLOCK, ConvPlan
 from .epilogue import NONE, Epilogue, loop_text
 from .panels import asked_bytes
@@ -214,9 +215,6 @@ class _Conv(RowWalk):
             w_at += f" + {first} * {self.w0 * size}"
             values |= {"n0": "cn" if self.blocks_per_pass else self.in_blocks, "w0": self.w0}
             values |= {"a0": f"{self.h} * {self.w} * {self.px}", "RUN": self._run()}
-            # Nobody else reads the lines of a 1x1 convolution: they may be far away, unless they were just rounded.
-            if all(axis.taps == 1 for axis in plan.axes) and not plan.pairs:
-                values["AHEAD"] = height
             values |= self._asked(height, w_at, str(values["n0"]))
             values["nk_last"] = "nkl" if self.blocks_per_pass else self._last_channels()
             if self.blocks_per_pass:
@@ -230,6 +228,9 @@ class _Conv(RowWalk):
             a_at += f" + d_lo * ({step} * {plane} * {size})"
             w_at += f" + (d_w + d_lo * {every}) * {self.w0 * size}"
             values |= {"n0": "max(0, d_hi - d_lo)", "a0": f"{step} * {plane}", "w0": every * self.w0}
+        values |= ahead(plan, run, height, self.w, self.px)
+        times = self.blocks_per_pass or self.in_blocks if plan.in_blocked else 1
+        values |= claimed(plan, height, times, height * run.out_step * self.opx)
         values |= self._taps(run, border_at, clip)
         t.add(indent, contract_call(values | {"a": a_at, "w": w_at}))
         if loop:

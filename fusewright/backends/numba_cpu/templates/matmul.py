@@ -269,7 +269,9 @@ class MatmulText:
             if len(heights) > 1:
                 t.add(indent, f"{'if' if i == 0 else 'elif'} h == {height}:")
             asked = self._asked(height, count, "m")
-            ahead = {"AHEAD": height} if self.far else {}
+            ahead = (
+                {"ahead": f"{height} * {row}", "ahead_row": row, "AHEAD": 1, "AHEAD_ROWS": height} if self.far else {}
+            )
             t.add(indent + (len(heights) > 1), contract_call(values | asked | ahead | {"P": height}))
         lines = loop_text(self.low, size, "row_at", "n0", cols, self.pointer)
         if lines:

@@ -102,7 +102,7 @@ def _row_cost(most: int, rows: Extent | None) -> float:
     return 1.0 + 0.08 * (tiles * most - rows) / rows
 
 
-LEAST_ROWS_ASKING, MOST_ROWS_ASKING = 12, 256  # of fewer rows, there is no time; with more, one reading costs little
+LEAST_ROWS_ASKING, MOST_ROWS_ASKING = 12, 512  # of fewer rows, there is no time; with more, one reading costs little
 
 
 def asked_bytes(rows: Extent, height: int, line: int) -> int:

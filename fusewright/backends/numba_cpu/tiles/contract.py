@@ -5,6 +5,8 @@ Owns the LLVM IR of the tile and its NumPy twin. Must not know about graphs, lay
 
 from __future__ import annotations
 
+from itertools import product
+
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -22,9 +24,9 @@ from .layout import (
     STAGE_RELU6,
     STAGE_RESIDUAL,
     STAGE_SCALE,
-    STAGES_WITH_SLOT,
-    stages_of,
+    STAGES_PER_ELEMENT,
     valid_rows,
+    with_words,
 )
 
 
@@ -38,11 +40,8 @@ def apply_stages(
     mask: ir.Value | None,
 ) -> ir.Value:
     """The register epilogue on one vector whose channels start at ``channel`` and elements at ``offset``."""
-    b, slot = e.b, 0
-    for stage in stages_of(epilogue):
-        word = None
-        if stage in STAGES_WITH_SLOT:
-            word, slot = slots[slot], slot + 1
+    b = e.b
+    for stage, word in with_words(epilogue, slots):
         if stage == STAGE_BIAS:
             value = b.fadd(value, e.load(e.at(e.pointer(word), channel), mask))
         elif stage == STAGE_SCALE:
@@ -85,6 +84,12 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
     row_offsets = [e.mul(run["a_px"], p) for p in range(rows)]
     slots = [run[f"s{i}"] for i in range(4)]
 
+    def places(row: ir.Value) -> list[ir.Value]:
+        """Element offsets of the vectors of a row of results."""
+        first = b.add(run["off"], e.mul(run["o_px"], row))
+        blocks = [divmod(v * width, 16) for v in range(vectors)]
+        return [b.add(first, b.add(e.mul(run["o_vb"], block), e.const(lane))) for block, lane in blocks]
+
     accs: list[ir.Value] = [e.splat_const(0.0)] * (rows * vectors)
     if lit["SPLIT"]:
         accs = _load_partial(e, run, rows, vectors, width)
@@ -118,10 +123,25 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
             out[p * vectors : (p + 1) * vectors] = done[i * vectors : (i + 1) * vectors]
         return out
 
+    def claim(i0: ir.Value) -> None:
+        """Ask for the lines of a few rows of results, and for those of operands as large. All at once they would keep
+        the weights waiting."""
+        extras = [e.pointer(word) for stage, word in with_words(lit["EPI"], slots) if stage in STAGES_PER_ELEMENT]
+        for row in range(lit["CLAIM"]):
+            later = b.add(e.mul(i0, lit["CLAIM"]), e.const(row))
+            for at in places(later)[:: max(1, LINE // (width * e.size))]:
+                target = b.add(at, run["claim"])
+                e.prefetch(e.at(e.pointer(run["out"]), target), write=True)
+                for extra in extras:
+                    e.prefetch(e.at(extra, target))
+
     def outer(i0: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
         a_at = e.at(a, e.mul(i0, run["a0"]))
-        for p in range(rows if lit["AHEAD"] else 0):
-            e.prefetch(e.at(a_at, e.mul(run["a_px"], lit["AHEAD"] + p)))
+        if lit["CLAIM"]:
+            claim(i0)
+        for row, line in product(range(lit["AHEAD_ROWS"]), range(lit["AHEAD"])):
+            start = e.at(e.at(a_at, run["ahead"]), e.mul(run["ahead_row"], row))
+            e.prefetch(e.at(start, e.const(line * lit["APART"] // e.size)))
         w_at = e.at(w, e.mul(i0, run["w0"]))
         asked = [e.at(ask, shares("w0", i0))] if lit["ASK"] else []
         count = run["nk"]
@@ -168,10 +188,7 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
     def finish() -> None:
         out = e.pointer(run["out"])
         for p in range(rows):
-            row = b.add(run["off"], e.mul(run["o_px"], p))
-            for v in range(vectors):
-                block, lane = divmod(v * width, 16)
-                at = b.add(row, b.add(e.mul(run["o_vb"], block), e.const(lane)))
+            for v, at in enumerate(places(e.const(p))):
                 channel = b.add(run["ch"], e.const(v * width))
                 value = apply_stages(e, lit["EPI"], slots, accs[p * vectors + v], channel, at, masks[v])
                 e.store(value, e.at(out, at), masks[v])
@@ -215,14 +232,14 @@ def _load_partial(e: Emitter, run: dict[str, ir.Value], rows: int, vectors: int,
 @intrinsic(prefer_literal=True)
 def contract_tile(  # type: ignore[no-untyped-def]
     typingctx, out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
-    wk, a_px, o_px, o_vb, part, mode, ask, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-    DPX, AHEAD, ASK, RUN, DOT,
+    wk, a_px, o_px, o_vb, part, mode, ahead, ahead_row, claim, ask, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT,
+    EPI, KW, LEFT, RIGHT, SPX, DPX, AHEAD, APART, AHEAD_ROWS, ASK, CLAIM, RUN, DOT,
 ):
     """``out[p, n] = epilogue(sum over taps and channels of a * w)``, accumulated in loop order with one FMA each."""
     given = (
         out, off, ch, a, w, cols, n0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, a2, w2, nk, nk_last, ak,
-        wk, a_px, o_px, o_vb, part, mode, ask, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT, EPI, KW, LEFT, RIGHT, SPX,
-        DPX, AHEAD, ASK, RUN, DOT,
+        wk, a_px, o_px, o_vb, part, mode, ahead, ahead_row, claim, ask, s0, s1, s2, s3, DT, W, P, NV, TAIL, SPLIT,
+        EPI, KW, LEFT, RIGHT, SPX, DPX, AHEAD, APART, AHEAD_ROWS, ASK, CLAIM, RUN, DOT,
     )
     # fmt: on
     lit = literal_values(LITERAL, given)

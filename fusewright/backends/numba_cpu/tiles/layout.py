@@ -5,9 +5,15 @@ Owns names and order, shared by the tile, its twin and the text generators. Must
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
 # Stage codes of a register epilogue: one hexadecimal digit per stage, first stage in the lowest digit.
 STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_RELU, STAGE_RELU6, STAGE_CLIP, STAGE_MUL = 1, 2, 3, 4, 5, 6, 7
 STAGES_WITH_SLOT = (STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_CLIP, STAGE_MUL)
+STAGES_PER_ELEMENT = (STAGE_RESIDUAL, STAGE_MUL)  # of those: operands as large as the result
 
 # Run-time arguments (int64: addresses, element counts and element strides), then literal ones.
 RUNTIME = (
@@ -37,6 +43,9 @@ RUNTIME = (
     "o_vb",  # stride in out from one block of 16 columns to the next
     "part",
     "mode",  # partial sums [P][NV*W]; bit 0 starts from them, bit 1 stores to them instead of finishing (SPLIT only)
+    "ahead",
+    "ahead_row",  # elements from a, at each outer iteration, to the first line of it that is asked for, and row to row
+    "claim",  # elements from the tile's own results to the rows that are asked for (CLAIM)
     "ask",  # address of weights that a later tile reads: they are prefetched, ASK bytes per innermost iteration
     "s0",
     "s1",
@@ -56,8 +65,11 @@ LITERAL = (
     "RIGHT",
     "SPX",
     "DPX",
-    "AHEAD",  # each outer iteration asks for the first line of the rows this many rows ahead (prefetch); 0: none
+    "AHEAD",  # each outer iteration asks (prefetch) for this many lines of a; 0: none
+    "APART",  # bytes from one of these to the next
+    "AHEAD_ROWS",  # rows of such lines
     "ASK",  # bytes from ``ask`` on per innermost iteration; 0: none
+    "CLAIM",  # rows of results that each outer iteration asks for, and of operands as large; 0: none
     "RUN",  # outer iterations summed from zero before they join the total; 0: one sum (long sums keep their accuracy)
     "DOT",  # 1: the 4 bytes of an element of a and w are two bfloat16 numbers, whose two products are added at once
 )
@@ -76,6 +88,12 @@ def stages_of(epilogue: int) -> list[int]:
         out.append(epilogue & 15)
         epilogue >>= 4
     return out
+
+
+def with_words(epilogue: int, slots: Sequence[T]) -> list[tuple[int, T | None]]:
+    """The stage codes packed in ``epilogue``, each with the slot that it takes."""
+    rest = iter(slots)
+    return [(stage, next(rest) if stage in STAGES_WITH_SLOT else None) for stage in stages_of(epilogue)]
 
 
 # The tile that rounds: ``count`` float32 at ``x`` to bfloat16 patterns at ``y``.

@@ -25,11 +25,10 @@ from .layout import (
     STAGE_RELU6,
     STAGE_RESIDUAL,
     STAGE_SCALE,
-    STAGES_WITH_SLOT,
     WINOGRAD_IN_SIGNATURE,
     WINOGRAD_OUT_SIGNATURE,
-    stages_of,
     valid_rows,
+    with_words,
 )
 
 SMALLEST = np.float32(2.0**-126)  # the least normal number
@@ -185,11 +184,9 @@ def _fma(x: Any, y: Any, z: Any) -> Any:
 
 
 def _stages(g: dict[str, int], value: Any, channel: int, offset: int, dtype: Any) -> Any:
-    slot, size, count = 0, g["DT"], len(value)
-    for stage in stages_of(g["EPI"]):
-        word = 0
-        if stage in STAGES_WITH_SLOT:
-            word, slot = g[f"s{slot}"], slot + 1
+    size, count = g["DT"], len(value)
+    for stage, given in with_words(g["EPI"], [g[f"s{i}"] for i in range(4)]):
+        word = given or 0
         if stage == STAGE_BIAS:
             value = value + view(word + channel * size, count, size)
         elif stage == STAGE_SCALE:
