@@ -91,6 +91,27 @@ def test_copies_of_copies_lead_to_the_first() -> None:
     assert kept[-1].launch.words[0] == 64 and kept[1].launch.words[0] == 64
 
 
+def test_a_copy_before_a_launch_of_which_nothing_is_known_stays() -> None:
+    run = [copy((64, 128), (0, 64)), Queued(Fake("unknown"), [], None, False), copy((64, 128), (0, 64))]
+    assert names(without_copies(run)) == ["copy", "unknown", "copy"]
+
+
+@pytest.mark.parametrize("odd", ["two targets", "two sources", "a source that no parameter names"])
+def test_a_copy_that_is_not_one_place_to_another_is_neither_read_past_nor_left_out(odd: str) -> None:
+    one = copy((64, 128), (0, 64))
+    if odd == "two targets":
+        one = launch("copy", [], [(64, 128), (0, 64)], True)
+    elif odd == "two sources":
+        one = launch("copy", [(64, 128), (0, 64)], [], True)
+    else:
+        one.places[0] = -1
+    run = [one, launch("reads", [(0, 64)], [(512, 576)]), copy((128, 192), (0, 64))]
+    kept = without_copies(run)
+    assert names(kept) == ["copy", "reads", "copy"] and kept[1].launch.words[0] == 0
+    both = launch("copy", [], [(0, 64), (256, 320)], True)
+    assert names(without_copies([both, copy((128, 192), (0, 64))])) == ["copy", "copy"]
+
+
 def test_what_is_read_and_then_written_in_one_place_is_read() -> None:
     """A kernel that takes a state and leaves the next one there keeps the copy that made it, and its own place."""
     plan = Plan((), 0)
