@@ -435,7 +435,7 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
     for target in manifest.targets:
         plan = Plan.from_bytes(container.read(f"native/{target.name}/plan.json"))
         reports[target.name] = Report.of_plan(
-            plan, at, manifest.threads or 1, reuses, manifest.numerics, target.name, bounds
+            plan, at, manifest.threads or 1, reuses, manifest.numerics, target.name, bounds, manifest.batch
         ).to_dict()
     sizes = {name: member["size"] for name, member in manifest.members.items()}
     signature = signature_rows(manifest.signature)

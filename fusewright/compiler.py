@@ -17,7 +17,9 @@ from .backends.numba_cpu.lower import ConstantStore
 from .core.dims import Extent
 from .core.errors import CompileRefused
 from .core.manifest import Port, Signature, Symbol
+from .core.planner import Lifetimes, plan_offsets
 from .core.report import Report
+from .core.slices import in_cache
 from .frontends.source import ImportOptions, graph_of
 from .ir.footprint import footprint
 from .ir.graph import Graph, Value
@@ -78,15 +80,18 @@ def compile(
     if threads is not None and (type(threads) is not int or threads < 1):
         raise CompileRefused(f"threads={threads!r} is a positive int or None")
     note("import", 0, 1)
-    graph = graph_of(source, options)
+    free = graph_of(source, options)
     note("import", 1, 1)
-    graph = bind_dims(graph, dims)
+    graph = shown = bind_dims(free, dims)
     made: list[_Made] = []
     store, images = ConstantStore(), []
     table = machines.choices_of(choices, new=tune)
     tuned: list[dict[str, Any]] = []
     for family, wanted in targets.items():
         one = _scheduled(graph, family, pipeline, numerics, note, made[0].portable if made else None, table)
+        if list(targets) == ["cpu"] and (sliced := _for_slices(free, dims, one.program)) is not None:
+            graph = sliced
+            one = _scheduled(graph, family, pipeline, numerics, note, None, table)
         if tune and family == "cpu":
             timed = lambda done, total: note("tune", done, total)
             found, tuned = machines.tune(one.program, wanted, numerics, threads or _cpus(), table, timed)
@@ -102,7 +107,7 @@ def compile(
     note("bundle", 0, 1)
     backend: Any = lazy("backends.writer")
     data = backend.write_bundle(
-        signature=Signature(_ports(graph.inputs), _ports(graph.outputs, graph.output_names)),
+        signature=Signature(_ports(shown.inputs), _ports(shown.outputs, shown.output_names)),
         symbols=_symbols(graph),
         batch=batch_symbol(graph),
         graph_text=text,
@@ -110,7 +115,7 @@ def compile(
         targets=images,
         in_place=program.placement_rows(),
         numerics=numerics,
-        source_hash=graph.fingerprint,
+        source_hash=shown.fingerprint,
         passes=names,
         threads=threads,
         tuned=tune,
@@ -134,9 +139,13 @@ def plan(
 ) -> PlannedProgram:
     """Passes and memory plan without code generation; ``options`` and refusals as for ``compile``."""
     name = _targets(target)[0]
-    graph = bind_dims(graph_of(source, options), dims)
-    made = _scheduled(graph, machines.family_of(name), None, "strict", lambda phase, done, total: None)
-    return PlannedProgram(made.program, name, footprint(made.portable))
+    free, quiet = graph_of(source, options), lambda phase, done, total: None
+    graph, family = bind_dims(free, dims), machines.family_of(name)
+    made = _scheduled(graph, family, None, "strict", quiet)
+    if family == "cpu" and (sliced := _for_slices(free, dims, made.program)) is not None:
+        graph = sliced
+        made = _scheduled(graph, family, None, "strict", quiet)
+    return PlannedProgram(made.program, name, footprint(made.portable), batch_symbol(graph))
 
 
 def default_pipeline(target: str = "cpu") -> Pipeline:
@@ -147,14 +156,18 @@ def default_pipeline(target: str = "cpu") -> Pipeline:
 class PlannedProgram:
     """A Program with its report. ``str`` prints steps and places."""
 
-    def __init__(self, program: Program, variant: str, reference: Sequence[Extent]) -> None:
+    def __init__(
+        self, program: Program, variant: str, reference: Sequence[Extent], batch: str | None = None
+    ) -> None:  # fmt: skip
         self.program = program
         self.variant = variant
+        self.batch = batch
         self.reference = [str(e) for e in reference]
 
     def report(self, dims: Mapping[str, int] | None = None, threads: int | None = None) -> Report:
         """Numbers at one binding, as ``Bundle.report``."""
-        return machines.report_of(self.variant, self.program, dict(dims or {}), threads or _cpus(), self.reference)
+        bound, lanes = dict(dims or {}), threads or _cpus()
+        return machines.report_of(self.variant, self.program, bound, lanes, self.reference, self.batch)
 
     def __str__(self) -> str:
         return str(self.program)
@@ -200,6 +213,19 @@ def _scheduled(
     program.verify()
     note("schedule", 1, 1)
     return _Made(portable, program, names)
+
+
+def _for_slices(free: Graph, dims: Mapping[str, Any] | None, fixed: Program) -> Graph | None:
+    """The graph with a batch of the size that ``dims`` fixes as a symbol of one value, so that it can run in slices;
+    None where the program of the ``fixed`` graph stays in the cache as it is, or rows cannot be told apart."""
+    sizes = [b.bytes for b in fixed.buffers if isinstance(b.bytes, int)]
+    if dims is None or len(sizes) < len(fixed.buffers):
+        return None
+    arena = plan_offsets(sizes, Lifetimes([b.first for b in fixed.buffers], [b.last for b in fixed.buffers]))[1]
+    batch = None if in_cache(arena) else batch_symbol(free)
+    if batch is None or batch not in dims or isinstance(dims[batch], tuple):
+        return None
+    return bind_dims(free, {**dims, batch: (dims[batch], dims[batch])})
 
 
 def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, tuple[str, ...]]:

@@ -62,6 +62,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     else:
         need = f"none: nothing is kept between kernels{f' at {at}' if at else ''}"
     print(f"  arena    {need} ({alone})" if report["lower_bound_bytes"] else f"  arena    {need}")
+    if rows := report.get("rows_at_once"):
+        print(f"  slices   of {rows} rows of the batch, which stay in the cache")
     for role, counts in (report.get("in_place_share") or {}).items():
         if total := sum(counts.values()):
             placed = ", ".join(f"{count} {how}" for how, count in counts.items() if count)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fusewright as fw
+from fusewright.core import slices
 
 RNG = np.random.default_rng(7)
 
@@ -125,6 +126,29 @@ def test_fixed_and_bounded_symbols(graph):
     assert bounded(images(4))[0].shape == (4, 4)
     with pytest.raises(fw.InputRefused):
         bounded(images(5))
+
+
+def test_a_fixed_batch_beyond_the_cache_runs_in_slices(tmp_path, graph, monkeypatch):
+    x = images(8)
+    whole = fw.compile(graph, dims={"N": 8})
+    arena = whole.report(threads=1).arena_bytes
+    monkeypatch.setattr(slices, "CACHE", arena // 3)
+    sliced = fw.compile(graph, dims={"N": np.int64(8)})
+    assert str(sliced.signature) == str(whole.signature) and sliced.manifest.batch == "N"
+    planned = fw.plan(graph, dims={"N": 8}).report(threads=1)
+    assert sliced.report(threads=1).arena_bytes == planned.arena_bytes < arena // 2
+    path = tmp_path / "net.fwb"
+    sliced.save(path)
+    for threads in (1, 2):
+        loaded = fw.load(path, threads=threads)
+        for got, again, want in zip(loaded(x), sliced(x), whole(x), strict=True):
+            assert np.array_equal(got, again)
+            assert np.allclose(got, want, rtol=1e-5, atol=1e-5)
+    for got, want in zip(fw.load(path, native=False)(x), whole(x), strict=True):
+        assert np.allclose(got, want, rtol=1e-4, atol=1e-5)
+    with pytest.raises(fw.InputRefused, match="axis 0 must be 8"):
+        sliced(x[:7])
+    assert fw.compile(graph, dims={"N": (8, 8)}).signature.inputs[0].shape[0] == "N"
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,10 @@ def tune(
 
 
 def report_of(
-    name: str, program: Program, dims: dict[str, int], threads: int, reference: Sequence[str] | None = None
-) -> Report:
+    name: str, program: Program, dims: dict[str, int], threads: int, reference: Sequence[str] | None = None,
+    batch: str | None = None,
+) -> Report:  # fmt: skip
     """The report of a program whose kernels are chosen but not compiled."""
     if family_of(name) == "cuda":
         return cuda.report_of(program, dims, threads, reference)
-    return cpu.report_of(program, name, dims, threads, reference)
+    return cpu.report_of(program, name, dims, threads, reference, batch)

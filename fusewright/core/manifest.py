@@ -250,7 +250,8 @@ class Manifest:
                 raise BundleRefused(f"manifest: symbol {s.name} has no value from {s.low} to {s.high}")
         if self.batch is not None:
             axes = [p.shape[:1] for p in self.signature.inputs + self.signature.outputs]
-            if any(a != (self.batch,) for a in axes):
+            fixed = [s.low for s in self.symbols if s.name == self.batch and s.low == s.high]  # spelt out in ports
+            if any(a not in ((self.batch,), tuple(fixed)) for a in axes) or () in axes:
                 raise BundleRefused(f"manifest: batch symbol {self.batch!r} is not axis 0 of every input and output")
 
 

@@ -12,6 +12,7 @@ from . import dims as extents
 from .errors import FusewrightError, VerifyError
 from .plan import DEVICE_ALIGN, Call, Loop, Plan
 from .planner import ALIGN, Lifetimes, lower_bound, plan_offsets
+from .slices import rows_of_a_slice
 
 ROLES = ("elementwise", "normalisation", "residual")  # results that one expects to be placed in place
 HOW = ("in place", "in concat", "view", "output", "own")
@@ -23,12 +24,13 @@ class Report:
     scratch of all threads (``scratch_bytes`` of it), without the caller's arrays: 0 where nothing is kept between
     kernels; ``lower_bound_bytes``: what running one op at a time needs at least, the need of the neediest op of the
     imported graph (see ``ir.footprint``), which fusion may beat; ``in_place`` [{value, role, how, reused, why}],
-    ``in_place_share`` {role: {how: count}}, ``numerics``, ``threads``, ``target``.
+    ``in_place_share`` {role: {how: count}}, ``numerics``, ``threads``, ``target``; ``rows_at_once``: rows of the batch
+    that are computed, and in memory, at a time; None for a call in one piece.
     """
 
     __slots__ = (
         "kernels", "dims", "arena_bytes", "lower_bound_bytes", "scratch_bytes", "in_place", "in_place_share",
-        "numerics", "threads", "target",
+        "numerics", "threads", "target", "rows_at_once",
     )  # fmt: skip
 
     def __init__(
@@ -42,12 +44,13 @@ class Report:
         numerics: str = "strict",
         threads: int = 1,
         target: str = "",
+        rows_at_once: int | None = None,
     ) -> None:
         self.kernels, self.dims = [dict(k) for k in kernels], dict(dims)
         self.arena_bytes, self.lower_bound_bytes, self.scratch_bytes = arena_bytes, lower_bound_bytes, scratch_bytes
         self.in_place, self.numerics = [dict(r) for r in in_place], numerics
         self.in_place_share = _share(self.in_place)
-        self.threads, self.target = threads, target
+        self.threads, self.target, self.rows_at_once = threads, target, rows_at_once
 
     @property
     def flops(self) -> int:
@@ -76,41 +79,74 @@ class Report:
         numerics: str = "strict",
         target: str = "",
         reference: Sequence[str] | None = None,
+        batch: str | None = None,
     ) -> Report:
         """The report of ``plan`` with every symbol of it in ``dims``. The maximum of the extents ``reference`` is the
-        lower bound; where there are none it is what the plan's own order keeps alive."""
+        lower bound; where there are none it is what the plan's own order keeps alive. A ``batch`` may run in slices,
+        of which one is in memory at a time."""
         missing = [s for s in plan.symbols if s not in dims]
         if missing:
             raise FusewrightError(f"a report needs a value for {', '.join(missing)}")
-        values = plan.evaluate(dims)
-        rows = []
-        for _, step, around in plan.walk():
-            if isinstance(step, Call):
-                kernel, trips = plan.kernels[step.kernel], 1
-                if kernel.launch is not None and values[step.extent] <= 0:
-                    continue  # the kernel of other sizes
-                for loop in around:
-                    trips *= values[loop.count] if isinstance(loop, Loop) else 1
-                flops, moved = values[kernel.flops] * trips, values[kernel.bytes] * trips
-                rows.append(
-                    {"name": kernel.name, "kind": kernel.kind, "origin": step.origin, "flops": flops, "bytes": moved}
-                )
-        sizes = [values[b.bytes] for b in plan.buffers]
-        lives = Lifetimes([b.first for b in plan.buffers], [b.last for b in plan.buffers])
-        on_gpu = any(k.launch is not None for k in plan.kernels)
-        align = DEVICE_ALIGN if on_gpu else ALIGN
-        sizes = [(size + align - 1) & -align for size in sizes]
-        scratch = (max((values[k.scratch] for k in plan.kernels), default=0) + align - 1) & -align
-        calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
-        # A call that no second thread could help with runs on the caller alone.
-        # On a GPU scratch is a launch's, and launches that use it follow each other.
-        lanes = threads if not on_gpu and any(values[c.extent] > c.grain for c in calls) else 1
-        total = plan_offsets(sizes, lives)[1] + scratch * lanes
+        rows = _kernels(plan, plan.evaluate(dims))
+        at_once, rows_at_once = dict(dims), None
+        if batch is not None and _align(plan) != DEVICE_ALIGN:
+            need = lambda n: sum(_memory(plan, {**dims, batch: n}, threads))
+            rows_of = rows_of_a_slice(dims[batch], threads, need, lambda: work_of(plan, dims, batch))
+            if rows_of < dims[batch]:
+                at_once[batch] = rows_at_once = rows_of
+        arena, scratch = _memory(plan, at_once, threads)
         if reference is None:
-            bound = lower_bound(sizes, lives)
+            bound = lower_bound(*_buffers(plan, plan.evaluate(dims)))
         else:
             bound = max((extents.evaluate(extents.parse(e), dims) for e in reference), default=0)
-        return cls(rows, dims, total, bound, scratch * lanes, in_place, numerics, threads, target)
+        return cls(
+            rows, dims, arena + scratch, bound, scratch, in_place, numerics, threads, target, rows_at_once
+        )  # fmt: skip
+
+
+def work_of(plan: Plan, dims: Mapping[str, int], batch: str) -> tuple[int, int]:
+    """(floating-point operations of one row of the batch, bytes of the weights as kernels read them)."""
+    flops = sum(row["flops"] for row in _kernels(plan, plan.evaluate({**dims, batch: 1})))
+    return flops, sum(c.size for c in plan.constants)
+
+
+def _kernels(plan: Plan, values: Sequence[int]) -> list[dict[str, Any]]:
+    """The rows of ``kernels`` where expressions have these values."""
+    rows = []
+    for _, step, around in plan.walk():
+        if isinstance(step, Call):
+            kernel, trips = plan.kernels[step.kernel], 1
+            if kernel.launch is not None and values[step.extent] <= 0:
+                continue  # the kernel of other sizes
+            for loop in around:
+                trips *= values[loop.count] if isinstance(loop, Loop) else 1
+            flops, moved = values[kernel.flops] * trips, values[kernel.bytes] * trips
+            rows.append(
+                {"name": kernel.name, "kind": kernel.kind, "origin": step.origin, "flops": flops, "bytes": moved}
+            )
+    return rows
+
+
+def _align(plan: Plan) -> int:
+    return DEVICE_ALIGN if any(k.launch is not None for k in plan.kernels) else ALIGN
+
+
+def _buffers(plan: Plan, values: Sequence[int]) -> tuple[list[int], Lifetimes]:
+    align = _align(plan)
+    sizes = [(values[b.bytes] + align - 1) & -align for b in plan.buffers]
+    return sizes, Lifetimes([b.first for b in plan.buffers], [b.last for b in plan.buffers])
+
+
+def _memory(plan: Plan, dims: Mapping[str, int], threads: int) -> tuple[int, int]:
+    """Bytes of arena: (buffers, scratch of all threads)."""
+    values, align = plan.evaluate(dims), _align(plan)
+    scratch = (max((values[k.scratch] for k in plan.kernels), default=0) + align - 1) & -align
+    calls = [s for _, s, _ in plan.walk() if isinstance(s, Call)]
+    # A call that no second thread could help with runs on the caller alone.
+    # On a GPU scratch is a launch's, and launches that use it follow each other.
+    on_gpu = align == DEVICE_ALIGN
+    lanes = threads if not on_gpu and any(values[c.extent] > c.grain for c in calls) else 1
+    return plan_offsets(*_buffers(plan, values))[1], scratch * lanes
 
 
 def _share(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

@@ -112,17 +112,19 @@ class Loaded(ABC, Generic[B]):
             self._young[key] = p
             return p
 
+    def _at_once(self, env: dict[str, int], batch: str) -> int:
+        """Rows of the batch that had better be computed at a time, were there room for all."""
+        return env[batch]
+
     def _prepare(self, shapes: Shapes, limit: int) -> Prepared[B]:
         env = self._matcher.solve(shapes)
+        batch = self.manifest.batch
         with self._lock:
-            p = self._bind_env(env, limit)
+            p = self._sliced(env, 0 if batch is None else self._at_once(env, batch), limit)
+            if p.total > limit and batch is not None and env[batch] > 1:
+                p = self._sliced(env, self._rows(env, batch, limit), limit)
             if p.total <= limit:
                 return p
-            batch = self.manifest.batch
-            rows = self._rows(env, batch, limit) if batch is not None and env[batch] > 1 else 0
-            if rows:
-                part = self._bind_env({**env, str(batch): rows}, limit)
-                return Prepared(env, part.binding, p.out_shapes, rows, False)
         need = self._need({**env, batch: 1} if batch is not None else env)
         which = "even one row of the batch" if batch is not None else "this call"
         sizes = ", ".join(f"{k} = {v}" for k, v in env.items())
@@ -131,14 +133,37 @@ class Loaded(ABC, Generic[B]):
             "raise max_bytes or use smaller inputs"
         )
 
+    def _sliced(self, env: dict[str, int], rows: int, limit: int) -> Prepared[B]:
+        """``env`` prepared to run in slices of ``rows`` of its batch; in one piece where that is none or all."""
+        batch = self.manifest.batch
+        if batch is None or rows in (0, env[batch]):
+            return self._bind_env(env, limit)
+        part = self._bind_env({**env, batch: rows}, limit)
+        return Prepared(env, part.binding, self._results(env), rows, False)
+
+    def _slices(self, p: Prepared[B]) -> list[tuple[Prepared[B], int, int]]:
+        """(prepared, first row, last row) of each slice of the batch."""
+        if not p.rows:
+            return [(p, 0, 0)]
+        count = p.env[str(self.manifest.batch)]
+        out = []
+        for start in range(0, count, p.rows):
+            stop = min(start + p.rows, count)
+            out.append((p if stop - start == p.rows else self._part(p, stop - start), start, stop))
+        return out
+
     def _bind_env(self, env: dict[str, int], limit: int) -> Prepared[B]:
-        binding = self._bound(env, limit)
+        binding, out_shapes = self._bound(env, limit), self._results(env)
+        empty = any(0 in shape for shape in out_shapes)
+        return Prepared(env, binding, out_shapes, 0, not empty and not self._trimmed.ports)
+
+    def _results(self, env: dict[str, int]) -> Shapes:
+        """Shapes of the outputs. Raises InputRefused."""
         out_shapes = tuple(tuple(f(env) for f in axes) for axes in self._shapes_of)
         for spec, shape in zip(self._outputs, out_shapes):
             if any(d < 0 for d in shape):
                 raise InputRefused(f"output {spec.name!r} would have the shape {shape}: the inputs are too small")
-        empty = any(0 in shape for shape in out_shapes)
-        return Prepared(env, binding, out_shapes, 0, not empty and not self._trimmed.ports)
+        return out_shapes
 
     def _part(self, p: Prepared[B], rows: int) -> Prepared[B]:
         """The rest of a sliced batch."""
@@ -164,13 +189,6 @@ class Loaded(ABC, Generic[B]):
             if low and high - low <= low // 16:
                 break
         return low
-
-    def _whole(self, arrays: Sequence[Any], what: str) -> Prepared[B]:
-        """The shapes of ``arrays`` prepared for a call in one piece. Raises InputRefused."""
-        p = self._prepare(tuple(tuple(a.shape) for a in arrays), self._limit())
-        if p.rows:
-            raise InputRefused(f"{what} needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
-        return p
 
     def _check_names(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """``bind`` is handed every input and output and nothing else. Raises InputRefused."""
@@ -214,8 +232,8 @@ class Loaded(ABC, Generic[B]):
         fields = parse_canonical(self._report_fields, "report.json")
         try:
             rows, bounds = read_fields(fields, list(env))
-            numerics = self.manifest.numerics
-            return Report.of_plan(self._plan, env, threads or self.threads, rows, numerics, self.target, bounds)
+            numerics, batch = self.manifest.numerics, self.manifest.batch
+            return Report.of_plan(self._plan, env, threads or self.threads, rows, numerics, self.target, bounds, batch)
         except VerifyError as e:
             raise self._container.refused(str(e)) from None
 

@@ -19,6 +19,8 @@ from ..core.dtypes import BF16
 from ..core.errors import FusewrightError, InputRefused, VerifyError
 from ..core.plan import Plan
 from ..core.poolwords import MAX_THREADS
+from ..core.report import work_of
+from ..core.slices import rows_of_a_slice
 from . import cpu
 from .base import KEPT, Loaded, Prepared, check_plan, new_array, overlaps, refuse_overlap
 from .binding import Binding, Context, Template
@@ -58,6 +60,9 @@ class _Ready(Context):
         words = (self.address, pool_address, p.threads, self.scratch, p.binding.stride)
         self.args = tuple(ctypes.c_int64(w) for w in words)
         self.inputs, self.outputs = p.binding.inputs, p.binding.outputs
+
+
+Pieces = list[tuple[_Ready, Prepared[Binding], list[Array], list[Array]]]
 
 
 class _NeedsLess(Exception):
@@ -184,25 +189,25 @@ class Bundle(Loaded[Binding]):
         self._check_names(inputs, outputs)
         arrays = [bindable(s, inputs[s.name], "input") for s in self._inputs]
         results = [bindable(s, outputs[s.name], "output") for s in self._outputs]
-        p = self._whole(arrays, "bind")
+        p = self._prepare(tuple(a.shape for a in arrays), self._limit())
         for s, r, shape in zip(self._outputs, results, p.out_shapes):
             if r.shape != shape or not r.flags.writeable:
                 raise InputRefused(f"output {s.name!r}: got shape {r.shape}, wanted a writable array of shape {shape}")
         refuse_overlap(results, arrays)
         arena = Arena(p.total)
-        context = self._context(arena, p)
         theirs, results = results, self._trimmed.stand_ins(results)
-        self._patch(context, arrays, results)
-        entry, args, copied, dynamic = self._entry, context.args, self._copied, bool(self._plan.bound)
+        pieces = self._pieces(arena, p, arrays, results)
+        entry, copied, dynamic = self._entry, self._copied, bool(self._plan.bound)
 
         def bound() -> dict[str, int] | None:
             if self._bad is not None:
                 raise self._bad
-            code = entry(*args)
-            if code:
-                raise self._refused(code, context)
-            if copied:
-                self._copy_out(arena, p, arrays, results)
+            for context, part, ins, outs in pieces:
+                code = entry(*context.args)
+                if code:
+                    raise self._refused(code, context)
+                if copied:
+                    self._copy_out(arena, part, ins, outs)
             if not dynamic:
                 return None
             found = self._found(context)
@@ -225,18 +230,28 @@ class Bundle(Loaded[Binding]):
         if self._bad is not None:
             raise self._bad
         arrays = [convert(s, v) for s, v in zip(self._inputs, by_name(self._inputs, inputs, "profile"))]
-        p = self._whole(arrays, "profile")
+        p = self._prepare(tuple(a.shape for a in arrays), self._limit())
         results = self._trimmed.stand_ins([new_array(s, shape) for s, shape in zip(self._outputs, p.out_shapes)])
-        arena = Arena(p.total)
-        context = self._context(arena, p)
-        self._patch(context, arrays, results)
         steps = rows_of(self._plan, self.report(p.env).kernels)
-        walk = Walk(self._entry, context.args, context.words, steps, clock)
+        arena = Arena(p.total)  # step tables hold its address alone
+        contexts = [c for c, _, _, _ in self._pieces(arena, p, arrays, results)]
+        walks = [Walk(self._entry, c.args, c.words, steps, clock) for c in contexts]
         for i in range(-warm, rounds):
-            code = walk.run(i >= 0)
-            if code:
-                raise self._refused(code, context)
+            for walk, context in zip(walks, contexts):
+                code = walk.run(i >= 0, walk is not walks[0])
+                if code:
+                    raise self._refused(code, context)
         return steps
+
+    def _pieces(self, arena: Arena, p: Prepared[Binding], arrays: Sequence[Array], results: Sequence[Array]) -> Pieces:
+        """What runs one after the other to fill ``results``: each with a step table of its own, in one arena."""
+        out: Pieces = []
+        for part, first, last in self._slices(p):
+            ins, outs = ([a[first:last] if p.rows else a for a in group] for group in (arrays, results))
+            context = self._made(arena, part)
+            self._patch(context, ins, outs)
+            out.append((context, part, ins, outs))
+        return out
 
     def _call(self, values: Sequence[Any], outs: list[Any] | None) -> list[Array]:
         if self._bad is not None:
@@ -289,14 +304,8 @@ class Bundle(Loaded[Binding]):
         try:
             if not p.rows:
                 return self._once(arena, p, arrays, results, checked)
-            count = arrays[0].shape[0]
-            for start in range(0, count, p.rows):
-                part = slice(start, min(start + p.rows, count))
-                ins, outs = [a[part] for a in arrays], [r[part] for r in results]
-                q = p
-                if part.stop - start != p.rows:
-                    q = self._part(p, part.stop - start)
-                self._once(arena, q, ins, outs, checked)
+            for part, first, last in self._slices(p):
+                self._once(arena, part, [a[first:last] for a in arrays], [r[first:last] for r in results], checked)
             return {}
         finally:
             self._arenas.append(arena)
@@ -326,18 +335,22 @@ class Bundle(Loaded[Binding]):
         return self._template.refusal(code, context.words) or self._container.refused(damaged)
 
     def _context(self, arena: Arena, p: Prepared[Binding]) -> _Ready:
-        """The step table of ``p`` in ``arena``, which grows as needed."""
-        arena.grow(max(p.total, 64))
+        """The step table of ``p`` in ``arena``, made and kept there."""
+        context = self._made(arena, p)
         if len(arena.contexts) >= 2 * KEPT:
             arena.contexts.clear()
+        arena.contexts[p] = context
+        return context
+
+    def _made(self, arena: Arena, p: Prepared[Binding]) -> _Ready:
+        """A step table of ``p`` in ``arena``, which grows as needed."""
+        arena.grow(max(p.total, 64))
         address = 0
         if p.threads > 1:
             shared = pool()
             shared.ensure(p.threads, self._image)
             address = shared.address
-        context = _Ready(self._template, p, arena, address)
-        arena.contexts[p] = context
-        return context
+        return _Ready(self._template, p, arena, address)
 
     @staticmethod
     def _patch(context: _Ready, arrays: Sequence[Array], results: Sequence[Array]) -> None:
@@ -370,6 +383,10 @@ class Bundle(Loaded[Binding]):
 
     def _bound(self, env: dict[str, int], limit: int) -> Binding:
         return Binding(self._template, env, limit, self._lanes)
+
+    def _at_once(self, env: dict[str, int], batch: str) -> int:
+        need = lambda rows: self._need({**env, batch: rows})
+        return rows_of_a_slice(env[batch], self._lanes, need, lambda: work_of(self._plan, env, batch))
 
     def _need(self, env: Mapping[str, int]) -> int:
         values = self._template.exprs.evaluate(env)

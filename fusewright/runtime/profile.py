@@ -25,8 +25,8 @@ class StepTime:
     """A kernel call of the plan.
 
     ``flops`` and ``bytes`` are the report's (all trips of loops), ``constants`` the bytes of weights that it is given,
-    ``extent`` and ``grain`` its work in the last round, ``runs`` how often it ran in that round. ``seconds`` has one
-    number per round: the sum over its runs.
+    ``extent`` and ``grain`` its work in the last run, ``runs`` how often it ran in the last round (trips of loops,
+    slices of the batch). ``seconds`` has one number per round: the sum over its runs.
     """
 
     __slots__ = ("kernel", "kind", "origin", "flops", "bytes", "constants", "extent", "grain", "runs", "seconds")
@@ -81,8 +81,8 @@ class Walk:
                 self.at[pc] = len(self.at)
             pc += _LENGTH[words[pc]]
 
-    def run(self, measured: bool = True) -> int:
-        """One pass; 0, or the dispatcher's refusal."""
+    def run(self, measured: bool = True, more: bool = False) -> int:
+        """One pass, or ``more`` of the pass that another table began; 0, or the dispatcher's refusal."""
         w, runs, seconds = self.words, [0] * len(self.at), [0.0] * len(self.at)
         empty = self._empty()
         pc = 1
@@ -117,8 +117,11 @@ class Walk:
                 pc += _LENGTH[op]
         if measured:
             for step, n, took in zip(self.steps, runs, seconds, strict=True):
-                step.runs = n
-                step.seconds.append(took)
+                if not more:
+                    step.runs = 0
+                    step.seconds.append(0.0)
+                step.runs += n
+                step.seconds[-1] += took
         return 0
 
     def _alone(self, pc: int, length: int) -> tuple[int, float]:

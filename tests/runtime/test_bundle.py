@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from fusewright.backends.writer import TargetImage, Weights, save_bundle, write_bundle
+from fusewright.core import slices
 from fusewright.core.dtypes import F32
 from fusewright.core.errors import BundleRefused, CompileRefused, InputRefused, VerifyError
 from fusewright.core.layout import Layout
@@ -80,6 +81,33 @@ def test_slices_are_as_large_as_fit(data: memoryview) -> None:
     assert bundle(_rows(1000)).shape == (1000, 10)
     whole = load(data, threads=1, max_bytes=64 + 512 * 1000)
     assert whole._prepare(((1000, 64),), whole._limit()).rows == 0
+
+
+def test_a_batch_that_leaves_the_cache_runs_in_slices(
+    monkeypatch: pytest.MonkeyPatch, tiny: Any, data: memoryview
+) -> None:
+    x = _rows(270)
+    bundle = load(data, threads=2)
+    want, arena = bundle(x), bundle.report({"N": 270}).arena_bytes
+    monkeypatch.setattr(slices, "CACHE", 80 * 512)
+    bundle = load(data, threads=2)
+    p = bundle._prepare((x.shape,), bundle._limit())
+    assert p.rows == 54 and p.total < arena / 4
+    assert bundle.report({"N": 270}).arena_bytes == p.total and bundle.report({"N": 270}).rows_at_once == 54
+    assert bundle.report({"N": 70}).rows_at_once is None
+    bundle = load(data, threads=1)
+    for n in (270, 269, 64, 3):  # slices of one size, a rest, and none
+        np.testing.assert_array_equal(bundle(x[:n]), want[:n])
+        out = np.full((n, 10), np.nan, "f4")
+        bound = bundle.bind({"x": x[:n]}, {"y": out})
+        for _ in range(2):
+            out[...] = np.nan
+            assert bound() is None
+            np.testing.assert_array_equal(out, want[:n])
+    steps = bundle.profile({"x": x[:269]}, rounds=3)
+    assert [(s.runs, len(s.seconds)) for s in steps] == [(4, 3)] * 3
+    dependent = load(tiny.mlp(batch=None), threads=1)
+    assert dependent._prepare((x.shape,), dependent._limit()).rows == 0
 
 
 def test_a_batch_that_cannot_be_sliced_states_its_bytes(tiny: Any, data: memoryview) -> None:

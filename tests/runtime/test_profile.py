@@ -142,6 +142,13 @@ def test_wrong_arguments_are_refused(tiny: Any) -> None:
             bundle.profile({"x": x}, **more)
     with pytest.raises(InputRefused, match="'x'"):
         bundle.profile({"x": x[:, :3]})
-    small = load(tiny.mlp(), max_bytes=4096)
-    with pytest.raises(InputRefused, match="profile needs an arena"):
-        small.profile({"x": np.zeros((200, 64), "f4")})
+    tight = load(tiny.mlp(), threads=1, max_bytes=100)
+    with pytest.raises(InputRefused, match="even one row of the batch"):
+        tight.profile({"x": x})
+
+
+def test_a_batch_in_slices_is_one_pass(tiny: Any) -> None:
+    small = load(tiny.mlp(), threads=1, max_bytes=64 + 512 * 80)
+    steps = small.profile({"x": np.zeros((200, 64), "f4")}, rounds=2)
+    assert [s.runs for s in steps] == [3, 3, 3] and all(len(s.seconds) == 2 for s in steps)
+    assert [s.extent for s in steps] == [40, 40, 40]

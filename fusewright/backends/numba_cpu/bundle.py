@@ -90,17 +90,19 @@ def _clamp(value: int, low: int, high: int | None) -> int:
 
 
 def report_of(
-    program: Program, variant: str, dims: Mapping[str, int], threads: int, reference: Sequence[str] | None = None
-) -> Report:
+    program: Program, variant: str, dims: Mapping[str, int], threads: int, reference: Sequence[str] | None = None,
+    batch: str | None = None,
+) -> Report:  # fmt: skip
     """The report of a program whose kernels are chosen but not compiled."""
     name = expand_target(variant)[-1]
     plan = lower(program, VARIANTS[name], ConstantStore()).plan
-    return report_of_plan(plan, program, name, dims, threads, reference)
+    return report_of_plan(plan, program, name, dims, threads, reference, batch)
 
 
 def report_of_plan(
-    plan: Plan, program: Program, name: str, dims: Mapping[str, int], threads: int, reference: Sequence[str] | None
-) -> Report:
+    plan: Plan, program: Program, name: str, dims: Mapping[str, int], threads: int, reference: Sequence[str] | None,
+    batch: str | None = None,
+) -> Report:  # fmt: skip
     """The report of a plan; a free symbol left out counts as 1 (its lower bound if bounded)."""
     env = {s: dims.get(s, _clamp(1, *program.graph.bounds.get(s, (0, None)))) for s in program.graph.symbols}
-    return Report.of_plan(plan, env, threads, program.placement_rows(), "strict", name, reference)
+    return Report.of_plan(plan, env, threads, program.placement_rows(), "strict", name, reference, batch)

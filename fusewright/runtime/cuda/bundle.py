@@ -316,17 +316,6 @@ class CudaBundle(Loaded[Binding]):
         else:
             space.keep([a.owner for a in arrays if isinstance(a, Given)])
 
-    def _slices(self, p: Prepared[Binding]) -> list[tuple[Prepared[Binding], int, int]]:
-        """(prepared, first row, last row) of each slice of the batch."""
-        if not p.rows:
-            return [(p, 0, 0)]
-        count = p.env[str(self.manifest.batch)]
-        out = []
-        for start in range(0, count, p.rows):
-            stop = min(start + p.rows, count)
-            out.append((p if stop - start == p.rows else self._part(p, stop - start), start, stop))
-        return out
-
     # -- execution ------------------------------------------------------------------------------------------------
     def _once(
         self, space: Workspace, p: Prepared[Binding], inputs: Sequence[Any], outputs: Sequence[Any]
@@ -412,7 +401,9 @@ class CudaBundle(Loaded[Binding]):
             stream = space.stream.handle
             ins = [self._bindable(s, inputs[s.name], stream, "input") for s in self._inputs]
             outs = [self._bindable(s, outputs[s.name], stream, "output") for s in self._outputs]
-            p = self._whole(ins, "bind")
+            p = self._prepare(tuple(tuple(a.shape) for a in ins), self._limit())
+            if p.rows:
+                raise InputRefused(f"bind needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
             for s, r, shape in zip(self._outputs, outs, p.out_shapes):
                 writable = r.writable if isinstance(r, Given) else r.flags.writeable
                 if tuple(r.shape) != shape or not writable:
