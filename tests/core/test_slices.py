@@ -21,7 +21,7 @@ def test_what_stays_in_the_cache_runs_whole(count: int) -> None:
 def test_slices_stay_in_the_cache() -> None:
     for count in range(17, 200):
         n = rows(count, MB)
-        assert 8 <= n and n * MB <= CACHE * 4 / 3, (count, n)
+        assert n >= 8 and n * MB <= CACHE * 4 / 3, (count, n)
 
 
 def test_slices_are_of_one_size_where_one_is_near() -> None:

@@ -92,8 +92,8 @@ def test_a_batch_that_leaves_the_cache_runs_in_slices(
     monkeypatch.setattr(slices, "CACHE", 80 * 512)
     bundle = load(data, threads=2)
     p = bundle._prepare((x.shape,), bundle._limit())
-    assert p.rows == 54 and p.total < arena / 4
-    assert bundle.report({"N": 270}).arena_bytes == p.total and bundle.report({"N": 270}).rows_at_once == 54
+    assert p.rows == 68 and p.total < arena / 3
+    assert bundle.report({"N": 270}).arena_bytes == p.total and bundle.report({"N": 270}).rows_at_once == 68
     assert bundle.report({"N": 70}).rows_at_once is None
     bundle = load(data, threads=1)
     for n in (270, 269, 64, 3):  # slices of one size, a rest, and none
