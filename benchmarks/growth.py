@@ -56,8 +56,11 @@ def prepare(name: str, folder: Path) -> None:
 
 
 def predicted(bundle: Any, dims: dict[str, int], top: dict[str, float]) -> float:
-    """Seconds at the roofs."""
-    kernels = bundle.report(dims).kernels
+    """Seconds at the roofs. A batch that runs in slices takes what its slices take."""
+    report = bundle.report(dims)
+    kernels, batch = report.kernels, bundle.manifest.batch
+    if report.rows_at_once:
+        return predicted(bundle, {**dims, batch: report.rows_at_once}, top) * dims[batch] / report.rows_at_once
     return sum(max(k["flops"] / top["flops"], k["bytes"] / top[level_of(k["bytes"])]) for k in kernels)
 
 
