@@ -10,9 +10,10 @@ import pytest
 
 import fusewright as fw
 from fusewright.core.errors import InputRefused
+from fusewright.core.plan import Call, Plan
 from fusewright.runtime import bundle as bundle_module
 from fusewright.runtime.bundle import load
-from fusewright.runtime.profile import Walk
+from fusewright.runtime.profile import Walk, rows_of
 
 RNG = np.random.default_rng(3)
 
@@ -30,6 +31,14 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 
     monkeypatch.setattr(bundle_module, "new_array", note)
     return kept
+
+
+def test_of_two_layouts_of_one_constant_the_larger_one_counts() -> None:
+    plan = Plan((), 0)
+    args = [plan.address("c", plan.add_constant(offset, size)) for offset, size in ((0, 256), (0, 64), (512, 32))]
+    plan.steps = [Call(plan.add_kernel("k", "k", "contract"), args, plan.expr(1))]
+    row = {"name": "k", "kind": "contract", "origin": "", "flops": 0, "bytes": 0}
+    assert [r.constants for r in rows_of(plan, [row])] == [256 + 32]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
