@@ -56,6 +56,16 @@ def feeds_of(scale: float = 1.0, n: int = 2) -> dict[str, np.ndarray]:
     return {name: x * np.float32(scale) for name, x in feeds.items()}
 
 
+def test_the_bound_counts_operands_that_are_taken_for_zero() -> None:
+    """Instructions take denormal numbers for zero; what these were multiplied by makes the error large."""
+    b: Any = fw.Builder()
+    y = b.matmul(b.input("a", "f32", (2, 1)), b.constant(np.full((1, 1), 1e38, np.float32)), bf16=True)
+    feeds = {"a": np.array([[1e-39], [1e-37]], np.float32)}
+    ((values, bounds),) = BoundedInterpreter(b.build(y)).run_bounded(feeds).values()
+    assert bounds[0, 0] >= values[0, 0] > 0.09
+    assert 10 * 2.0**-9 < bounds[1, 0] < 10 * 2.0**-6  # and of others, what rounding both may do
+
+
 @pytest.mark.parametrize("tail", [False, True])
 def test_every_kernel_is_inside_its_bound(tail: bool) -> None:
     graph = graph_of(tail=tail)
