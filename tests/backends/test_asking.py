@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import pytest
 
 from fusewright.backends.numba_cpu.templates.conv import conv
 from fusewright.backends.numba_cpu.templates.conv_plan import ConvPlan, plan_conv
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
-from fusewright.backends.numba_cpu.tiles.layout import SIGNATURE, valid_rows
+from fusewright.backends.numba_cpu.templates.template import Template
+from fusewright.backends.numba_cpu.templates.winograd import plan_winograd, winograd
+from fusewright.backends.numba_cpu.tiles.layout import (
+    SIGNATURE,
+    WINOGRAD_IN_SIGNATURE,
+    WINOGRAD_OUT_SIGNATURE,
+    valid_rows,
+)
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate
 from fusewright.core.dtypes import F32
@@ -60,11 +68,14 @@ def noted(plan: ConvPlan, epilogue: Epilogue = NONE) -> tuple[Noted, Noted]:
             for p, v in product(rows, range(g["NV"]))
         )
 
-    space: dict[str, object] = {"contract_tile": tile}
+    run(template, {"contract_tile": tile})
+    return read, written
+
+
+def run(template: Template, space: dict[str, Any]) -> None:
     exec(template.text, space)
     places = {"operand": INPUT, "output": OUTPUT}
-    space[template.entry]([places.get(arg.kind, 0) for arg in template.args], 0, evaluate(template.extent, {}), 0)  # type: ignore[operator]
-    return read, written
+    space[template.entry]([places.get(arg.kind, 0) for arg in template.args], 0, evaluate(template.extent, {}), 0)
 
 
 def planned(
@@ -115,3 +126,43 @@ def test_results_far_away_are_asked_for_before_they_are_written(shape: tuple[int
 
 def test_results_that_stay_near_are_not_asked_for() -> None:
     assert not noted(planned(14, 64, 64, 3, 1))[1].asked
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("side", [20, 76])
+def test_tiles_of_winograd_ask_for_those_below_where_these_are_far(side: int, m: int) -> None:
+    plan = plan_winograd(VARIANTS["cpu-avx512"], F32, (1, side, side, 64), (3, 3, 64, 64), ((1, 1), (1, 1)), m)
+    read, written = Noted(), Noted()
+
+    def taken(*words: int) -> None:
+        g = dict(zip(WINOGRAD_IN_SIGNATURE, words, strict=True))
+        inside = range(m + 2)
+        rows, columns = ((inside if g["FULL"] else [i for i in inside if g[lo] <= i < g[hi]]) for lo, hi in EDGES)
+        if g["BELOW"]:
+            read.asked |= {(g["a"] + (i * g["a_row"] + j * 16) * 4) // LINE for i in below(m + 2, m) for j in range(m)}
+        read.use(g["a"] + (i * g["a_row"] + j * 16) * 4 for i, j in product(rows, columns))
+
+    def made(*words: int) -> int:
+        g = dict(zip(WINOGRAD_OUT_SIGNATURE, words, strict=True))
+        first = g["out"] + g["off"] * 4
+        if g["BELOW"]:
+            written.asked |= {(first + (i * g["o_row"] + j * 16) * 4) // LINE for i in below(m, m) for j in range(m)}
+        rows, columns = range(min(m, g["r_hi"])), range(min(m, g["c_hi"]))
+        written.use(first + (i * g["o_row"] + j * 16) * 4 for i, j in product(rows, columns))
+        return 0
+
+    run(winograd(plan), {"contract_tile": lambda *words: None, "winograd_input": taken, "winograd_output": made})
+    assert len(read.used) == len(written.used) == side * side * 4
+    if side == 20:
+        assert not read.asked and not written.asked
+        return
+    top = (m + 2) * side * 4
+    assert len(read.missed) <= top + 2 * side * 4  # the first row of tiles, and columns that the last tile adds
+    assert len(written.missed) <= m * side * 4
+
+
+EDGES = (("r_lo", "r_hi"), ("c_lo", "c_hi"))
+
+
+def below(first: int, m: int) -> range:
+    return range(first, first + m)

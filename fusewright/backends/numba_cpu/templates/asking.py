@@ -12,7 +12,7 @@ from ..lines import CACHE_LINE
 from .conv_plan import Axis, ConvPlan
 from .rows import Run
 
-FAR_BYTES = 512 * 1024  # tensors beyond this have left the near caches when they are used again
+FAR_BYTES = 512 * 1024
 
 
 def ahead(plan: ConvPlan, run: Run, height: int, width: str, pixel: int) -> dict[str, int | str]:
@@ -31,7 +31,7 @@ def ahead(plan: ConvPlan, run: Run, height: int, width: str, pixel: int) -> dict
         return {}  # pixels lie one behind the other: the processor sees them coming
     if once and rows.stride == columns.stride == 1:
         return lines | {"ahead": height * pixel}
-    if not once and not _far(plan, plan.channels, lambda axis: axis.size):
+    if not once and not far(plan, plan.channels, lambda axis: axis.size):
         return {}
     first = (rows.taps - 1) * rows.dilation + rows.stride
     if rows.dilation == 1:
@@ -42,11 +42,12 @@ def ahead(plan: ConvPlan, run: Run, height: int, width: str, pixel: int) -> dict
 
 def claimed(plan: ConvPlan, height: int, times: int, following: int) -> dict[str, int | str]:
     """The results of the next tile, ``following`` elements on, and operands as large, in ``times`` portions."""
-    if not _far(plan, plan.outputs, lambda axis: axis.out):
+    if not far(plan, plan.outputs, lambda axis: axis.out):
         return {}
     return {"CLAIM": -(-height // times), "claim": following}
 
 
-def _far(plan: ConvPlan, channels: int, extent: Callable[[Axis], Extent]) -> bool:
+def far(plan: ConvPlan, channels: int, extent: Callable[[Axis], Extent]) -> bool:
+    """A tensor of so many channels has left the near caches when it is used again."""
     total = product((plan.batch, channels * plan.size, *map(extent, plan.axes)))
     return not isinstance(total, int) or total > FAR_BYTES

@@ -15,6 +15,7 @@ from ....core.dtypes import F32, DType
 from ....core.layout import Layout
 from ....core.winograd import TAPS, TILES
 from ..variants import Variant
+from .asking import far
 from .conv_plan import BLOCK, ConvPlan, plan_conv
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .packing import conv_layout
@@ -232,6 +233,7 @@ class _Winograd:
         values: dict[str, int | str] = {
             "a": f"a + (plane + w0) * {BLOCK * 4}", "v": f"scratch + ((at + i) * {self.row} + cb * {BLOCK}) * 4",
             "a_row": f"{self.w} * {BLOCK}", "v_e": self.v_e, "W": plan.tile.width, "M": plan.m,
+            "BELOW": int(far(plan.direct, plan.direct.channels, lambda axis: axis.size)),
         }  # fmt: skip
         whole = f"h0 >= 0 and h0 <= {self.h} - {side} and w0 >= 0 and w0 <= {self.w} - {side}"
         t.add(indent + 2, f"if {whole}:")
@@ -282,6 +284,7 @@ class _Winograd:
             "m": f"scratch + ({self.v_e * plan.points} + (at + i) * {self.nr} + kb * {BLOCK}) * 4",
             "r_hi": self._left(1, f"ty * {m}"), "c_hi": self._left(2, "w0"), "W": plan.tile.width, "M": m,
             "EPI": self.low.code, **self.low.slots,
+            "BELOW": int(far(plan.direct, plan.direct.outputs, lambda axis: axis.out)),
         }  # fmt: skip
         t.add(inner, f"if {winograd_output_call(values)} != 0:")
         t.add(inner + 1, f"for oh in range(ty * {m}, min(ty * {m} + {m}, {self.oh})):")

@@ -6,6 +6,7 @@ Owns their LLVM IR. Must not know about graphs, layouts or the products in betwe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 from llvmlite import ir
 from numba.core import types
@@ -14,7 +15,15 @@ from numba.extending import intrinsic
 from ....core.winograd import TAPS, Matrix, input_matrix, output_matrix, terms
 from .contract import apply_stages
 from .emit import I64, Emitter, literal_values
-from .layout import BLOCK, WINOGRAD_IN_LITERAL, WINOGRAD_IN_RUNTIME, WINOGRAD_OUT_LITERAL, WINOGRAD_OUT_RUNTIME
+from .layout import (
+    BLOCK,
+    STAGES_PER_ELEMENT,
+    WINOGRAD_IN_LITERAL,
+    WINOGRAD_IN_RUNTIME,
+    WINOGRAD_OUT_LITERAL,
+    WINOGRAD_OUT_RUNTIME,
+    with_words,
+)
 
 
 def _combine(e: Emitter, row: tuple[float, ...], values: Sequence[ir.Value]) -> ir.Value:
@@ -47,6 +56,8 @@ def emit_input(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, i
         at = e.const(i)
         return b.and_(b.icmp_signed("<=", low, at), b.icmp_signed("<", at, high))
 
+    for i, j in product(range(side, side + lit["M"]), range(lit["M"] if lit["BELOW"] else 0)):
+        e.prefetch(e.at(e.at(a, e.mul(run["a_row"], i)), e.const(j * BLOCK)))
     flags: list[list[ir.Value | None]] = [[None] * side for _ in range(side)]
     if not lit["FULL"]:
         rows = [inside(i, run["r_lo"], run["r_hi"]) for i in range(side)]
@@ -73,6 +84,8 @@ def emit_output(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, 
     b, m, side = builder, lit["M"], lit["M"] + TAPS - 1
     source, out = e.pointer(run["m"]), e.pointer(run["out"])
     slots = [run[f"s{i}"] for i in range(4)]
+    stages = with_words(lit["EPI"], slots)
+    per_element = [e.pointer(word) for stage, word in stages if stage in STAGES_PER_ELEMENT]
     results: list[tuple[int, list[list[ir.Value]]]] = []
     doubt: ir.Value | None = None
     for lane in range(0, BLOCK, lit["W"]):
@@ -88,6 +101,11 @@ def emit_output(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, 
     assert doubt is not None
     bits = b.bitcast(b.fcmp_unordered("uno", doubt, doubt), ir.IntType(lit["W"]))
     fine = b.icmp_unsigned("==", bits, ir.Constant(ir.IntType(lit["W"]), 0))
+    for i, j in product(range(m, 2 * m), range(m if lit["BELOW"] else 0)):
+        at = b.add(b.add(run["off"], e.mul(run["o_row"], i)), e.const(j * BLOCK))
+        e.prefetch(e.at(out, at), write=True)
+        for word in per_element:
+            e.prefetch(e.at(word, at))
     with b.if_then(fine, likely=True):
         for i in range(m):
             for j in range(m):
@@ -140,9 +158,9 @@ def _kept(given: Sequence[types.Type]) -> list[types.Type]:
 
 
 @intrinsic(prefer_literal=True)
-def winograd_input(typingctx, a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL):  # type: ignore[no-untyped-def]
+def winograd_input(typingctx, a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL, BELOW):  # type: ignore[no-untyped-def]
     """``B^T d B`` of one tile for one block of channels; what lies outside the image counts as 0."""
-    given = (a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL)
+    given = (a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL, BELOW)
     lit = literal_values(WINOGRAD_IN_LITERAL, given)
     if lit is None:
         return None
@@ -157,11 +175,11 @@ def winograd_input(typingctx, a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FU
 
 @intrinsic(prefer_literal=True)
 def winograd_output(  # type: ignore[no-untyped-def]
-    typingctx, out, off, ch, m, m_e, o_row, r_hi, c_hi, s0, s1, s2, s3, W, M, EPI
+    typingctx, out, off, ch, m, m_e, o_row, r_hi, c_hi, s0, s1, s2, s3, W, M, EPI, BELOW
 ):
     """``epilogue(A^T m A)`` of one tile for one block of channels, and 0; or 1 and nothing written when a result of
     the transform is not finite."""
-    given = (out, off, ch, m, m_e, o_row, r_hi, c_hi, s0, s1, s2, s3, W, M, EPI)
+    given = (out, off, ch, m, m_e, o_row, r_hi, c_hi, s0, s1, s2, s3, W, M, EPI, BELOW)
     lit = literal_values(WINOGRAD_OUT_LITERAL, given)
     if lit is None:
         return None
