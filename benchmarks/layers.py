@@ -131,8 +131,8 @@ def measure(place: Path, threads: int, top: dict[str, float]) -> tuple[list[Row]
     bundle(x)
     rounds = int(min(max(SECONDS / 2 / (time.perf_counter() - start), 5), 200))
     (name,) = (p.name for p in bundle.signature.inputs)
-    whole, steps = [], []
-    for _ in range(rounds):  # in turns: both see the same moods of the machine
+    whole = []
+    for _ in range(rounds):
         start = time.perf_counter()
         bundle(x)
         whole.append(time.perf_counter() - start)

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from found import count, feeds, positive
 
 import fusewright as fw
 from fusewright.cli import main
@@ -17,29 +18,9 @@ from fusewright.runtime.sanitise import sanitised_run
 RNG = np.random.default_rng(5)
 
 
-def count(b, mask):
-    """How many elements of ``mask`` are true."""
-    return b.reduce_sum(b.cast(b.reshape(mask, shape=(np.prod(mask.shape),)), to="i64"), axes=(0,))
-
-
-def positive() -> fw.Graph:
-    """Positions and doubled values of the elements above 0, and the number of them."""
-    b = fw.Builder()
-    x = b.input("x", "f32", ("N", 3))
-    mask = b.gt(x, 0.0)
-    k = b.symbol_of(count(b, mask), symbol="K", high="3*N")
-    at = b.nonzero(mask, size="K")
-    y = b.add(b.mul(b.gather_nd(x, at), 2.0), b.cast(b.iota(shape=("K",)), to="f32"))
-    return b.build({"at": at, "y": y, "k": k})
-
-
 @pytest.fixture(scope="module")
 def bundle():
     return fw.compile(positive(), target="cpu-avx2")
-
-
-def feeds(n, shift):
-    return {"x": (RNG.standard_normal((n, 3)) + shift).astype(np.float32)}
 
 
 def same(got, want):
