@@ -13,7 +13,7 @@ from ....core.layout import Layout, Move
 from ....ir.graph import Graph, Value
 from ..templates.epilogue import NONE
 from ..templates.matmul import MatmulPlan, MatmulText
-from ..templates.template import Template, contract_call
+from ..templates.template import Template, contract_call, split_rows
 from ..variants import Variant
 from .nest import digits, scaled
 from .region import Elements
@@ -122,6 +122,14 @@ class _Gated(MatmulText):
                 t.add(indent, f"{'if' if i == 0 else 'elif'} h == {height}:")
             t.add(indent + (len(heights) > 1), contract_call(values | {"P": height}))
         t.add(indent, "r0 += h")
+
+    def _heights(self) -> list[int]:
+        """Every tile height that can occur."""
+        m = self.plan.m
+        if not isinstance(m, int):
+            return list(range(self.tile.rows, 0, -1))
+        blocks = {min(self.block, m)} | ({m % self.block} if m else set())
+        return sorted({h for rows in blocks if rows for h in split_rows(rows, self.tile.rows)} or {1}, reverse=True)
 
     def _elements(self, indent: int) -> None:
         """The rest of the region, row by row. With several outputs each row is finished in scratch before any of it

@@ -20,9 +20,8 @@ from ..loops.scalar import BITS, Reg
 from ..variants import Variant
 from .panels import Tile, pick
 from .strided import Strided
-from .template import SUM_TERMS, Template, TextBuilder, contract_call, split_rows
-
-BLOCK_ROWS = 128  # queries that share one packing of the keys
+from .template import SUM_TERMS, Template, TextBuilder, contract_call
+from .tiling import SCRATCH_HEAD, Tiling, going_on, open_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Scores(Elements):
 
 
 def attention(variant: Variant, plan: AttentionPlan, entry: str = "attention") -> Template:
-    """A unit is one block of queries of one head. Raises NoKernel where ``f`` has no scalar form."""
+    """A unit is one tile of queries of one head. Raises NoKernel where ``f`` has no scalar form."""
     return _Attention(variant, plan, entry).template()
 
 
@@ -107,77 +106,68 @@ class _Attention:
         for i, s in enumerate(self.region.streams):
             t.pointer(f"a{i}", "operand", s.operand)
         t.pointer("out", "output")
-        self.block = self.most * max(1, BLOCK_ROWS // self.most)
-        if isinstance(plan.queries, int):
-            self.block = min(self.block, max(plan.queries, 1))
+        self.tiling = Tiling(t, plan.queries, self.most)
         self.pitch: Extent = ceildiv(plan.keys, self.wide.columns) * self.wide.columns
         self.packed = _lines(self.pitch * plan.depth * self.size)
 
     def template(self) -> Template:
         plan, t = self.plan, self.text
-        row_blocks = ceildiv(plan.queries, self.block)
-        t.add(0, f"kt = scratch\nst = kt + {t.dim(self.packed)}")
-        t.add(0, "for u in range(start, stop):")
-        t.add(1, f"rb = u % {t.dim(row_blocks)}\nli = u // {t.dim(row_blocks)}")
-        t.add(1, f"m0 = rb * {self.block}\nrows = min({self.block}, {t.dim(plan.queries)} - m0)")
+        t.add(0, f"kt = scratch + {SCRATCH_HEAD}\nst = kt + {t.dim(self.packed)}")
+        self.tiling.prepare(0)
+        going_on(t)
+        open_runs(t, self.tiling.tiles, "rt", "li")
         self._offsets()
-        self._pack()
-        t.add(1, f"tiles = (rows + {self.most - 1}) // {self.most}\nr0 = 0")
-        t.add(1, "for t in range(tiles):")
-        t.add(2, "h = (rows + t) // tiles\nm = m0 + r0")
+        t.add(1, "if rt == 0 or not going_on:  # only a call's first run begins inside a head")
+        self._pack(2)
+        t.add(1, "for t in range(rt, rt + run):")
+        t.add(2, f"h = {self.tiling.height('t')}\nm = {self.tiling.first('t')}")
         self._product(2)
         t.add(2, "for r_ in range(h):")
         self._softmax(3)
         self._weighted(2)
-        t.add(2, "r0 += h")
-        per_unit = 2 * self.block * guess(plan.keys, 128) * (plan.depth + plan.width)
-        scratch = self.packed + _lines(self.pitch * self.most * self.size)
+        per_unit = 2 * self.tiling.heights[0] * guess(plan.keys, 128) * (plan.depth + plan.width)
+        scratch = SCRATCH_HEAD + self.packed + _lines(self.pitch * self.most * self.size)
         return Template(
-            t.source(), t.entry, tuple(t.args), product(plan.lead) * row_blocks, max(1, 400_000 // max(per_unit, 1)),
-            scratch,
+            t.source(), t.entry, tuple(t.args), product(plan.lead) * self.tiling.count,
+            max(1, 400_000 // max(per_unit, 1)), scratch,
         )  # fmt: skip
 
     # -- where things lie ---------------------------------------------------------------------------------------------
     def _offsets(self) -> None:
         self.names = offsets(self.text, 1, self.plan, self.region)
 
-    def _pack(self) -> None:
+    def _pack(self, at: int) -> None:
         """The keys of this head as panels [D, columns], zero padded."""
         plan, t, size, nr = self.plan, self.text, self.size, self.wide.columns
         step, lane = plan.k.strides[-2], plan.k.strides[-1]
         keys, depth = t.dim(plan.keys), plan.depth
-        t.add(1, f"src = p{self.kind}(ka + ko * {size})\nfor p in range({t.dim(ceildiv(plan.keys, nr))}):")
-        t.add(2, f"dst = p{self.kind}(kt + p * {depth * nr * size})\ncols = min({nr}, {keys} - p * {nr})")
+        t.add(at, f"src = p{self.kind}(ka + ko * {size})\nfor p in range({t.dim(ceildiv(plan.keys, nr))}):")
+        t.add(at + 1, f"dst = p{self.kind}(kt + p * {depth * nr * size})\ncols = min({nr}, {keys} - p * {nr})")
         side = tile_side(size)
         whole = depth // side * side
         first = f"p * {scaled(t, str(nr), step)}"
         if lane == 1 and whole:
-            t.add(2, f"full = cols // {side} * {side}\nfor c in range(0, full, {side}):")
-            t.add(3, f"for d in range(0, {whole}, {side}):")
+            t.add(at + 1, f"full = cols // {side} * {side}\nfor c in range(0, full, {side}):")
+            t.add(at + 2, f"for d in range(0, {whole}, {side}):")
             bits = BITS[size]
-            t.add(4, f"keys = {bits}(ka + (ko + {first}) * {size})\npanel = {bits}(kt + p * {depth * nr * size})")
-            t.add(4, f"transpose_tile(keys, c * {t.dim(step)} + d, {t.dim(step)}, panel, d * {nr} + c, {nr})")
+            t.add(at + 3, f"keys = {bits}(ka + (ko + {first}) * {size})\npanel = {bits}(kt + p * {depth * nr * size})")
+            t.add(at + 3, f"transpose_tile(keys, c * {t.dim(step)} + d, {t.dim(step)}, panel, d * {nr} + c, {nr})")
         else:
-            t.add(2, "full = 0")
+            t.add(at + 1, "full = 0")
             whole = 0
         element = f"src[{first} + {scaled(t, 'c', step)} + {scaled(t, 'd', lane)}]"
         if whole < depth:
-            t.add(2, f"for d in range({whole}, {depth}):\n    for c in range(full):")
-            t.add(4, f"dst[d * {nr} + c] = {element}")
-        t.add(2, f"for d in range({depth}):\n    for c in range(full, cols):\n        dst[d * {nr} + c] = {element}")
-        t.add(2, f"if cols < {nr}:\n    for d in range({depth}):\n        for c in range(cols, {nr}):")
-        t.add(5, f"dst[d * {nr} + c] = {self.kind}(0.0)")
+            t.add(at + 1, f"for d in range({whole}, {depth}):\n    for c in range(full):")
+            t.add(at + 3, f"dst[d * {nr} + c] = {element}")
+        t.add(
+            at + 1, f"for d in range({depth}):\n    for c in range(full, cols):\n        dst[d * {nr} + c] = {element}"
+        )
+        t.add(at + 1, f"if cols < {nr}:\n    for d in range({depth}):\n        for c in range(cols, {nr}):")
+        t.add(at + 4, f"dst[d * {nr} + c] = {self.kind}(0.0)")
 
     # -- one tile of rows ---------------------------------------------------------------------------------------------
-    def _heights(self) -> list[int]:
-        rows = self.plan.queries
-        if not isinstance(rows, int):
-            return list(range(self.most, 0, -1))
-        blocks = {min(self.block, rows)} | ({rows % self.block} if rows else set())
-        return sorted({h for n in blocks if n for h in split_rows(n, self.most)} or {1}, reverse=True)
-
     def _tall(self, indent: int, values: dict[str, int | str]) -> None:
-        heights = self._heights()
+        heights = self.tiling.heights
         for i, height in enumerate(heights):
             if len(heights) > 1:
                 self.text.add(indent, f"{'if' if i == 0 else 'elif'} h == {height}:")

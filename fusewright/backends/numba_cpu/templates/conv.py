@@ -6,16 +6,18 @@ Per output element the order is: channel block or depth tap, row tap, column tap
 
 from __future__ import annotations
 
-from ....core.dims import Extent, ceildiv, product
+from ....core.dims import Extent, product
 from .asking import ahead, claimed
 from .conv_plan import BLOCK, ConvPlan
 from .epilogue import NONE, Epilogue, loop_text
 from .panels import asked_bytes
 from .rows import Part, RowWalk, Run, clip_axis, run_length, runs_of
 from .template import SUM_TERMS, Template, contract_call
+from .tiling import Tiling, open_runs
 
 PANEL_BYTES = 400 * 1024  # weights of one panel beyond this are taken in passes over channel blocks
-PASS_PIXELS = 64  # the least pixels of a unit whose weights are taken in passes
+PASS_PIXELS = 64  # rows of fewer pixels share a pass
+FEWEST_PIXELS = 12  # below this, time goes into reading the weights
 UNIT_FLOPS = 400_000
 
 
@@ -23,7 +25,7 @@ def conv(plan: ConvPlan, epilogue: Epilogue = NONE, entry: str = "conv") -> Temp
     """``epilogue(convolution)`` as one kernel.
 
     Arguments: ``a`` (operand 0), ``w`` (weights of operand 1), ``out``, the extras, then integers.
-    A unit is a group of output rows (or a piece of the line) of one panel of one image.
+    A unit is an output row (of a line of pixels: a tile) of one panel of one image.
     """
     return _Conv(plan, epilogue, entry).template()
 
@@ -46,10 +48,12 @@ class _Conv(RowWalk):
         self.panel = (self.in_blocks if plan.in_blocked else kd) * self.w0
         self.most = plan.tile.rows
         self.image = f"{self.d} * {self.h} * {self.w}"
-        self.rows_per_unit, self.blocks_per_pass = self._passes()
+        self.rows_per_pass, self.blocks_per_pass = self._passes()
+        if plan.line:
+            self.tiling = Tiling(self.text, plan.axes[2].out, self.most)
 
     def _passes(self) -> tuple[int, int]:
-        """(output rows of one unit, channel blocks of one pass or 0): weights beyond the cache are taken in passes."""
+        """(most output rows of one pass, its channel blocks or 0): weights beyond the cache are taken in passes."""
         plan = self.plan
         width, height = plan.axes[2], plan.axes[1]
         few = isinstance(width.out, int) and isinstance(height.out, int) and width.out * height.out <= plan.tile.rows
@@ -72,11 +76,14 @@ class _Conv(RowWalk):
         plan, t = self.plan, self.text
         panels = plan.layout.panels
         height = plan.axes[1]
-        row_units = ceildiv(plan.axes[2].out, plan.line) if plan.line else ceildiv(height.out, self.rows_per_unit)
-        rb, nb = t.dim(row_units), t.dim(plan.batch)
+        row_units = self.tiling.count if plan.line else height.out
+        nb = t.dim(plan.batch)
         depth_out = plan.axes[0].out
-        t.add(0, "for u in range(start, stop):")
-        t.add(1, f"rb = u % {rb}\nrest = u // {rb}")
+        if plan.line:
+            self.tiling.prepare(0)
+            open_runs(t, self.tiling.tiles, "rb", "rest", self._tiles_per_pass() if self.blocks_per_pass else 0)
+        else:
+            open_runs(t, self.oh, "rb", "rest", self.rows_per_pass if self.blocks_per_pass else 0)
         if depth_out == 1:
             t.add(1, "od = 0")
         else:
@@ -102,7 +109,7 @@ class _Conv(RowWalk):
         self._depth()
         scratch: Extent = 0
         if self.blocks_per_pass:
-            scratch = self._part_row() * self.rows_per_unit * self.nr * self.size
+            scratch = self._part_row() * self.rows_per_pass * self.nr * self.size
             t.add(1, f"for c0 in range(0, {self.in_blocks}, {self.blocks_per_pass}):")
             t.add(2, f"cn = min({self.blocks_per_pass}, {self.in_blocks} - c0)")
             t.add(2, f"mode = (1 if c0 > 0 else 0) + (2 if c0 + cn < {self.in_blocks} else 0)")
@@ -112,10 +119,10 @@ class _Conv(RowWalk):
         else:
             self._rows(1)
         extent = plan.batch * plan.groups * panels * depth_out * row_units
-        flops = 2 * plan.layout.elements // max(plan.groups * panels, 1) * (
-            plan.line or (plan.axes[2].out if isinstance(plan.axes[2].out, int) else 32)
-        )  # fmt: skip
-        grain = max(1, UNIT_FLOPS // max(flops * self.rows_per_unit, 1))
+        pixels = self.tiling.heights[0] if plan.line else plan.axes[2].out
+        pixels = max(pixels, FEWEST_PIXELS) if isinstance(pixels, int) else 32
+        flops = 2 * plan.layout.elements // max(plan.groups * panels, 1) * pixels
+        grain = max(1, UNIT_FLOPS // max(flops, 1))
         return Template(t.source(), t.entry, tuple(t.args), extent, grain, scratch, plan.flops, self.low.aliasable)
 
     def _panels_outermost(self) -> bool:
@@ -129,7 +136,12 @@ class _Conv(RowWalk):
     def _part_row(self) -> Extent:
         """Pixels of partial sums that one output row takes in the scratch."""
         width = self.plan.axes[2]
-        return self.plan.line or run_length(width) * (width.stride if width.transposed else 1)
+        if self.plan.line:
+            return self._tiles_per_pass() * self.tiling.heights[0]
+        return run_length(width) * (width.stride if width.transposed else 1)
+
+    def _tiles_per_pass(self) -> int:
+        return max(1, self.plan.line // self.most)
 
     def _depth(self) -> None:
         """Depth taps: ``d_lo``, ``d_hi`` (range), ``d_at`` (input depth of tap 0), ``d_w`` (its kernel tap)."""
@@ -140,15 +152,12 @@ class _Conv(RowWalk):
     def _rows(self, indent: int) -> None:
         plan, t = self.plan, self.text
         if plan.line:
-            t.add(indent, f"j_first = rb * {plan.line}\nj_count = min({plan.line}, {self.ow} - j_first)")
+            t.add(indent, f"j_first = {self.tiling.first('rb')}")
             t.add(indent, "oh = 0\nlocal = 0")
-        elif self.rows_per_unit == 1:
-            t.add(indent, "oh = rb\nlocal = 0")
         else:
-            most = self.rows_per_unit
-            t.add(indent, f"for oh in range(rb * {most}, min((rb + 1) * {most}, {self.oh})):")
+            t.add(indent, "for oh in range(rb, rb + run):")
             indent += 1
-            t.add(indent, f"local = oh - rb * {most}")
+            t.add(indent, "local = oh - rb")
         height = plan.axes[1]
         if height.plain:
             t.add(indent, "h_at = oh")
@@ -178,8 +187,14 @@ class _Conv(RowWalk):
     def _columns(self, indent: int, part: Part) -> None:
         """All columns of one output row."""
         if self.plan.line:
-            run = runs_of(self.plan.axes[2])[0]
-            self.walk_tiles(indent, run, part, "j_first", "j_first + j_count")
+            t, (run,), heights = self.text, runs_of(self.plan.axes[2]), self.tiling.heights
+            t.add(indent, "for t in range(rb, rb + run):")
+            t.add(indent + 1, f"j = {self.tiling.first('t')}\nhh = {self.tiling.height('t')}")
+            for i, height in enumerate(heights):
+                if len(heights) > 1:
+                    t.add(indent + 1, f"{'elif' if i else 'if'} hh == {height}:")
+                self.tile_call(indent + 1 + (len(heights) > 1), run, height, part, loop=False)
+            self.after(indent + 1, "hh", run, part)
             return
         self.row(indent, part)
 

@@ -15,7 +15,7 @@ from ..variants import Variant
 from .packing import ConvLayout
 from .panels import Tile, pick, pick_blocks
 
-ROW_PIXELS = 56  # a good length of the rows into which the pixels of a 1x1 convolution are cut
+PASS_LINE = 112  # pixels of a 1x1 convolution that share a pass
 BLOCK = 16
 
 Pads = tuple[tuple[Extent, Extent], ...]
@@ -80,7 +80,7 @@ class ConvPlan:
     in_blocked: bool
     out_blocked: bool
     out_spatial: tuple[Extent, ...]
-    line: int  # when not 0, axis 2 is one line of pixels that units take in pieces of this many
+    line: int  # when not 0, axis 2 is one line of pixels; at most this many share a pass over a part of the weights
     pairs: bool = False  # x and the weights are pairs of bfloat16 (``pairs.round_pairs``, ``packing.paired``)
 
     @property
@@ -188,12 +188,7 @@ def make_axes(
 
 
 def _flatten(axes: list[Axis]) -> tuple[list[Axis], int]:
-    """The pixels of a 1x1 convolution are one line: cut it into rows of a good length (storage stays the same)."""
+    """The pixels of a 1x1 convolution are one line (storage stays the same)."""
     total = product(axis.size for axis in axes)
     one = Axis(1, 1, 1, 1, 1, 0, 0, False)
-    if isinstance(total, int):
-        rows = next((r for r in range(max(total // ROW_PIXELS, 1), 0, -1) if total % r == 0), 1)
-        row = total // rows
-        if row <= 4 * ROW_PIXELS:
-            return [one, Axis(rows, rows, 1, 1, 1, 0, 0, False), Axis(row, row, 1, 1, 1, 0, 0, False)], 0
-    return [one, one, Axis(total, total, 1, 1, 1, 0, 0, False)], 2 * ROW_PIXELS
+    return [one, one, Axis(total, total, 1, 1, 1, 0, 0, False)], PASS_LINE

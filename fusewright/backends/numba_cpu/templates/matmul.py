@@ -16,11 +16,13 @@ from ..variants import Variant
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .panels import Tile, asked_bytes, pick
 from .plain import Batch, broadcast_batch, matrix_numbers, zero_of
-from .template import SUM_TERMS, Template, TextBuilder, contract_call, scalar_access, split_rows
+from .template import SUM_TERMS, Template, TextBuilder, contract_call, scalar_access
+from .tiling import Tiling, open_runs
 
 Rhs = Literal["packed", "direct"]
 PANEL_BYTES = 400 * 1024  # a panel longer than this is cut along k, so that it stays in the second-level cache
-ROW_TILES = 8  # tiles of one unit of work
+ROW_TILES = 8  # tiles that share a pass over a part of a long panel
+FEWEST_ROWS = 12  # below this, time goes into reading the weights
 FAR_BYTES = (
     512 * 1024
 )  # pieces of rows of a left operand of this size come from far away: tiles prefetch those of the next
@@ -92,7 +94,7 @@ def matmul(
 ) -> Template:
     """``out[batch..., M, N] = epilogue(a @ b)`` for f32 and f64.
 
-    A unit is one block of rows against one panel of columns of one batch. Arguments: ``a``, ``w`` (operand 1, packed
+    A unit is one tile of rows against one panel of columns of one batch. Arguments: ``a``, ``w`` (operand 1, packed
     or not), ``out``, the extras, then integers. Per-channel extras have N elements, same-shape extras the result's.
     """
     if dtype not in (F32, F64):
@@ -114,9 +116,7 @@ class MatmulText:
         for i in range(len(epilogue.extras)):
             t.pointer(f"e{i}", "extra", i)
         self.m, self.k, self.n = t.dim(plan.m), t.dim(plan.k), t.dim(plan.n)
-        self.block = self.tile.rows * ROW_TILES
-        if isinstance(plan.m, int):
-            self.block = min(self.block, max(plan.m, 1))
+        self.tiling = Tiling(t, plan.m, self.tile.rows)
         self.chunk = self._k_chunk()
         self.far = self._is_far()
 
@@ -140,15 +140,16 @@ class MatmulText:
 
     def template(self) -> Template:
         plan, t, columns = self.plan, self.text, self.tile.columns
-        panels, row_blocks = t.dim(plan.panels), t.dim(ceildiv(plan.m, self.block))
-        t.add(0, "for u in range(start, stop):")
-        t.add(1, f"rb = u % {row_blocks}\nq = u // {row_blocks}")
+        panels = t.dim(plan.panels)
+        self.tiling.prepare(0)
+        open_runs(t, self.tiling.tiles, "rt", "q", ROW_TILES if self.chunk else 0)
         t.add(1, "p = q" if not plan.batch else f"p = q % {panels}\nbi = q // {panels}")
         self._batch_offsets(panels)
-        t.add(1, f"m0 = rb * {self.block}\nrows = min({self.block}, {self.m} - m0)\nn0 = p * {columns}")
-        scratch = 0
+        t.add(1, f"n0 = p * {columns}")
+        scratch, height = 0, self.tiling.heights[0]
         if self.chunk:
-            scratch = self.block * columns * self.size
+            scratch = height * ROW_TILES * columns * self.size
+            t.add(1, f"m0 = {self.tiling.first('rt')}")
             t.add(1, f"for k0 in range(0, max({self.k}, 1), {self.chunk}):")
             t.add(2, f"nk = min({self.chunk}, {self.k} - k0)")
             t.add(2, f"mode = (1 if k0 > 0 else 0) + (2 if k0 + nk < {self.k} else 0)")
@@ -156,8 +157,8 @@ class MatmulText:
         else:
             self._rows(1)
         flops = (4 if plan.pairs else 2) * product(d for d, _, _ in plan.batch) * plan.m * plan.n * plan.k
-        per_unit = 2 * self.block * columns * (plan.k if isinstance(plan.k, int) else 512)
-        extent = product(d for d, _, _ in plan.batch) * plan.panels * ceildiv(plan.m, self.block)
+        per_unit = 2 * max(height, FEWEST_ROWS) * columns * (plan.k if isinstance(plan.k, int) else 512)
+        extent = product(d for d, _, _ in plan.batch) * plan.panels * self.tiling.count
         return Template(
             t.source(), t.entry, tuple(t.args), extent, max(1, 400_000 // max(per_unit, 1)), scratch, flops,
             self.low.aliasable,
@@ -190,7 +191,7 @@ class MatmulText:
         t.add(1, f"wb = ({' + '.join(b_terms) or '0'}) * {panels} + p")
 
     def _rows(self, indent: int) -> None:
-        """The loop over row tiles of the block, for whole panels and for the last one."""
+        """The loop over the row tiles of the run, for whole panels and for the last one."""
         plan, t, columns = self.plan, self.text, self.tile.columns
         if not isinstance(plan.n, int):
             t.add(indent, f"cols = min({columns}, {self.n} - n0)")
@@ -231,20 +232,11 @@ class MatmulText:
             return {}
         return {"ask": f"wt + {count} * {line} + {row} * {count} * {line} // {self.plan.m}", "ASK": share}
 
-    def _heights(self) -> list[int]:
-        """Every tile height that can occur."""
-        m = self.plan.m
-        if not isinstance(m, int):
-            return list(range(self.tile.rows, 0, -1))
-        blocks = {min(self.block, m)} | ({m % self.block} if m else set())
-        return sorted({h for rows in blocks if rows for h in split_rows(rows, self.tile.rows)} or {1}, reverse=True)
-
     def _tiles(self, indent: int, vectors: int, tail: int, cols: str) -> None:
-        plan, t, size, tallest = self.plan, self.text, self.size, self.tile.rows
-        t.add(indent, f"tiles = (rows + {tallest - 1}) // {tallest}\nr0 = 0")
-        t.add(indent, "for t in range(tiles):")
+        plan, t, size = self.plan, self.text, self.size
+        t.add(indent, "for t in range(rt, rt + run):")
         indent += 1
-        t.add(indent, "h = (rows + t) // tiles\nm = m0 + r0")
+        t.add(indent, f"h = {self.tiling.height('t')}\nm = {self.tiling.first('t')}")
         t.add(indent, f"off = ob + m * {self.n} + n0")
         row, step = ("1", self.m) if plan.lhs_transposed else (self.k, "1")
         k0 = "k0" if self.chunk else "0"
@@ -263,8 +255,8 @@ class MatmulText:
             "DOT": int(plan.pairs),
         }  # fmt: skip
         if self.chunk:
-            values |= {"part": f"scratch + r0 * {self.tile.columns * size}", "mode": "mode", "SPLIT": 1}
-        heights = self._heights()
+            values |= {"part": f"scratch + (m - m0) * {self.tile.columns * size}", "mode": "mode", "SPLIT": 1}
+        heights = self.tiling.heights
         for i, height in enumerate(heights):
             if len(heights) > 1:
                 t.add(indent, f"{'if' if i == 0 else 'elif'} h == {height}:")
@@ -281,8 +273,6 @@ class MatmulText:
             t.add(indent, f"for r_ in range(h):\n    row_at = off + r_ * {self.n}")
             for line in lines:
                 t.add(indent + 1, line)
-            indent -= bool(self.chunk)
-        t.add(indent, "r0 += h")
 
 
 def pack_rhs_kernel(dtype: DType, plan: MatmulPlan, entry: str = "pack_rhs") -> Template:

@@ -1,7 +1,7 @@
 """Winograd convolution F(m x m, 3 x 3) on blocked tensors: plan, cost and kernel text.
 
 Owns its work units, its scratch and the choice against the direct kernel. Must not know about graphs.
-A unit transforms a group of tiles (once per group in a run of units), multiplies them with a piece of the weights and
+A unit transforms a group of tiles (once per group and thread), multiplies them with a panel of the weights and
 transforms back. A block of results that is not finite is computed again tap by tap, as the direct kernel does.
 """
 
@@ -29,13 +29,13 @@ from .template import (
     winograd_input_call,
     winograd_output_call,
 )
+from .tiling import SCRATCH_HEAD, going_on
 
 # Scratch is memory that a model needs for each thread: groups of tiles are no larger than speed asks for. Weights that
 # no near cache holds are read again for each group, so these groups are larger.
 GROUP_BYTES = 128 * 1024  # transformed inputs and products of a group
 MOST_TILES, LEAST_TILES, LEAST_TILES_FAR = 64, 8, 24
 NEAR_BYTES = 512 * 1024  # transformed weights
-LEAST_GROUPS = 8  # fewer groups than this, and each panel of weights is a unit of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,19 +195,18 @@ class _Winograd:
         self.rows, self.columns = t.dim(rows), t.dim(columns)
         groups = ceildiv(direct.batch * rows * columns, plan.group)
         total = t.dim(direct.batch * rows * columns)
-        few = not (isinstance(groups, int) and groups >= LEAST_GROUPS)
-        pieces = plan.panels if few else 1
+        going_on(t)
+        t.add(0, f"room = scratch + {SCRATCH_HEAD}")
         t.add(0, "for unit in range(start, stop):")
-        t.add(1, f"piece = unit % {pieces}\nt0 = unit // {pieces} * {plan.group}\ntn = min({plan.group}, {total} - t0)")
-        t.add(1, "if unit == start or piece == 0:")
+        t.add(1, f"p = unit % {plan.panels}\nt0 = unit // {plan.panels} * {plan.group}")
+        t.add(1, f"tn = min({plan.group}, {total} - t0)")
+        t.add(1, "if p == 0 or (unit == start and not going_on):")
         self._segments(2, per_image, self._transform)
-        t.add(1, f"for p in range({'piece' if few else '0'}, {'piece + 1' if few else plan.panels}):")
-        self._products(2)
-        self._segments(2, per_image, self._results)
-        extent = groups * pieces
-        scratch = (self.v_e + self.m_e) * plan.points * direct.size
+        self._products(1)
+        self._segments(1, per_image, self._results)
+        scratch = (self.v_e + self.m_e) * plan.points * direct.size + SCRATCH_HEAD
         return Template(
-            t.source(), t.entry, tuple(t.args), extent, 1, scratch, direct.flops, self.low.aliasable
+            t.source(), t.entry, tuple(t.args), groups * plan.panels, 1, scratch, direct.flops, self.low.aliasable
         )  # fmt: skip
 
     def _segments(self, indent: int, per_image: str, body: object) -> None:
@@ -231,7 +230,7 @@ class _Winograd:
         t.add(indent + 1, "for i in range(count):")
         t.add(indent + 2, f"w0 = (tx + i) * {plan.m} - {self.w_low}")
         values: dict[str, int | str] = {
-            "a": f"a + (plane + w0) * {BLOCK * 4}", "v": f"scratch + ((at + i) * {self.row} + cb * {BLOCK}) * 4",
+            "a": f"a + (plane + w0) * {BLOCK * 4}", "v": f"room + ((at + i) * {self.row} + cb * {BLOCK}) * 4",
             "a_row": f"{self.w} * {BLOCK}", "v_e": self.v_e, "W": plan.tile.width, "M": plan.m,
             "BELOW": int(far(plan.direct, plan.direct.channels, lambda axis: axis.size)),
         }  # fmt: skip
@@ -254,8 +253,8 @@ class _Winograd:
             start = sum(heights[:first])
             t.add(indent + 1, f"for r in range({start}, {start + count * height}, {height}):")
             values: dict[str, int | str] = {
-                "out": f"scratch + {self.v_e * plan.points * 4}", "off": f"k * {self.m_e} + r * {nr}",
-                "a": f"scratch + (k * {self.v_e} + r * {self.row}) * 4",
+                "out": f"room + {self.v_e * plan.points * 4}", "off": f"k * {self.m_e} + r * {nr}",
+                "a": f"room + (k * {self.v_e} + r * {self.row}) * 4",
                 "w": f"u + (p * {plan.points} + k) * {point}",
                 "n0": -(-channels // chunk), "a0": chunk, "w0": chunk * nr, "nk": chunk,
                 "nk_last": channels - (channels - 1) // chunk * chunk, "wk": nr, "a_px": self.row, "o_px": nr,
@@ -281,7 +280,7 @@ class _Winograd:
         t.add(inner, f"off = ({first} + ty * {m} * {self.ow} + w0) * {BLOCK}")
         values: dict[str, int | str] = {
             "out": "out", "off": "off", "ch": "ch", "o_row": f"{self.ow} * {BLOCK}", "m_e": self.m_e,
-            "m": f"scratch + ({self.v_e * plan.points} + (at + i) * {self.nr} + kb * {BLOCK}) * 4",
+            "m": f"room + ({self.v_e * plan.points} + (at + i) * {self.nr} + kb * {BLOCK}) * 4",
             "r_hi": self._left(1, f"ty * {m}"), "c_hi": self._left(2, "w0"), "W": plan.tile.width, "M": m,
             "EPI": self.low.code, **self.low.slots,
             "BELOW": int(far(plan.direct, plan.direct.outputs, lambda axis: axis.out)),

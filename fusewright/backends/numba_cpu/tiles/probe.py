@@ -40,12 +40,14 @@ def run_text(
     scratch_bytes: int = 0,
     chunks: int = 1,
 ) -> None:
-    """Call ``function`` over ``[0, extent)`` in ``chunks`` pieces."""
+    """Call ``function`` over ``[0, extent)`` in ``chunks`` pieces, between which the scratch's first word says, as the
+    dispatcher has it, where the last one ended."""
     block = np.array(list(words), np.int64)
     scratch = aligned(scratch_bytes)
     edges = np.linspace(0, extent, chunks + 1).astype(int)
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         function(block.ctypes.data, int(start), int(stop), scratch.ctypes.data)
+        scratch[:8].view(np.int64)[:] = stop
 
 
 def run_twin(
