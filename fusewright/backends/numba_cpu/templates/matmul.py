@@ -21,7 +21,7 @@ from .tiling import Tiling, open_runs
 
 Rhs = Literal["packed", "direct"]
 PANEL_BYTES = 400 * 1024  # a panel longer than this is cut along k, so that it stays in the second-level cache
-ROW_TILES = 8  # tiles that share a pass over a part of a long panel
+ROW_TILES = 24  # tiles that share a pass over a part of a long panel
 FEWEST_ROWS = 12  # below this, time goes into reading the weights
 FAR_BYTES = (
     512 * 1024

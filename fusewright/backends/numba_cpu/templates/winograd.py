@@ -34,7 +34,7 @@ from .tiling import SCRATCH_HEAD, going_on
 # Scratch is memory that a model needs for each thread: groups of tiles are no larger than speed asks for. Weights that
 # no near cache holds are read again for each group, so these groups are larger.
 GROUP_BYTES = 128 * 1024  # transformed inputs and products of a group
-MOST_TILES, LEAST_TILES, LEAST_TILES_FAR = 64, 8, 24
+MOST_TILES, LEAST_TILES, LEAST_TILES_FAR = 64, 8, 25
 NEAR_BYTES = 512 * 1024  # transformed weights
 
 
