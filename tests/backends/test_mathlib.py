@@ -20,6 +20,7 @@ HERE = [v for v in DEFAULT_VARIANTS if not missing(v)]
 UNARY = [name for name in mathlib.ULPS if name not in ("pow", "atan2")]
 TYPES = {"f32": np.float32, "f64": np.float64}
 LD = np.longdouble
+PI = "3.14159265358979323846264338327950288"
 SPECIAL = [
     0.0,
     -0.0,
@@ -51,6 +52,18 @@ def sigmoid(v: np.ndarray) -> np.ndarray:
     return np.where(v >= 0, 1 / (1 + e), e / (1 + e))
 
 
+def gelu(v: np.ndarray) -> np.ndarray:
+    """By libm's erfc in double, corrected to the first order for the rounding of its argument."""
+    t = -v * np.sqrt(LD(0.5))
+    low = np.where(np.isfinite(t), t - t.astype(np.float64), 0)
+    slope = np.where((t > 1) & (t < 40), -2 * t * low, 0)
+    return v / 2 * elementwise(math.erfc)(t) * (1 + slope)
+
+
+def gelu_tanh(v: np.ndarray) -> np.ndarray:
+    return v * sigmoid(np.sqrt(8 / LD(PI)) * (v + LD("0.044715") * v * v * v))
+
+
 # References carry 64 bits of mantissa, except erf and erfc: libm's double.
 REFERENCE: dict[str, Callable[..., Any]] = {
     "asin": np.arcsin,
@@ -64,6 +77,9 @@ REFERENCE: dict[str, Callable[..., Any]] = {
     "rsqrt": lambda v: 1 / np.sqrt(v),
     "sigmoid": sigmoid,
     "softplus": lambda v: np.maximum(v, 0) + np.log1p(np.exp(-abs(v))),
+    "silu": lambda v: v * sigmoid(v),
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
     "erf": elementwise(math.erf),
     "erfc": elementwise(math.erfc),
 }
@@ -104,7 +120,7 @@ def check(name: str, kind: Any, got: np.ndarray, wanted: np.ndarray, inputs: tup
         step = np.spacing(np.maximum(abs(rounded), np.finfo(kind).tiny))
         error = np.where(finite, abs(got.astype(LD) - wanted) / step, 0)
     worst = int(np.argmax(error))
-    slack = 1.0 if name in ("erf", "erfc") and kind is np.float64 else 0.0  # the reference's own error
+    slack = 1.0 if name in ("erf", "erfc", "gelu") and kind is np.float64 else 0.0  # the reference's own error
     limit = mathlib.ULPS[name][0 if kind is np.float32 else 1] + slack
     assert error[worst] <= limit, (name, float(error[worst]), [v[worst] for v in inputs])
 

@@ -62,14 +62,14 @@ def _less_one(r):
 
 
 @helper
-def _exp_parts(x):
+def _exp_parts(x, least):
     """r, s, f with exp(x) = exp(r) * s * f, |r| <= ln(2) / 2 and s a power of two, for -110 <= x <= 89.
 
     Two factors: 2**k itself may not be a normal number; so subnormal results round once, and large ones overflow. What
-    becomes 0 (a masked score, say) does so by f = 0: subnormal products cost a hundred cycles.
+    is below ``least`` (a masked score, say) becomes 0 by f = 0: subnormal products cost a hundred cycles.
     """
     small = x < EXP_SMALL
-    f = select(x < EXP_MIN, ZERO, select(small, LOWERED, TWO))
+    f = select(x < least, ZERO, select(small, LOWERED, TWO))
     t, r = _reduced(x, select(small, RAISED, HALVED))
     return r, _power_of_two(t), f
 
@@ -77,7 +77,7 @@ def _exp_parts(x):
 @helper
 def exp32(x):
     c = select(x > EXP_MAX, EXP_MAX, x)
-    r, s, f = _exp_parts(select(c < EXP_LEAST, EXP_LEAST, c))
+    r, s, f = _exp_parts(select(c < EXP_LEAST, EXP_LEAST, c), EXP_MIN)
     return fma(r, fma(r, _curve(r), ONE), ONE) * s * f
 
 
@@ -151,7 +151,7 @@ def tanh32(x):
 @helper
 def sigmoid32(x):
     a = -fabs(x)
-    r, s, f = _exp_parts(select(a < EXP_LEAST, EXP_LEAST, a))
+    r, s, f = _exp_parts(select(a < EXP_LEAST, EXP_LEAST, a), EXP_MIN)
     p, whole = _less_one(r), s * f
     above = x >= ZERO
     one = ONE + whole
@@ -215,10 +215,81 @@ def erfc32(x):
     # What rounding took from w joins y before the product.
     h = fma(w, y + fma(-w, fma(TWO, t, ONE - d), fma(-w, d, ONE)), w)
     s = t * t
-    r, scale, f = _exp_parts(-s)
+    r, scale, f = _exp_parts(-s, EXP_MIN)
     p = _less_one(r - fma(t, t, -s))
     y = fma(h, p, h) * scale * f
     return select(x < ZERO, TWO - y, y)
+
+
+GATE_MAX, GATE_MIN = _f(110), _f(-109)
+
+
+@helper
+def _gate(x):
+    """The larger of x and -0; NaN at minus infinity."""
+    return select(x > ZERO, x, x * ZERO)
+
+
+@helper
+def _gated(a, r, s, f):
+    """a * e / (1 + e) for e = exp(r) * s * f <= 1."""
+    m = ONE + _less_one(r)
+    e = m * s * f
+    inverse = ONE / (ONE + e)
+    y = m * inverse * a
+    return fma(fma(-y, e, fma(m, a, -y)), inverse, y) * s * f
+
+
+@helper
+def silu32(x):
+    a = fabs(x)
+    a = select(a > GATE_MAX, GATE_MAX, a)
+    r, s, f = _exp_parts(-a, GATE_MIN)
+    return _gate(x) - _gated(a, r, s, f)
+
+
+# 2 * sqrt(2 / pi) and 0.044715 times it, each as two numbers.
+TANH_LIN, TANH_LIN_LOW = _f(1.5957691669464111), _f(-4.534068054340423e-08)
+TANH_CUBE, TANH_CUBE_LOW = _f(0.07135481387376785), _f(2.3988324659995897e-09)
+TANH_GATE_MAX = _f(12)
+
+
+@helper
+def gelu_tanh32(x):
+    """x * sigmoid(z) with z = 2 * sqrt(2 / pi) * (x + 0.044715 * x**3)."""
+    a = fabs(x)
+    a = select(a > TANH_GATE_MAX, TANH_GATE_MAX, a)
+    t = a * a
+    u = fma(t, TANH_CUBE, TANH_LIN)
+    w = u - TANH_LIN
+    low = fma(t, TANH_CUBE, -w) - (u - w - TANH_LIN)
+    low = low + fma(fma(a, a, -t), TANH_CUBE, fma(t, TANH_CUBE_LOW, TANH_LIN_LOW))
+    z = a * u  # its rounding would be the result's error many times over
+    r, s, f = _exp_parts(select(z > GATE_MAX, -GATE_MAX, -z), GATE_MIN)
+    return _gate(x) - _gated(a, r - fma(a, u, -z) - a * low, s, f)
+
+
+# The tail of the normal distribution is exp(-a * a / 2) / (a + TAIL_SHIFT) times a polynomial in
+# a / (a + TAIL_SHIFT) - 3/8, fitted here on [0, 14.4] for the relative error.
+TAIL_SHIFT, TAIL_MIDDLE, TAIL_END = _f(3.75), _f(0.375), _f(14.8)
+TAIL = (
+    0.11439240723848343, -0.04934074357151985, -0.27426448464393616, 0.24776913225650787, 0.5107990503311157,
+    -1.4953396320343018, 1.9208049774169922, -1.5907256603240967, 0.9219115972518921,
+)  # fmt: skip
+Q8, Q7, Q6, Q5, Q4, Q3, Q2, Q1, Q0 = (_f(c) for c in TAIL)
+
+
+@helper
+def gelu32(x):
+    """x * Phi(x): the larger of x and 0 less |x| times the tail beyond |x|."""
+    a = fabs(x)
+    a = select(a > TAIL_END, TAIL_END, a)
+    t = a * a
+    r, s, f = _exp_parts(t * -HALF, EXP_LEAST)
+    v = a / (a + TAIL_SHIFT)
+    w = v - TAIL_MIDDLE
+    h = fma(w, fma(w, fma(w, fma(w, fma(w, fma(w, fma(w, fma(w, Q8, Q7), Q6), Q5), Q4), Q3), Q2), Q1), Q0) * v
+    return _gate(x) - fma(h, _less_one(fma(fma(-a, a, t), HALF, r)), h) * s * f
 
 
 @helper
@@ -269,6 +340,9 @@ UNARY: dict[str, tuple[Any, Any]] = {
     "softplus": (softplus32, wide.softplus64),
     "erf": (erf32, wide.erf64),
     "erfc": (erfc32, wide.erfc64),
+    "silu": (silu32, wide.silu64),
+    "gelu": (gelu32, wide.gelu64),
+    "gelu_tanh": (gelu_tanh32, wide.gelu_tanh64),
 }
 
 # Largest error in units in the last place, (float32, float64), over the whole range; tests hold them.
@@ -295,6 +369,9 @@ ULPS: dict[str, tuple[float, float]] = {
     "softplus": (2.0, 3.0),
     "erf": (1.5, 2.0),
     "erfc": (3.0, 4.0),
+    "silu": (2.0, 6.0),
+    "gelu": (4.0, 40.0),
+    "gelu_tanh": (2.0, 4000.0),
     "pow": (0.51, 4.0),
     "atan2": (0.51, 2.0),
 }
@@ -302,6 +379,11 @@ ULPS: dict[str, tuple[float, float]] = {
 
 def _pick_unary(pair: tuple[Any, Any]) -> Any:
     return lambda x: pair[0] if x == types.float32 else pair[1] if x == types.float64 else None
+
+
+def with_vector_forms(forms: dict[str, Any]) -> dict[str, Any]:
+    """The names of functions whose float32 form is another one than here."""
+    return {name: by_type(name, 1, _pick_unary((form, UNARY[name][1]))) for name, form in forms.items()}
 
 
 for _name, _pair in UNARY.items():

@@ -419,6 +419,39 @@ def erfc64(x):
     return select(x != x, x, y)
 
 
+ROOT_HALF, ROOT_HALF_LOW = 0.7071067811865476, -4.833646656726457e-17
+CUBE, ROOT = 0.044715, 0.7978845608028654
+
+
+@helper
+def gelu64(x):
+    t = x * -ROOT_HALF
+    # erfc's slope times what rounding took from its argument; elsewhere than in the tail that is nothing.
+    low = fma(x, -ROOT_HALF, -t) - x * ROOT_HALF_LOW
+    y = erfc64(t)
+    return (x * 0.5) * fma(select((t > 1.0) & (t < 40.0), -2.0 * t * low, 0.0), y, y)
+
+
+@helper
+def _gated(x, z):
+    """x * sigmoid(z) for z of the sign of x; the exponential comes in halves, which are normal numbers."""
+    h = exp64(-0.5 * fabs(z))
+    a = fabs(x)
+    small = (a * h) * h / fma(h, h, 1.0)
+    gone = a == INF
+    return select(x > 0.0, select(gone, x, x - small), select(gone, NAN, x * 0.0 - small))
+
+
+@helper
+def gelu_tanh64(x):
+    return _gated(x, (2.0 * ROOT) * (x * fma(CUBE * x, x, 1.0)))
+
+
+@helper
+def silu64(x):
+    return _gated(x, x)
+
+
 @helper
 def rsqrt64(x):
     return 1.0 / sqrt(x)

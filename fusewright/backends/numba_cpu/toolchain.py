@@ -71,8 +71,8 @@ def server_of(variant: str) -> Server:
 def code_files() -> list[Path]:
     """The files that decide what machine code a compiling process makes of a text."""
     core = _FOLDER.parents[1] / "core"
-    tiles = sorted(_FOLDER.glob("tiles/**/*.py"))
-    return [*(_FOLDER / name for name in _KEYED), *tiles, *(core / name for name in _KEYED_CORE)]
+    folders = [path for folder in ("tiles", "vector") for path in sorted(_FOLDER.glob(f"{folder}/**/*.py"))]
+    return [*(_FOLDER / name for name in _KEYED), *folders, *(core / name for name in _KEYED_CORE)]
 
 
 @memoise

@@ -23,13 +23,15 @@ from numba.core.cpu_options import FastMathOptions
 from numba.core.registry import cpu_target
 
 from ...core.errors import CompileRefused, FusewrightError
-from . import dispatcher
+from . import dispatcher, mathlib
 from .image import Code, flatten
 from .registry import HELPER_OPTIONS, JITTED, load_all
 from .variants import VARIANTS, Variant
+from .vector import calls
 
 ENTRY = "fusewright_entry"
 TRIPLE = "x86_64-unknown-linux-gnu"
+WIDEST = 64  # bytes of the registers that vector forms are written for
 PARAMETERS = ("args", "start", "stop", "scratch")
 _WORD = types.int64
 KERNEL_TYPES = (types.CPointer(_WORD), _WORD, _WORD, _WORD)
@@ -61,6 +63,9 @@ class Codegen:
         self.tuning.slp_vectorization = True
         self.tuning.loop_interleaving = True
         self.tuning.loop_unrolling = True
+        if variant.width == WIDEST:
+            calls.promise()
+            self.names = {**self.names, **mathlib.with_vector_forms(calls.CALLS)}
         self.typing, self.target = cpu_target.typing_context, cpu_target.target_context
 
     def function(self, text: str, fastmath: list[str]) -> Any:
@@ -114,20 +119,38 @@ class Codegen:
 
     def compile(self, fn: Any, args: tuple[types.Type, ...], result: types.Type, fastmath: list[str]) -> Code:
         text = _DEFINE.sub(rf"\1{_ATTRIBUTES}\2 {{", self.llvm_text(fn, args, result, fastmath))
-        module = llvm.parse_assembly(text)
+        module = self._inlined(llvm.parse_assembly(calls.declared(text)))
+        for variable in module.global_variables:
+            if not variable.is_declaration and variable.linkage != llvm.Linkage.appending:
+                variable.linkage = "internal"
+        module.verify()
+        builder = llvm.create_pass_builder(self.machine, self.tuning)
+        builder.getModulePassManager().run(module, builder)
+        self.last = self._with_bodies(module)
+        return flatten(self.machine.emit_object(self.last), ENTRY)
+
+    @staticmethod
+    def _inlined(module: llvm.ModuleRef) -> llvm.ModuleRef:
+        """``module``, of which the entry alone is to remain."""
         module.triple = TRIPLE
         for function in module.functions:
             if not function.is_declaration and function.name != ENTRY:
                 function.linkage = "internal"
                 function.add_function_attribute("alwaysinline")
-        for variable in module.global_variables:
-            if not variable.is_declaration:
-                variable.linkage = "internal"
-        module.verify()
-        builder = llvm.create_pass_builder(self.machine, self.tuning)
-        builder.getModulePassManager().run(module, builder)
-        self.last = module
-        return flatten(self.machine.emit_object(module), ENTRY)
+        return module
+
+    def _with_bodies(self, module: llvm.ModuleRef) -> llvm.ModuleRef:
+        """Loops are as wide as they get: what the vector functions do takes the place of their calls."""
+        text, bodies = calls.split(str(module))
+        if not bodies:
+            return module
+        whole = llvm.parse_assembly(text)
+        whole.link_in(llvm.parse_assembly(_DEFINE.sub(rf"\1{_ATTRIBUTES}\2 {{", bodies)))
+        self._inlined(whole).verify()
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_always_inliner_pass()
+        passes.run(whole, llvm.create_pass_builder(self.machine, self.tuning))
+        return whole
 
     def request(self, kind: str, text: str, fastmath: list[str]) -> Code:
         if kind == "kernel":

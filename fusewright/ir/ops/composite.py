@@ -42,11 +42,14 @@ def _infer_same(types: Types, attrs: dict[str, Any], regions: Regions) -> list[T
     return [_float(types)]
 
 
-def _activation(name: str, decompose: Callable[..., Value], doc: str, weight: int = 8, **attrs: float | bool) -> None:
+def _activation(
+    name: str, decompose: Callable[..., Value], doc: str, weight: int = 8, scalar: str | None = None,
+    **attrs: float | bool,
+) -> None:  # fmt: skip
     define_op(
         OpDef(
             name, ("x",), "elementwise", _infer_same, attrs=attrs, decompose=lambda b, v, a: decompose(b, v[0], **a),
-            overwrites=(0,), cost=_cost(weight), doc=doc,
+            scalar=scalar, overwrites=(0,), cost=_cost(weight), doc=doc,
         )
     )  # fmt: skip
 
@@ -72,9 +75,10 @@ def _hard_sigmoid(b: Any, x: Value, alpha: float, beta: float) -> Value:
 
 
 _activation(
-    "gelu", _gelu, "x * Phi(x); with ``approximate`` the tanh form (Hendrycks & Gimpel, 2016).", 16, approximate=False
-)
-_activation("silu", lambda b, x: b.mul(x, b.sigmoid(x)), "x * sigmoid(x), also called swish.")
+    "gelu", _gelu, "x * Phi(x); with ``approximate`` the tanh form (Hendrycks & Gimpel, 2016).", 16,
+    "gelu(a, approximate)", approximate=False,
+)  # fmt: skip
+_activation("silu", lambda b, x: b.mul(x, b.sigmoid(x)), "x * sigmoid(x), also called swish.", 8, "silu(a)")
 _activation("elu", _elu, "x where x > 0, else alpha * (exp(x) - 1).", alpha=1.0)
 _activation("selu", lambda b, x: b.mul(_elu(b, x, SELU_ALPHA), SELU_SCALE), "Scaled ELU (Klambauer et al., 2017).")
 _activation("celu", _celu, "x where x > 0, else alpha * (exp(x / alpha) - 1).", alpha=1.0)

@@ -104,7 +104,7 @@ def literal_reg(dt: DType, value: Any) -> Reg:
 # Float functions that the prelude has under the same name, and those under another.
 _FLOAT = (
     "exp expm1 log log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc "
-    "floor ceil trunc softplus sign relu atan2 pow floordiv mod truncdiv rem maximum minimum"
+    "floor ceil trunc softplus silu gelu sign relu atan2 pow floordiv mod truncdiv rem maximum minimum"
 ).split()
 _FLOAT_NAME = {n: n for n in _FLOAT} | {"round": "rint", "abs": "fabs"}
 _INT = "sign relu pow floordiv mod truncdiv rem maximum minimum shift_left shift_right".split()
@@ -121,8 +121,8 @@ VOCABULARY = frozenset((*_FLOAT_NAME, *_INT, *_SYMBOL, *_COMPARE, *_LOGIC, *_TES
 _OPERATORS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv",
               ast.Mod: "mod", ast.Pow: "pow"}  # fmt: skip
 _HEAVY = frozenset(
-    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc softplus atan2 "
-    "pow floordiv mod rem".split()
+    "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc softplus silu "
+    "gelu atan2 pow floordiv mod rem".split()
 )
 
 
@@ -249,6 +249,8 @@ def _text(name: str, x: Sequence[str], regs: Sequence[Reg], dt: DType) -> str:
         return _int_text(name, x, dt)
     if name in _SYMBOL:
         return f"({x[0]} {_SYMBOL[name]} {x[1]})"
+    if name == "gelu":
+        return f"{'gelu_tanh' if regs[1].number else 'gelu'}({x[0]})"
     special = {"neg": f"(-{x[0]})", "square": f"({x[0]} * {x[0]})", "div": f"({x[0]} / {x[-1]})"}
     return special[name] if name in special else f"{_FLOAT_NAME[name]}({', '.join(x)})"
 

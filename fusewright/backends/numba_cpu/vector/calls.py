@@ -1,0 +1,156 @@
+"""How kernels call the vector forms: one scalar function per name, which LLVM's loop vectoriser widens.
+
+Owns the scalar calls, their widened declarations before the optimiser has run, and their bodies after it.
+Must not know any formula.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .forms import FORMS
+from .values import Lanes, Value
+
+PREFIX = "fusewright.vector."
+WIDTHS = (4, 8, 16)
+TOGETHER = 4  # vectors side by side: more would not leave registers for the constants
+_DECLARED = re.compile(rf'^declare float @"?{re.escape(PREFIX)}([a-z_0-9]+)"?\(float[^\n]*$', re.M)
+_KEPT = re.compile(r"^@llvm\.compiler\.used = [^\n]*\n", re.M)
+_WIDE_CALL = re.compile(
+    rf"  (?P<to>%\S+) = (?:tail )?call (?P<type><\d+ x float>) @{re.escape(PREFIX)}(?P<name>[a-z_]+)\.(?P<width>\d+)"
+    r"\(<\d+ x float> (?P<arg>%[^\s,)]+)\)"
+)
+_USED = re.compile(rf"call [^\n]*@{re.escape(PREFIX)}([a-z_]+)(?:\.(\d+))?(?:\.times(\d+))?\(")
+_OURS = re.compile(rf"^declare [^\n]*@{re.escape(PREFIX)}[^\n]*\n", re.M)
+_PURE = "nounwind willreturn speculatable memory(none)"
+
+
+def _caller(name: str) -> Any:
+    @intrinsic
+    def call(typingctx: Any, x: Any) -> Any:
+        if x != types.float32:
+            return None
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, PREFIX + name), args)
+
+        return x(x), codegen
+
+    return call
+
+
+CALLS: dict[str, Any] = {name: _caller(name) for name in FORMS}
+
+
+def promise() -> None:
+    """Numba's own linker, whose code is never run, wants an address for every function called."""
+    for name in FORMS:
+        llvm.add_symbol(PREFIX + name, 1)
+
+
+def _wide(name: str, width: int) -> str:
+    return f"{PREFIX}{name}.{width}"
+
+
+def declared(text: str) -> str:
+    """Module text whose calls of the scalar functions LLVM may widen: their bodies come later."""
+    names = sorted(set(_DECLARED.findall(text)))
+    if not names:
+        return text
+    kept = [_wide(n, w) for n in names for w in WIDTHS]
+
+    def declare(match: re.Match[str]) -> str:
+        name = match[1]
+        variants = ",".join(f"_ZGV_LLVM_N{w}v_{PREFIX}{name}({_wide(name, w)})" for w in WIDTHS)
+        lines = [f'declare float @{PREFIX}{name}(float) {_PURE} "vector-function-abi-variant"="{variants}"']
+        lines += [f"declare <{w} x float> @{_wide(name, w)}(<{w} x float>) {_PURE}" for w in WIDTHS]
+        return "\n".join(lines)
+
+    used = f"\n@llvm.compiler.used = appending global [{len(kept)} x ptr] ["
+    used += ", ".join(f"ptr @{n}" for n in kept) + '], section "llvm.metadata"\n'
+    return _DECLARED.sub(declare, text) + used
+
+
+def _define(module: ir.Module, name: str, width: int, count: int) -> None:
+    """The body for ``count`` vectors of ``width`` lanes."""
+    lane, vector, i32 = ir.FloatType(), ir.VectorType(ir.FloatType(), max(width, 4)), ir.IntType(32)
+    outer = vector if width > 1 else lane
+    result = outer if count == 1 else ir.LiteralStructType([outer] * count)
+    fn = ir.Function(module, ir.FunctionType(result, [outer] * count), _joint(name, width, count))
+    builder = ir.IRBuilder(fn.append_basic_block())
+    parts = list(fn.args)
+    if width == 1:  # a lane of the narrowest vector, so that a lane's bits do not depend on its place
+        none, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, 4), [0] * 4)
+        parts = [builder.shuffle_vector(builder.insert_element(none, x, i32(0)), none, zeros) for x in parts]
+    parts = FORMS[name](Value(Lanes(builder, max(width, 4)), parts)).parts
+    if width == 1:
+        parts = [builder.extract_element(y, i32(0)) for y in parts]
+    if count == 1:
+        builder.ret(parts[0])
+        return
+    whole: ir.Value = ir.Constant(result, ir.Undefined)
+    for i, y in enumerate(parts):
+        whole = builder.insert_value(whole, y, i)
+    builder.ret(whole)
+
+
+def _joint(name: str, width: int, count: int) -> str:
+    base = PREFIX + name if width == 1 else _wide(name, width)
+    return base if count == 1 else f"{base}.times{count}"
+
+
+def _joined(lines: list[str]) -> Iterator[str]:
+    """Calls of one function that follow each other made one call, whose vectors go through it side by side."""
+    run: list[re.Match[str]] = []
+    made = 0
+
+    def close() -> Iterator[str]:
+        nonlocal made
+        if len(run) < 2:
+            yield from (m[0] for m in run)
+        else:
+            kind, width = run[0]["type"], int(run[0]["width"])
+            whole = "{ " + ", ".join([kind] * len(run)) + " }"
+            args = ", ".join(f"{kind} {m['arg']}" for m in run)
+            yield f"  %joint.{made} = call {whole} @{_joint(run[0]['name'], width, len(run))}({args})"
+            yield from (f"  {m['to']} = extractvalue {whole} %joint.{made}, {i}" for i, m in enumerate(run))
+            made += 1
+        run.clear()
+
+    for line in lines:
+        match = _WIDE_CALL.match(line)
+        apart = match and run and (match["name"], match["width"]) != (run[0]["name"], run[0]["width"])
+        if match is None or apart or len(run) == TOGETHER or any(match["arg"] == m["to"] for m in run):
+            yield from close()
+        if match is None:
+            yield line
+        else:
+            run.append(match)
+    yield from close()
+
+
+def _signature(name: str, width: int, count: int) -> str:
+    kind = f"<{width} x float>" if width > 1 else "float"
+    result = kind if count == 1 else "{ " + ", ".join([kind] * count) + " }"
+    return f"declare {result} @{_joint(name, width, count)}({', '.join([kind] * count)})\n"
+
+
+def split(text: str) -> tuple[str, str]:
+    """Optimised module text without what kept the declarations alive, and the module of the bodies it needs."""
+    if PREFIX not in text:
+        return text, ""
+    text = "\n".join(_joined(_KEPT.sub("", text).split("\n")))
+    used = sorted({(name, int(width or 1), int(count or 1)) for name, width, count in _USED.findall(text)})
+    module = ir.Module("vector")
+    for form in used:
+        _define(module, *form)
+    return _OURS.sub("", text) + "".join(_signature(*form) for form in used), str(module)

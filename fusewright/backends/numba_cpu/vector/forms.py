@@ -1,0 +1,144 @@
+"""Float32 functions as AVX-512 computes them best: no branch, no division, special cases by instructions for them.
+
+Owns the formulas. Must not know how kernels come to call them; the forms for other machines are mathlib's.
+
+Multiplications go to two of the CPU's vector units, additions and the instructions of ``values`` to others: what is
+counted here is multiplications.
+"""
+
+from __future__ import annotations
+
+from .values import (
+    INVALID,
+    MINUS_ZERO,
+    ONE,
+    SELF,
+    ZERO,
+    Value,
+    about_reciprocal,
+    at_most,
+    by_class,
+    fma,
+    polynomial,
+    scaled,
+    signed,
+    size,
+    size_at_most,
+    whole,
+    within,
+)
+
+LOG2E, LN2_HI, LN2_LO = 1.442695041, 0.693147182, -1.904654323e-9
+# (exp(r) - 1 - r) / r**2 by N. Juffa, the highest power first.
+CURVE = (1.37805939e-3, 8.37312452e-3, 4.16695364e-2, 1.66664720e-1, 4.99999851e-1)
+
+
+def _reduced(x: Value) -> tuple[Value, Value]:
+    """k and r with x = k * ln(2) + r."""
+    k = whole(x * LOG2E)
+    return k, fma(k, -LN2_LO, fma(k, -LN2_HI, x))
+
+
+def _exp(r: Value) -> Value:
+    """exp(r) for |r| <= ln(2) / 2."""
+    return polynomial(r, (*CURVE, 1.0, 1.0))
+
+
+def exp(x: Value) -> Value:
+    # Only r is bounded: a huge k gives infinity or 0 as it should, and r is anything there.
+    k, r = _reduced(x)
+    return scaled(_exp(within(r, 0.5)), k)
+
+
+_GONE = 110.0  # exp(-x) * x is 0 from here on
+
+
+def _share(a: Value | float, m: Value, e: Value) -> Value:
+    """a * m / (1 + e) for 0 <= e <= 1."""
+    inverse = about_reciprocal(1.0 + e)
+    y = m * inverse * a
+    return fma(fma(-y, e, fma(m, a, -y)), inverse, y)
+
+
+def sigmoid(x: Value) -> Value:
+    k, r = _reduced(-size_at_most(x, _GONE))
+    e = scaled(_exp(r), k)
+    base = by_class(x, zero=ONE, one=ONE, minus_inf=ZERO, inf=ONE, negative=ZERO, positive=ONE)
+    return size(base - _share(1.0, e, e))
+
+
+def _gate(x: Value) -> Value:
+    """The larger of x and -0.0; NaN at minus infinity, where x meets a factor of 0."""
+    return by_class(x, zero=SELF, one=SELF, minus_inf=INVALID, inf=SELF, negative=MINUS_ZERO, positive=SELF)
+
+
+def silu(x: Value) -> Value:
+    """x * sigmoid(x)."""
+    a = size_at_most(x, _GONE)
+    k, r = _reduced(-a)
+    m = _exp(r)
+    return _gate(x) - scaled(_share(a, m, scaled(m, k)), k)
+
+
+# 2 * sqrt(2 / pi) and 0.044715 times it, each as two numbers.
+G0, G0_LOW, G1, G1_LOW = 1.5957691669464111, -4.534068054340423e-08, 0.07135481387376785, 2.3988324659995897e-09
+
+
+def gelu_tanh(x: Value) -> Value:
+    """x * sigmoid(z) with z = 2 * sqrt(2 / pi) * (x + 0.044715 * x**3)."""
+    a = size_at_most(x, 12.0)
+    s = a * a
+    u = fma(s, G1, G0)
+    w = u - G0
+    low = (fma(s, G1, -w) - (u - w - G0)) + fma(fma(a, a, -s), G1, fma(s, G1_LOW, G0_LOW))
+    k = whole(a * u * -LOG2E)
+    # z = a * (u + low): its rounding would be e's error many times over.
+    most = k * LN2_HI
+    r = (fma(k, -LN2_HI, most) - fma(k, LN2_LO, a * low)) - fma(a, u, most)
+    m = _exp(r)
+    return _gate(x) - scaled(_share(a, m, scaled(m, k)), k)
+
+
+# The tail of the normal distribution: Q(a) = exp(-a * a / 2) / (a + APART) * TAIL(v - 3/8), v = a / (a + APART); fitted
+# here on [0, 14.4] for the relative error.
+APART = 3.75
+TAIL = (
+    0.11439240723848343, -0.04934074357151985, -0.27426448464393616, 0.24776913225650787, 0.5107990503311157,
+    -1.4953396320343018, 1.9208049774169922, -1.5907256603240967, 0.9219115972518921,
+)  # fmt: skip
+
+
+def gelu(x: Value) -> Value:
+    """x * Phi(x): the larger of x and 0 less |x| * Q(|x|)."""
+    a = size_at_most(x, 15.0)
+    s = a * a
+    k = whole(s * (-0.5 * LOG2E))
+    r = fma(k, -2 * LN2_HI, -s)  # twice the exponent that is left
+    r = r + fma(k, -2 * LN2_LO, fma(-a, a, s))
+    f = polynomial(r, (*(c / 2**p for c, p in zip(CURVE, (6, 5, 4, 3, 2), strict=True)), 0.5)) * r
+    d = a + APART
+    inverse = about_reciprocal(d)
+    v = a * inverse
+    v = fma(fma(-v, d, a), inverse, v)
+    h = polynomial(v - 0.375, TAIL) * v
+    return _gate(x) - scaled(fma(h, f, h), k)
+
+
+TANH_ONE = 10.0
+
+
+def tanh(x: Value) -> Value:
+    a = at_most(size(x), TANH_ONE) * -2.0
+    k = whole(a * LOG2E)
+    r = fma(k, -LN2_HI, a)
+    p = fma(r * r, polynomial(r, CURVE), r)
+    s = scaled(1.0, k)
+    e = fma(s, p, s - 1.0)  # exp(-2|x|) - 1
+    d = e + 2.0
+    inverse = about_reciprocal(d)
+    y = e * inverse
+    rest = fma(y, (d - 2.0) - e, fma(-y, d, e))
+    return signed(fma(rest, inverse, y), x)
+
+
+FORMS = {"exp": exp, "sigmoid": sigmoid, "silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "tanh": tanh}
