@@ -19,7 +19,7 @@ from .core.errors import CompileRefused
 from .core.manifest import Port, Signature, Symbol
 from .core.planner import Lifetimes, plan_offsets
 from .core.report import Report
-from .core.slices import in_cache
+from .core.slices import LEAST, in_cache
 from .frontends.source import ImportOptions, graph_of
 from .ir.footprint import footprint
 from .ir.graph import Graph, Value
@@ -223,9 +223,10 @@ def _for_slices(free: Graph, dims: Mapping[str, Any] | None, fixed: Program) -> 
         return None
     arena = plan_offsets(sizes, Lifetimes([b.first for b in fixed.buffers], [b.last for b in fixed.buffers]))[1]
     batch = None if in_cache(arena) else batch_symbol(free)
-    if batch is None or batch not in dims or isinstance(dims[batch], tuple):
+    rows = dims.get(batch) if batch is not None else None
+    if rows is None or isinstance(rows, tuple) or rows < 2 * LEAST:
         return None
-    return bind_dims(free, {**dims, batch: (dims[batch], dims[batch])})
+    return bind_dims(free, {**dims, str(batch): (rows, rows)})
 
 
 def _optimise(graph: Graph, pipeline: Pipeline, note: Progress) -> tuple[Graph, Graph, tuple[str, ...]]:

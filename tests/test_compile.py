@@ -132,7 +132,7 @@ def test_a_fixed_batch_beyond_the_cache_runs_in_slices(tmp_path, graph, monkeypa
     x = images(8)
     whole = fw.compile(graph, dims={"N": 8})
     arena = whole.report(threads=1).arena_bytes
-    monkeypatch.setattr(slices, "CACHE", arena // 3)
+    monkeypatch.setattr(slices, "CACHE", arena // 4)
     sliced = fw.compile(graph, dims={"N": np.int64(8)})
     assert str(sliced.signature) == str(whole.signature) and sliced.manifest.batch == "N"
     planned = fw.plan(graph, dims={"N": 8}).report(threads=1)
@@ -149,6 +149,7 @@ def test_a_fixed_batch_beyond_the_cache_runs_in_slices(tmp_path, graph, monkeypa
     with pytest.raises(fw.InputRefused, match="axis 0 must be 8"):
         sliced(x[:7])
     assert fw.compile(graph, dims={"N": (8, 8)}).signature.inputs[0].shape[0] == "N"
+    assert fw.compile(graph, dims={"N": 3}).manifest.batch is None  # no two slices of two
 
 
 @pytest.mark.parametrize(

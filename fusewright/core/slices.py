@@ -12,6 +12,7 @@ from collections.abc import Callable
 CACHE = 16 << 20
 # A core of 250 GF/s reads weights from memory at 5 GB/s then, an eighth of what it can, while it computes.
 FLOPS_PER_BYTE = 48
+LEAST = 2  # rows of a slice
 
 
 def in_cache(size: int) -> bool:
@@ -25,7 +26,7 @@ def rows_of_a_slice(count: int, threads: int, need: Callable[[int], int], work: 
     ``need(rows)``: bytes of arena. ``work()``: floating-point operations of one row, bytes of the weights; it is asked
     only where the batch does not stay in the cache.
     """
-    least = max(2, threads)
+    least = max(LEAST, threads)
     if count < 2 * least or in_cache(whole := need(count)):
         return count
     flops, weights = work()
