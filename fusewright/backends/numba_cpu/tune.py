@@ -71,7 +71,8 @@ def variant_for(names: Sequence[str]) -> str:
     """The best of ``names`` that this machine runs. Raises CompileRefused: what does not run cannot be timed."""
     best = cpu.best(names)
     if best is None:
-        raise CompileRefused(f"tuning times kernels, and this machine runs none of {', '.join(names) or 'its targets'}")
+        wanted = ", ".join(names) or "its targets"
+        raise CompileRefused(f"tuning times kernels, and this machine runs none of {wanted}: tune where they run")
     return best
 
 

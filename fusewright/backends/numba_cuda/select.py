@@ -86,7 +86,10 @@ def _own(node: Node, cost: Cost) -> list[Placed]:
                 f"at most {MOST_THREADS}"
             )
         if template.together and template.scratch_bytes != 0:
-            raise CompileRefused(f"the kernel of {node.op.name!r}: threads that work together have shared memory")
+            raise CompileRefused(
+                f"the kernel of {node.op.name!r} wants scratch, which threads that work together do not have: use "
+                "shared(bytes)"
+            )
         if template.together:
             out.append(_together(template.entry, template, _word, template.together, cost))
         else:

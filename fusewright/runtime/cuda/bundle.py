@@ -403,7 +403,7 @@ class CudaBundle(Loaded[Binding]):
             outs = [self._bindable(s, outputs[s.name], stream, "output") for s in self._outputs]
             p = self._prepare(tuple(tuple(a.shape) for a in ins), self._limit())
             if p.rows:
-                raise InputRefused(f"bind needs an arena of {self._need(p.env)} bytes, more than max_bytes allows")
+                raise InputRefused(f"bind needs an arena of {self._need(p.env)} bytes, more than max_bytes allows: raise it")
             for s, r, shape in zip(self._outputs, outs, p.out_shapes):
                 writable = r.writable if isinstance(r, Given) else r.flags.writeable
                 if tuple(r.shape) != shape or not writable:
@@ -423,7 +423,7 @@ class CudaBundle(Loaded[Binding]):
             if self._bad is not None:
                 raise self._bad
             if stream is not None and not device_only:
-                raise InputRefused("a bound call of arrays of the host has its own stream")
+                raise InputRefused("a bound call of arrays of the host has its own stream: call it without one")
             with self.device as gpu:
                 if stream is None:
                     self._once(space, p, ins, outs)
@@ -447,7 +447,7 @@ class CudaBundle(Loaded[Binding]):
             if self._bad is not None:
                 raise self._bad
             if stream is not None:
-                raise InputRefused("a bound call of arrays of the host has its own stream")
+                raise InputRefused("a bound call of arrays of the host has its own stream: call it without one")
             with self.device:
                 found = self._once(space, p, ins, stored)
                 space.settle()

@@ -90,6 +90,13 @@ def test_one_share_computes_each_size_and_storage_suffices(m: Any, k: int, n: in
         assert split == (tiles < {SKINNY: 132, MIDDLE: 66, LARGE: 0}[taken[0].tile])
 
 
+def test_no_segment_is_empty() -> None:
+    for k in range(256, 6000, 16):
+        dealt = deal.deal(8, k, 64)
+        slices = -(-k // 16)
+        assert (dealt.segments - 1) * dealt.per < slices <= dealt.segments * dealt.per
+
+
 def test_enough_tiles_need_no_segments() -> None:
     assert deal.deal(4096, 4096, 4096).segments == 1 and deal.deal(64, 64, 64).segments == 1
     assert deal.deal(symbol("N"), 256, 30000).segments == 1
