@@ -23,7 +23,7 @@ from fusewright.runtime.cuda import driver as driver_module
 from fusewright.runtime.cuda.bundle import CudaBundle
 from fusewright.runtime.cuda.code import choose
 from fusewright.runtime.cuda.device import STAGED
-from fusewright.runtime.cuda.nodes import _Order, unroll
+from fusewright.runtime.cuda.nodes import Order, unroll
 
 import paper
 from fake_driver import FakeGpu, FakeStream, fake_gpu
@@ -105,7 +105,7 @@ def test_steps_that_share_no_bytes_are_not_ordered(gpu: FakeGpu) -> None:
 
 
 def test_edges_that_others_imply_are_left_out() -> None:
-    order = _Order()
+    order = Order()
     space = ("b", 0)
     edges = [
         order.add(0, [(space, 0, 64, True)]),

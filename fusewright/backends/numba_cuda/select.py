@@ -27,7 +27,7 @@ from ..registry import registered_kernel
 from . import attention, contraction, depthwise, gated, general, product
 from .forms import HALVES, MIXED, TF32, TF32X3, Form
 from .pointwise import pointwise
-from .words import BLOCK, Placed
+from .words import Placed
 
 _FUSED = (F32, F64)
 MOST_THREADS = 1024  # of a block
@@ -110,7 +110,9 @@ def copy_kernel(t: TensorType) -> Placed:
         return placed("copy", loops.copy_template(t), _word, 0, 2 * t.nbytes)
 
 
-def placed(name: str, template: Template, word, flops: Extent = 0, bytes: Extent = 0) -> Placed:  # type: ignore[no-untyped-def]
+def placed(
+    name: str, template: Template, word: Callable[[Arg], Word], flops: Extent = 0, bytes: Extent = 0
+) -> Placed:  # fmt: skip
     """A template that each thread runs for one unit, or whose units are rows that warps share."""
     words = [Word("dim", value=a.value) if a.kind == "dim" else word(a) for a in template.args]
     room = template.scratch_bytes
@@ -270,7 +272,7 @@ def _contraction(found: Contraction) -> Template:
     return general.matmul(found) if found.anchor.op.name == "matmul" else general.conv(found)
 
 
-def _contraction_words(found: Contraction, writes: bool = False):  # type: ignore[no-untyped-def]
+def _contraction_words(found: Contraction, writes: bool = False) -> Callable[[Arg], Word]:
     def word(arg: Arg) -> Word:
         if arg.kind == "temp":
             return Word("temp", arg.index, writes=writes)
@@ -295,7 +297,6 @@ def _word(arg: Arg) -> Word:
 
 
 __all__ = [
-    "BLOCK",
     "can_attend",
     "can_fuse",
     "can_gate",

@@ -403,7 +403,9 @@ class CudaBundle(Loaded[Binding]):
             outs = [self._bindable(s, outputs[s.name], stream, "output") for s in self._outputs]
             p = self._prepare(tuple(tuple(a.shape) for a in ins), self._limit())
             if p.rows:
-                raise InputRefused(f"bind needs an arena of {self._need(p.env)} bytes, more than max_bytes allows: raise it")
+                raise InputRefused(
+                    f"bind needs an arena of {self._need(p.env)} bytes, more than max_bytes allows: raise it"
+                )
             for s, r, shape in zip(self._outputs, outs, p.out_shapes):
                 writable = r.writable if isinstance(r, Given) else r.flags.writeable
                 if tuple(r.shape) != shape or not writable:

@@ -144,7 +144,7 @@ class Reader:
         run, self.queued = without_copies(self.queued), []
         if not run:
             return
-        order = _Order()
+        order = Order()
         for number, q in enumerate(run):
             q.launch.after = order.add(number, q.accesses)
         self.out.append([q.launch for q in run])
@@ -218,7 +218,7 @@ class Reader:
         return places, out
 
 
-class _Order:
+class Order:
     """Who wrote each byte range last and who has read it since: what a launch has to wait for."""
 
     def __init__(self) -> None:
