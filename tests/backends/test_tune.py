@@ -124,6 +124,18 @@ def test_the_grain_is_chosen_where_the_sizes_are_fixed(priced: Any) -> None:
     assert all(grain > extent for name, (extent, grain) in grains.items() if name.startswith("winograd"))
 
 
+def test_extents_that_a_call_finds_out_are_left_to_the_rules(priced: Any) -> None:
+    """Nobody knows how many images such a convolution has, however large each of them is."""
+    b: Any = fw.Builder()
+    x, keep = b.input("x", "f32", (5, 28, 28, 64)), b.input("keep", "bool", (5,))
+    b.symbol_of(b.reduce_sum(b.cast(keep, to="i64"), axes=(0,)), symbol="K", high=5)
+    kept = b.gather(x, b.reshape(b.nonzero(keep, size="K"), shape=("K",)), axis=0)
+    weights = b.constant(np.ones((3, 3, 64, 64), np.float32))
+    graph = b.build({"y": b.conv(kept, weights, strides=(1, 1), pads=((1, 1), (1, 1)))})
+    asked = priced(cheap("F0"))
+    assert choices_of(fw.compile(graph, target=TARGET, tune=True, threads=2)) == {} and asked == []
+
+
 def test_tuning_is_a_function_of_the_times(priced: Any) -> None:
     def price(site: str, name: str) -> float:
         return 1 + sum(map(ord, site + name)) % 97 / 97
