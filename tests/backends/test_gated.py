@@ -162,6 +162,14 @@ def test_in_place_cut_in_chunks_and_by_its_twin(name: str) -> None:
                 np.testing.assert_allclose(a, b, **near)
 
 
+def test_threads_share_one_row() -> None:
+    """Reading the weights takes longer than handing out two halves of them."""
+    node = fused(build("lstm", 1, 128, 128))
+    fixed = {i: v.const for i, v in enumerate(node.operands) if v.const is not None}
+    (chosen,) = gated.choose(node, VARIANTS["cpu-avx512"], fixed, node.op.cost(node))
+    assert evaluate(chosen.extent, {}) >= 2 * chosen.grain
+
+
 def plain(cell: Cell, parts: int, width: int = 16, constant: bool = True) -> tuple[Graph, Any]:
     b: Any = Builder()
     h, x, c = b.input("h", "f32", (3, 16)), b.input("x", "f32", (3, parts * width)), b.input("c", "f32", (3, width))

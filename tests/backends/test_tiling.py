@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusewright.backends.numba_cpu.templates.conv import conv
+from fusewright.backends.numba_cpu.templates.conv_plan import plan_conv
+from fusewright.backends.numba_cpu.templates.matmul import matmul, plan_matmul
 from fusewright.backends.numba_cpu.templates.packing import conv_layout
 from fusewright.backends.numba_cpu.templates.template import TextBuilder, split_rows
 from fusewright.backends.numba_cpu.templates.tiling import Tiling, open_runs
@@ -94,3 +97,17 @@ def test_a_chunk_takes_over_what_its_thread_left_and_nothing_else() -> None:
     ):  # fmt: skip
         assert run(chunks, ends).tobytes() == whole.tobytes()
     assert run([(0, 1), (2, 3)], [0, 2]).tobytes() != whole.tobytes()  # a false word would be believed
+
+
+@pytest.mark.parametrize("rows", [1, 2, 49, 128])
+def test_two_threads_find_even_halves(rows: int) -> None:
+    """Few units left one of two threads with five of nine; a unit is a tile, a chunk at most a part of twenty."""
+    plan = plan_matmul(VARIANTS["cpu-avx512"], F32, (rows, 768), (768, 960), constant_b=True)
+    template = matmul(VARIANTS["cpu-avx512"], F32, plan)
+    extent = int(template.extent)  # type: ignore[arg-type]
+    assert template.grain * 7 <= extent and (rows < 49 or template.grain * 20 <= extent)
+    image = (1, 7, 7, 512) if rows == 49 else (1, rows, 1, 512)
+    direct = plan_conv(
+        VARIANTS["cpu-avx512"], F32, image, (1, 1, 512, 192), (1, 1), ((0, 0),) * 2, (1, 1), 1, True, True
+    )
+    assert conv(direct).extent == 192 // direct.tile.columns * -(-rows // direct.tile.rows)

@@ -12,7 +12,7 @@ from ....core.dtypes import DType
 from ....core.layout import Layout, Move
 from ....ir.graph import Graph, Value
 from ..templates.epilogue import NONE
-from ..templates.matmul import MatmulPlan, MatmulText
+from ..templates.matmul import FEWEST_ROWS, MatmulPlan, MatmulText
 from ..templates.template import Template, contract_call, split_rows
 from ..variants import Variant
 from .nest import digits, scaled
@@ -93,7 +93,8 @@ class _Gated(MatmulText):
         other = {s.operand for s, whole in streams if not whole}
         flops = 2 * plan.m * plan.n * plan.k
         work = self.elements.weight * ELEMENT_FLOPS
-        per_unit = self.block * columns * (2 * parts * (plan.k if isinstance(plan.k, int) else 512) + int(work))
+        products = 2 * parts * (plan.k if isinstance(plan.k, int) else 512)
+        per_unit = columns * (max(self.block, FEWEST_ROWS) * products + self.block * int(work))
         scratch = (parts * self.block + len(outs)) * columns * self.size
         return Template(
             t.source(), t.entry, tuple(t.args), panels * ceildiv(plan.m, self.block),
