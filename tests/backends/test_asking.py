@@ -21,7 +21,7 @@ from fusewright.backends.numba_cpu.tiles.layout import (
     valid_rows,
 )
 from fusewright.backends.numba_cpu.variants import VARIANTS
-from fusewright.core.dims import evaluate
+from fusewright.core.dims import evaluate, symbol
 from fusewright.core.dtypes import F32
 
 LINE, INPUT, OUTPUT = 64, 1 << 30, 1 << 40  # addresses far from each other
@@ -76,6 +76,32 @@ def run(template: Template, space: dict[str, Any]) -> None:
     exec(template.text, space)
     places = {"operand": INPUT, "output": OUTPUT}
     space[template.entry]([places.get(arg.kind, 0) for arg in template.args], 0, evaluate(template.extent, {}), 0)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("free", [False, True])
+def test_weights_of_the_next_panel_are_asked_for_however_many_images_there_are(images: int, free: bool) -> None:
+    batch = symbol("N") if free else images
+    window = (1, 1, 256, 320), (1, 1), ((0, 0),) * 2, (1, 1), 1
+    plan = plan_conv(VARIANTS["cpu-avx512"], F32, (batch, 7, 7, 256), *window, True, True)
+    template, weights = conv(plan), Noted()
+    far = INPUT << 20
+
+    def tile(*words: int) -> None:
+        g = dict(zip(SIGNATURE, words, strict=True))
+        steps = list(product(range(g["n0"]), range(g["nk"])))
+        for step, line in product(range(len(steps)), range(0, g["ASK"], LINE)):
+            weights.asked.add((g["ask"] + step * g["ASK"] + line) // LINE)
+        weights.use(g["w"] + (i0 * g["w0"] + k * g["wk"]) * 4 + v * LINE for i0, k in steps for v in range(g["NV"]))
+
+    space: dict[str, Any] = {"contract_tile": tile}
+    exec(template.text, space)
+    args = [images if arg.kind == "dim" else far * (arg.kind == "weights") for arg in template.args]
+    space[template.entry](args, 0, evaluate(template.extent, {"N": images}), 0)
+    panel = 256 * plan.tile.columns * 4 // LINE
+    assert len(weights.used) == 256 * 320 * 4 // LINE
+    assert len(weights.missed) <= 1.05 * panel  # nobody comes before the first one
+    assert len(weights.asked) <= 1.05 * (len(weights.used) + panel)  # the last one asks for what follows
 
 
 def planned(

@@ -91,6 +91,8 @@ class _Conv(RowWalk):
         if self._panels_outermost():  # big weights are read once for all images, small ones once per image
             t.add(1, f"n = rest % {nb}\nrest = rest // {nb}")
             t.add(1, f"p = rest % {panels}\ng = rest // {panels}")
+            if not isinstance(plan.batch, int):
+                t.add(1, "asks = 1 if n == 0 else 0")  # of a free number of images the first, which may be alone
         else:
             t.add(1, f"p = rest % {panels}\nrest = rest // {panels}")
             t.add(1, f"g = rest % {plan.groups}\nn = rest // {plan.groups}")
@@ -254,14 +256,16 @@ class _Conv(RowWalk):
     def _asked(self, height: int, w_at: str, blocks: str) -> dict[str, int | str]:
         """The next panel (or pass) of weights follows this one: each tile prefetches its share of it."""
         plan, pixel = self.plan, f"oh * {self.ow} + j"
-        rows = plan.axes[1].out * plan.axes[2].out
-        if self._panels_outermost():
+        rows, read = plan.axes[1].out * plan.axes[2].out, f"{blocks} * {self.w0 * self.size}"
+        if self._panels_outermost() and isinstance(plan.batch, int):
             rows, pixel = rows * plan.batch, f"(n * {self.oh} + oh) * {self.ow} + j"
         share = asked_bytes(rows, height, self.nr * self.size)
         if not share or any(axis.transposed for axis in plan.axes):
             return {}
-        read = f"{blocks} * {self.w0 * self.size}"
-        return {"ask": f"{w_at} + {read} + ({pixel}) * {read} // {rows}", "ASK": share}
+        following = f"{read} + ({pixel}) * {read} // {rows}"
+        if self._panels_outermost() and not isinstance(plan.batch, int):
+            following = f"asks * ({following})"
+        return {"ask": f"{w_at} + {following}", "ASK": share}
 
     def _taps(self, run: Run, border_at: int | None, clip: bool) -> dict[str, int | str]:
         """The column taps: a loop, or unrolled with the rows that each one has inside the image."""
