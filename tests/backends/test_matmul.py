@@ -175,12 +175,18 @@ EPILOGUES = [
     Epilogue((Stage("scale"), Stage("bias"), Stage("residual"), Stage("relu6"))),
     Epilogue((Stage("bias"), Stage("clip", low=-0.5, high=0.25), Stage("mul"))),
     Epilogue((Stage("bias"), Stage("expr", text="acc * x0 + x1 * x2", operands=("same", "scalar", "channel")), RELU)),
+    Epilogue((Stage("bias"), Stage("keep"), Stage("affine", 0.25, 0.5), Stage("clip", 0.0, 1.0), Stage("gate"), RELU)),
+    Epilogue((Stage("bias"), Stage("slope"), Stage("leak", 0.125), Stage("affine", 1.0, -0.0))),
+    # The tile has too few slots for what follows: all from ``keep`` on goes behind it.
+    Epilogue(
+        (Stage("bias"), Stage("mul"), Stage("keep"), Stage("residual"), Stage("slope"), Stage("scale"), Stage("gate"))
+    ),
     Epilogue((Stage("expr", text="select(acc < f32(0.0), acc * f32(0.25), acc)"), Stage("bias"))),
 ]
 
 
 def reference(epilogue: Epilogue, acc: np.ndarray, extras: list[np.ndarray]) -> np.ndarray:
-    left = list(extras)
+    left, kept = list(extras), acc
     for stage in epilogue.stages:
         used = [left.pop(0) for _ in stage.uses]
         if stage.kind in ("bias", "residual"):
@@ -193,6 +199,14 @@ def reference(epilogue: Epilogue, acc: np.ndarray, extras: list[np.ndarray]) -> 
             acc = np.clip(acc, 0, 6)
         elif stage.kind == "clip":
             acc = np.clip(acc, stage.low, stage.high)
+        elif stage.kind == "keep":
+            kept = acc
+        elif stage.kind == "gate":
+            acc = kept * acc
+        elif stage.kind == "affine":
+            acc = acc * stage.low + stage.high
+        elif stage.kind in ("slope", "leak"):
+            acc = np.where(acc < 0, acc * (used[0] if used else stage.low), acc)
         elif used:
             acc = acc * used[0] + used[1] * used[2]
         else:

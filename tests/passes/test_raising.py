@@ -164,6 +164,10 @@ def banded(b: Any, t: Any) -> Any:
     return b.logical_and(b.full(("N", 2, t, t), True, "bool"), keep)
 
 
+def halves(b: Any, x: Any, slopes: np.ndarray) -> Any:
+    return b.sub(b.relu(x), b.mul(b.relu(b.neg(x)), slopes))
+
+
 INF = np.array([1, np.inf, 1, 1], np.float32)
 ONES = np.ones(4, np.float32)
 QKV = ((2, 3, 4), (2, 5, 4), (2, 5, 6))
@@ -177,6 +181,8 @@ DECLINES: list[tuple[str, Graph, str]] = [
     ("leaky_relu by maximum", graph(lambda b, x: b.maximum(x, b.mul(x, 1.5))), "(0, 1]"),
     ("leaky_relu by maximum", graph(lambda b, x: b.maximum(x, b.mul(x, -0.5))), "(0, 1]"),
     ("leaky_relu of two halves", graph(lambda b, x: b.sub(b.relu(x), b.mul(b.relu(b.neg(x)), np.inf))), "alpha"),
+    ("leaky_relu of two halves", graph(lambda b, x: halves(b, x, INF)), "alpha"),
+    ("leaky_relu of two halves", graph(lambda b, x: halves(b, x, np.array([1, 2], "i1")), ("i8", (4, 2))), "integer"),
     ("silu", graph(shared_sigmoid), "other users"),
     ("layer_norm", graph(lambda b, x: centred(b, x, eps=-1e-3)), "epsilon"),
     ("layer_norm", graph(lambda b, x, e: centred(b, x, eps=e), ("N", 4), (4,)), "epsilon"),

@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from ...core.dtypes import decode
 from ...ir.graph import Value
 from ...ir.ops.composite import SELU_ALPHA, SELU_SCALE
 from ..engine.pattern import about, one_of, op
@@ -145,9 +148,15 @@ def leaky_relu_by_maximum(m: Match, x: Value, a: Value) -> Any:
 
 @rewrite(lambda x, a: op.relu(x) - op.relu(-x) * a, numerics="nsz", name="leaky_relu of two halves", closed=True)
 def leaky_relu_of_two_halves(m: Match, x: Value, a: Value) -> Any:
-    """relu(x) - alpha * relu(-x), as Keras 2 has it."""
+    """relu(x) - alpha * relu(-x), as Keras has it; with finite slopes per channel a choice of one product."""
     alpha = m.number(a)
-    return m.decline("alpha is no known number") if alpha is None else op.leaky_relu(x, alpha=alpha)
+    if alpha is not None:
+        return op.leaky_relu(x, alpha=alpha)
+    if not x.dtype.is_float:
+        return m.decline("alpha is no known number, and the least integer has no negative")
+    if a.const is None or not np.all(np.isfinite(decode(a.const.array, a.const.dtype))):
+        return m.decline("alpha is not known to be finite")
+    return m.op.where(m.op.lt(x, 0.0), m.op.mul(x, a), x)
 
 
 RULES += [hard_sigmoid, elu, leaky_relu, leaky_relu_by_maximum, leaky_relu_of_two_halves]

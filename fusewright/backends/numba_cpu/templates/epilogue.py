@@ -11,17 +11,24 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..tiles.layout import (
+    STAGE_AFFINE,
     STAGE_BIAS,
     STAGE_CLIP,
+    STAGE_GATE,
+    STAGE_KEEP,
+    STAGE_LEAK,
     STAGE_MUL,
     STAGE_RELU,
     STAGE_RELU6,
     STAGE_RESIDUAL,
     STAGE_SCALE,
+    STAGE_SLOPE,
 )
 
 How = Literal["channel", "same", "scalar"]
-Kind = Literal["bias", "scale", "residual", "mul", "relu", "relu6", "clip", "expr"]
+Kind = Literal[
+    "bias", "scale", "residual", "mul", "relu", "relu6", "clip", "keep", "gate", "affine", "slope", "leak", "expr"
+]
 
 _CODES = {
     "bias": STAGE_BIAS,
@@ -31,9 +38,16 @@ _CODES = {
     "relu": STAGE_RELU,
     "relu6": STAGE_RELU6,
     "clip": STAGE_CLIP,
+    "keep": STAGE_KEEP,
+    "gate": STAGE_GATE,
+    "affine": STAGE_AFFINE,
+    "slope": STAGE_SLOPE,
+    "leak": STAGE_LEAK,
 }
-_HOW: dict[str, How] = {"bias": "channel", "scale": "channel", "residual": "same", "mul": "same"}
+_HOW: dict[str, How] = {"bias": "channel", "scale": "channel", "residual": "same", "mul": "same", "slope": "channel"}
+_NUMBERS = ("clip", "affine", "leak")  # stages with two numbers, which a slot holds as float32
 MAX_SLOTS = 4
+MAX_STAGES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +55,10 @@ class Stage:
     """One step on ``acc``.
 
     ``bias`` and ``scale`` add or multiply one number per output channel, ``residual`` and ``mul`` a tensor of the
-    result's own shape and layout. ``expr`` assigns ``text``, a scalar expression over ``acc`` and its operands, which
-    it names ``x0, x1, ...`` in the order of ``operands``.
+    result's own shape and layout. ``keep`` notes ``acc``, and the next ``gate`` multiplies by what was noted.
+    ``affine`` is ``acc * low + high``; ``slope`` multiplies what is below 0 by one number per channel, ``leak`` by
+    ``low``. ``expr`` assigns ``text``, a scalar expression over ``acc`` and its operands, which it names
+    ``x0, x1, ...`` in the order of ``operands``.
     """
 
     kind: Kind
@@ -92,14 +108,12 @@ def lower(epilogue: Epilogue, size: int, registers: bool = True) -> Lowered:
     ``size`` is the element size in bytes: clip bounds must be exact in float32 to stay in registers.
     """
     out, extra, slot, alias = Lowered(), 0, 0, set()
+    inside = _in_registers(epilogue.stages, size) if registers else 0
     for position, stage in enumerate(epilogue.stages):
         names = [f"e{extra + i}" for i in range(len(stage.uses))]
-        exact = size == 4 or all(struct.unpack("<f", struct.pack("<f", x))[0] == x for x in (stage.low, stage.high))
-        needs_slot = bool(stage.uses) or stage.kind == "clip"
-        fits = stage.kind != "expr" and not out.statements and slot + needs_slot <= MAX_SLOTS and position < 15
-        if registers and fits and (stage.kind != "clip" or exact):
+        if position < inside:
             out.code |= _CODES[stage.kind] << (4 * position)
-            if needs_slot:
+            if _needs_slot(stage):
                 out.slots[f"s{slot}"] = names[0] if names else clip_word(stage.low, stage.high)
                 slot += 1
             if stage.uses == ("same",):
@@ -110,6 +124,22 @@ def lower(epilogue: Epilogue, size: int, registers: bool = True) -> Lowered:
         extra += len(names)
     out.aliasable = frozenset(alias)
     return out
+
+
+def _needs_slot(stage: Stage) -> bool:
+    return bool(stage.uses) or stage.kind in _NUMBERS
+
+
+def _in_registers(stages: tuple[Stage, ...], size: int) -> int:
+    """How many stages the tile applies: the first ones, and none from which one behind the tile needs what it noted."""
+    slot, kept = 0, None
+    for position, stage in enumerate(stages):
+        slot += _needs_slot(stage)
+        exact = size == 4 or all(struct.unpack("<f", struct.pack("<f", x))[0] == x for x in (stage.low, stage.high))
+        if stage.kind == "expr" or slot > MAX_SLOTS or position >= MAX_STAGES or (stage.kind in _NUMBERS and not exact):
+            return position if kept is None else kept
+        kept = position if stage.kind == "keep" else None if stage.kind == "gate" else kept
+    return len(stages)
 
 
 def _statement(stage: Stage, names: list[str], size: int) -> str:
@@ -123,6 +153,13 @@ def _statement(stage: Stage, names: list[str], size: int) -> str:
         return f"acc = acc + v{names[0]}"
     if stage.kind in ("scale", "mul"):
         return f"acc = acc * v{names[0]}"
+    if stage.kind in ("keep", "gate"):
+        return "kept = acc" if stage.kind == "keep" else "acc = kept * acc"
+    if stage.kind == "affine":
+        return f"acc = acc * {to}({stage.low!r})\nacc = acc + {to}({stage.high!r})"
+    if stage.kind in ("slope", "leak"):
+        slope = f"v{names[0]}" if stage.kind == "slope" else f"{to}({stage.low!r})"
+        return f"acc = select(acc < {to}(0.0), acc * {slope}, acc)"
     low, high = {"relu": (0.0, None), "relu6": (0.0, 6.0), "clip": (stage.low, stage.high)}[stage.kind]
     text = f"acc = select(acc < {to}({low!r}), {to}({low!r}), acc)"
     return text if high is None else text + f"\nacc = select(acc > {to}({high!r}), {to}({high!r}), acc)"

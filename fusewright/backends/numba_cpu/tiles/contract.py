@@ -17,13 +17,18 @@ from .emit import I64, Emitter, literal_values
 from .layout import (
     LITERAL,
     RUNTIME,
+    STAGE_AFFINE,
     STAGE_BIAS,
     STAGE_CLIP,
+    STAGE_GATE,
+    STAGE_KEEP,
+    STAGE_LEAK,
     STAGE_MUL,
     STAGE_RELU,
     STAGE_RELU6,
     STAGE_RESIDUAL,
     STAGE_SCALE,
+    STAGE_SLOPE,
     STAGES_PER_ELEMENT,
     valid_rows,
     with_words,
@@ -40,7 +45,11 @@ def apply_stages(
     mask: ir.Value | None,
 ) -> ir.Value:
     """The register epilogue on one vector whose channels start at ``channel`` and elements at ``offset``."""
-    b = e.b
+    b, kept = e.b, value
+
+    def downhill(slope: ir.Value) -> ir.Value:
+        return b.select(b.fcmp_ordered("<", value, e.splat_const(0.0)), b.fmul(value, slope), value)
+
     for stage, word in with_words(epilogue, slots):
         if stage == STAGE_BIAS:
             value = b.fadd(value, e.load(e.at(e.pointer(word), channel), mask))
@@ -55,14 +64,25 @@ def apply_stages(
         elif stage == STAGE_RELU6:
             value = e.select_above(e.select_below(value, e.splat_const(0.0)), e.splat_const(6.0))
         elif stage == STAGE_CLIP:
-            low, high = clip_bounds(e, word)
+            low, high = two_numbers(e, word)
             value = e.select_above(e.select_below(value, low), high)
+        elif stage == STAGE_KEEP:
+            kept = value
+        elif stage == STAGE_GATE:
+            value = b.fmul(kept, value)
+        elif stage == STAGE_AFFINE:
+            factor, term = two_numbers(e, word)
+            value = b.fadd(b.fmul(value, factor), term)
+        elif stage == STAGE_SLOPE:
+            value = downhill(e.load(e.at(e.pointer(word), channel), mask))
+        elif stage == STAGE_LEAK:
+            value = downhill(two_numbers(e, word)[0])
         else:
             raise ValueError(f"unknown epilogue stage {stage}")
     return value
 
 
-def clip_bounds(e: Emitter, word: ir.Value) -> tuple[ir.Value, ir.Value]:
+def two_numbers(e: Emitter, word: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Two vectors from two float32 patterns in one word."""
     i32, f32, bounds = ir.IntType(32), ir.FloatType(), []
     for shift in (0, 32):

@@ -12,7 +12,11 @@ T = TypeVar("T")
 
 # Stage codes of a register epilogue: one hexadecimal digit per stage, first stage in the lowest digit.
 STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_RELU, STAGE_RELU6, STAGE_CLIP, STAGE_MUL = 1, 2, 3, 4, 5, 6, 7
-STAGES_WITH_SLOT = (STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_CLIP, STAGE_MUL)
+# KEEP notes the value, GATE multiplies by what was noted; AFFINE and LEAK take numbers, SLOPE one number per channel.
+STAGE_KEEP, STAGE_GATE, STAGE_AFFINE, STAGE_SLOPE, STAGE_LEAK = 8, 9, 10, 11, 12
+STAGES_WITH_SLOT = (
+    STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_CLIP, STAGE_MUL, STAGE_AFFINE, STAGE_SLOPE, STAGE_LEAK,
+)  # fmt: skip
 STAGES_PER_ELEMENT = (STAGE_RESIDUAL, STAGE_MUL)  # of those: operands as large as the result
 
 # Run-time arguments (int64: addresses, element counts and element strides), then literal ones.
@@ -50,7 +54,7 @@ RUNTIME = (
     "s0",
     "s1",
     "s2",
-    "s3",  # epilogue operands in stage order: addresses; for clip the two float32 patterns, low word first
+    "s3",  # epilogue operands in stage order: addresses; for clip, affine and leak two float32 patterns, low word first
 )
 LITERAL = (
     "DT",  # element size: 4 or 8 bytes

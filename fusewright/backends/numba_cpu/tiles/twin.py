@@ -18,13 +18,18 @@ from .layout import (
     BLOCK,
     DEPTHWISE_SIGNATURE,
     SIGNATURE,
+    STAGE_AFFINE,
     STAGE_BIAS,
     STAGE_CLIP,
+    STAGE_GATE,
+    STAGE_KEEP,
+    STAGE_LEAK,
     STAGE_MUL,
     STAGE_RELU,
     STAGE_RELU6,
     STAGE_RESIDUAL,
     STAGE_SCALE,
+    STAGE_SLOPE,
     WINOGRAD_IN_SIGNATURE,
     WINOGRAD_OUT_SIGNATURE,
     valid_rows,
@@ -183,8 +188,13 @@ def _fma(x: Any, y: Any, z: Any) -> Any:
     return x * y + z
 
 
+def _two_numbers(word: int) -> tuple[float, float]:
+    low, high = struct.unpack("<ff", struct.pack("<q", word))
+    return low, high
+
+
 def _stages(g: dict[str, int], value: Any, channel: int, offset: int, dtype: Any) -> Any:
-    size, count = g["DT"], len(value)
+    size, count, kept = g["DT"], len(value), value
     for stage, given in with_words(g["EPI"], [g[f"s{i}"] for i in range(4)]):
         word = given or 0
         if stage == STAGE_BIAS:
@@ -197,8 +207,18 @@ def _stages(g: dict[str, int], value: Any, channel: int, offset: int, dtype: Any
             value = value * view(word + offset * size, count, size)
         elif stage == STAGE_RELU:
             value = np.where(value < 0, dtype(0), value)
+        elif stage == STAGE_KEEP:
+            kept = value
+        elif stage == STAGE_GATE:
+            value = kept * value
+        elif stage == STAGE_AFFINE:
+            factor, term = _two_numbers(word)
+            value = value * dtype(factor) + dtype(term)
+        elif stage in (STAGE_SLOPE, STAGE_LEAK):
+            slope = view(word + channel * size, count, size) if stage == STAGE_SLOPE else dtype(_two_numbers(word)[0])
+            value = np.where(value < 0, value * slope, value)
         elif stage in (STAGE_RELU6, STAGE_CLIP):
-            low, high = (0.0, 6.0) if stage == STAGE_RELU6 else struct.unpack("<ff", struct.pack("<q", word))
+            low, high = (0.0, 6.0) if stage == STAGE_RELU6 else _two_numbers(word)
             value = np.where(value < low, dtype(low), value)
             value = np.where(value > high, dtype(high), value)
     return value
