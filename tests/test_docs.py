@@ -47,6 +47,19 @@ def test_names_in_the_documents_exist(repository: Path) -> None:
     assert not [name for name in sorted(names) if not hasattr(fw, name)]
 
 
+def test_suites_that_need_no_framework_import_none(repository: Path) -> None:
+    """CONTRIBUTING says which folders pass without one."""
+    said = (repository / "CONTRIBUTING.md").read_text()
+    folders = [
+        f for f in ("ir", "core", "runtime", "passes", "regressions", "testing", "backends") if f"tests/{f}`" in said
+    ]
+    assert len(folders) == 7 and "without `test_lowering.py`" in said and "without `cuda`" in said
+    files = [f for folder in folders for f in (repository / "tests" / folder).rglob("*.py") if "cuda" not in f.parts]
+    frameworks = re.compile(r"^\s*(?:import|from) (?:keras|tf_keras|tensorflow|onnxruntime|openvino)\b", re.M)
+    assert len(files) > 50
+    assert [f.name for f in files if frameworks.search(f.read_text())] == ["test_lowering.py"]
+
+
 def test_the_first_five_minutes_run(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (repository / "docs" / "writing-a-pass.md").read_text()
     section = page.partition("## Your first pass")[2].partition("\n## ")[0]

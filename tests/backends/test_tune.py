@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
+import onnx
 import pytest
 
 import fusewright as fw
@@ -242,10 +242,14 @@ def test_the_stopwatch_takes_turns_and_keeps_the_best() -> None:
 
 
 def test_the_command_says_what_was_chosen(priced: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    x = keras.Input((28, 28, 64))
-    keras.Model(x, keras.layers.Conv2D(64, 3, padding="same")(x)).save(tmp_path / "m.keras")
+    make = onnx.helper
+    sides = [make.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["N", 64, 28, 28]) for n in "xy"]
+    weights = onnx.numpy_helper.from_array(np.ones((64, 64, 3, 3), np.float32), "w")
+    conv = make.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    graph = make.make_graph([conv], "net", sides[:1], sides[1:], [weights])
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 17)]), tmp_path / "m.onnx")
     priced(cheap("F0"))
-    paths = [str(tmp_path / n) for n in ("m.keras", "m.fwb", "c.json")]
+    paths = [str(tmp_path / n) for n in ("m.onnx", "m.fwb", "c.json")]
     assert main(["compile", paths[0], "-o", paths[1], "--target", TARGET, "--tune", "--choices", paths[2]]) == 0
     capsys.readouterr()
     assert main(["inspect", paths[1], "--json"]) == 0
