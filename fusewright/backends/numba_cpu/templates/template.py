@@ -42,11 +42,12 @@ class Arg:
 class Template:
     """A kernel as text with what its caller must bind.
 
-    Work is ``[start, stop)`` of ``extent`` units, at least ``grain`` per chunk. ``aliasable`` holds the indices of the
-    extras that may share storage with the output (each element is read before its only write), ``overwrites`` those of
-    the operands; with several outputs, an operand may share with any one of them. ``warps``: on a GPU, the threads of a
-    block run the text together, and its warps deal the units out. ``together``: on a GPU, so many threads (a multiple
-    of 32) run the text together for each unit; 0: one does.
+    Work is ``[start, stop)`` of ``extent`` units, at least ``grain`` per chunk. Scratch keeps what a chunk leaves in it
+    until its thread's next chunk of the step, but for the first word (``tiling.going_on``). ``aliasable`` holds the
+    indices of the extras that may share storage with the output (each element is read before its only write),
+    ``overwrites`` those of the operands; with several outputs, an operand may share with any one of them. ``warps``: on
+    a GPU, the threads of a block run the text together, and its warps deal the units out. ``together``: on a GPU, so
+    many threads (a multiple of 32) run the text together for each unit; 0: one does.
     """
 
     text: str
