@@ -315,6 +315,7 @@ EPILOGUES = [
     Epilogue((Stage("bias"), Stage("expr", text="acc * x0 + x1 * x2", operands=("same", "scalar", "channel")))),
     Epilogue((Stage("bias"), Stage("keep"), Stage("affine", 0.25, 0.5), Stage("clip", 0.0, 1.0), Stage("gate"))),
     Epilogue((Stage("bias"), Stage("residual"), Stage("slope"))),
+    Epilogue((Stage("bias"), Stage("expr", text="acc * x0 + x1", operands=("same", "scalar")), Stage("relu"))),
 ]
 
 
@@ -341,9 +342,11 @@ def test_epilogues(which: int, blocked: tuple[bool, bool], c: int, k: int, twin:
         want = (acc + extras[0]) * extras[1] + extras[2] * extras[3]
     elif which == 4:
         want = (acc + extras[0]) * np.clip((acc + extras[0]) * 0.25 + 0.5, 0, 1)
-    else:
+    elif which == 5:
         total = acc + extras[0] + extras[1]
         want = np.where(total < 0, total * extras[2], total)
+    else:
+        want = np.maximum((acc + extras[0]) * extras[1] + extras[2], 0)
     for symbolic in (False, True):
         got = run_conv(
             x, kernel, *attrs, blocked=blocked, epilogue=epilogue, extras=extras, symbolic=symbolic, twin=twin

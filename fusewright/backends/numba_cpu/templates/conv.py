@@ -9,7 +9,7 @@ from __future__ import annotations
 from ....core.dims import Extent, product
 from .asking import ahead, claimed
 from .conv_plan import BLOCK, ConvPlan
-from .epilogue import NONE, Epilogue, loop_text
+from .epilogue import NONE, Epilogue, loop_text, run_text
 from .panels import asked_bytes
 from .rows import Part, RowWalk, Run, clip_axis, run_length, runs_of
 from .template import SUM_TERMS, Template, contract_call
@@ -291,15 +291,24 @@ class _Conv(RowWalk):
         if self.blocks_per_pass:
             t.add(indent, "if mode < 2:")
             indent += 1
-        t.add(indent, f"for r_ in range({height}):")
         at = f"row_o + ({run.out_base} + (j + r_) * {run.out_step}) * {self.opx}"
-        if self.plan.out_blocked:
-            t.add(indent + 1, f"for v_ in range({part.vectors * self.tile.width // BLOCK}):")
-            t.add(indent + 2, f"row_at = {at} + v_ * ({self.od} * {self.oh} * {self.ow} * {BLOCK})")
+        blocks, plane = part.vectors * self.tile.width // BLOCK, f"({self.od} * {self.oh} * {self.ow} * {BLOCK})"
+        lines = None
+        if self.plan.out_blocked and run.out_step == 1 and height.isdigit():
+            lines = run_text(self.low, self.size, "row_at", int(height), BLOCK, self.pointer)
+        if lines is not None:
+            t.add(indent, f"for v_ in range({blocks}):")
+            t.add(indent + 1, f"row_at = row_o + ({run.out_base} + j) * {self.opx} + v_ * {plane}")
+            indent += 1
+        elif self.plan.out_blocked:
+            t.add(indent, f"for r_ in range({height}):")
+            t.add(indent + 1, f"for v_ in range({blocks}):")
+            t.add(indent + 2, f"row_at = {at} + v_ * {plane}")
             t.add(indent + 2, f"ch_at = ch + v_ * {BLOCK}")
             lines = loop_text(self.low, self.size, "row_at", "ch_at", str(BLOCK), self.pointer)
             indent += 2
         else:
+            t.add(indent, f"for r_ in range({height}):")
             t.add(indent + 1, f"row_at = {at}")
             lines = loop_text(self.low, self.size, "row_at", "ch", part.cols, self.pointer)
             indent += 1

@@ -12,7 +12,7 @@ from ....core.dims import Extent, ceildiv, product
 from ....core.dtypes import F32, F64, DType
 from ..variants import Variant
 from .conv_plan import BLOCK, Axis, make_axes
-from .epilogue import NONE, Epilogue, loop_text
+from .epilogue import NONE, Epilogue, loop_text, run_text
 from .panels import registers, width_of
 from .rows import MOST_UNROLLED_TAPS, Part, RowWalk, Run, clip_axis
 from .template import Template, depthwise_call
@@ -206,6 +206,14 @@ class _Depthwise(RowWalk):
         """The epilogue's loop stages over the tile just written."""
         if not self.low.statements:
             return
-        self.text.add(indent, f"for r_ in range({height}):\n    row_at = row_o + (j + r_) * {self.px}")
-        for line in loop_text(self.low, self.size, "row_at", "ch", part.cols, self.pointer):
-            self.text.add(indent + 1, line)
+        lines = None
+        if self.plan.blocked and height.isdigit() and self.px == BLOCK:
+            lines = run_text(self.low, self.size, "row_at", int(height), BLOCK, self.pointer)
+        if lines is not None:
+            self.text.add(indent, f"row_at = row_o + j * {self.px}")
+        else:
+            self.text.add(indent, f"for r_ in range({height}):\n    row_at = row_o + (j + r_) * {self.px}")
+            lines = loop_text(self.low, self.size, "row_at", "ch", part.cols, self.pointer)
+            indent += 1
+        for line in lines:
+            self.text.add(indent, line)

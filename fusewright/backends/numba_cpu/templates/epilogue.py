@@ -48,6 +48,7 @@ _HOW: dict[str, How] = {"bias": "channel", "scale": "channel", "residual": "same
 _NUMBERS = ("clip", "affine", "leak")  # stages with two numbers, which a slot holds as float32
 MAX_SLOTS = 4
 MAX_STAGES = 15
+_TOGETHER = 4  # blocks per loop of run_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,4 +184,24 @@ def loop_text(low: Lowered, size: int, offset: str, channel: str, count: str, po
     for statement in low.statements:
         lines += [f"    {line}" for line in statement.split("\n")]
     lines.append(f"    p_out[{offset} + j_] = acc")
+    return lines
+
+
+def run_text(low: Lowered, size: int, offset: str, blocks: int, block: int, pointer: str) -> list[str] | None:
+    """As ``loop_text`` for ``blocks`` times the same ``block`` channels, one after the other in memory.
+
+    Loops over several registers, which LLVM unrolls and interleaves; None where channels have numbers of their own.
+    """
+    if any(how == "channel" for _, how in low.loop_extras):
+        return None
+    lines: list[str] = []
+    done = 0
+    for group in (_TOGETHER, 2, 1):
+        times = (blocks - done) // group
+        if not times:
+            continue
+        lines.append(f"for g_ in range({times}):")
+        at = f"{offset} + {done * block} + g_ * {group * block}"
+        lines += [f"    {line}" for line in loop_text(low, size, at, "", str(group * block), pointer)]
+        done += times * group
     return lines
