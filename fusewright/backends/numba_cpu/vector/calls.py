@@ -21,6 +21,7 @@ from .values import Lanes, Value
 
 PREFIX = "fusewright.vector."
 WIDTHS = (4, 8, 16)
+LEAST = 8  # lanes of the narrowest register that holds half a table
 TOGETHER = 4  # vectors side by side: more would not leave registers for the constants
 _DECLARED = re.compile(rf'^declare float @"?{re.escape(PREFIX)}([a-z_0-9]+)"?\(float[^\n]*$', re.M)
 _KEPT = re.compile(r"^@llvm\.compiler\.used = [^\n]*\n", re.M)
@@ -82,18 +83,28 @@ def declared(text: str) -> str:
 
 def _define(module: ir.Module, name: str, width: int, count: int) -> None:
     """The body for ``count`` vectors of ``width`` lanes."""
-    lane, vector, i32 = ir.FloatType(), ir.VectorType(ir.FloatType(), max(width, 4)), ir.IntType(32)
-    outer = vector if width > 1 else lane
+    lane, i32, inner = ir.FloatType(), ir.IntType(32), max(width, LEAST)
+    outer = ir.VectorType(lane, width) if width > 1 else lane
     result = outer if count == 1 else ir.LiteralStructType([outer] * count)
     fn = ir.Function(module, ir.FunctionType(result, [outer] * count), _joint(name, width, count))
     builder = ir.IRBuilder(fn.append_basic_block())
     parts = list(fn.args)
-    if width == 1:  # a lane of the narrowest vector, so that a lane's bits do not depend on its place
-        none, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, 4), [0] * 4)
-        parts = [builder.shuffle_vector(builder.insert_element(none, x, i32(0)), none, zeros) for x in parts]
-    parts = FORMS[name](Value(Lanes(builder, max(width, 4)), parts)).parts
+    none = ir.Constant(ir.VectorType(lane, max(width, 4)), ir.Undefined)
+
+    def resized(x: ir.Value, lanes: int) -> ir.Value:
+        picked = ir.Constant(ir.VectorType(i32, lanes), [i % max(width, 1) for i in range(lanes)])
+        return builder.shuffle_vector(x, ir.Constant(x.type, ir.Undefined), picked)
+
+    # Fewer lanes repeat themselves: a lane's bits do not depend on its place.
+    if width == 1:
+        parts = [builder.insert_element(none, x, i32(0)) for x in parts]
+    if width < inner:
+        parts = [resized(x, inner) for x in parts]
+    parts = FORMS[name](Value(Lanes(builder, inner), parts)).parts
     if width == 1:
         parts = [builder.extract_element(y, i32(0)) for y in parts]
+    elif width < inner:
+        parts = [resized(y, width) for y in parts]
     if count == 1:
         builder.ret(parts[0])
         return

@@ -12,7 +12,7 @@ from numba.core import cgutils
 
 _I32, _ALL = ir.IntType(32), -1
 _EXACT_MODE = 4  # rounding as the control register says
-_SUFFIX = {4: "128", 8: "256", 16: "512"}
+_SUFFIX = {8: "256", 16: "512"}
 # vfixupimm's classes of an operand, in their order, and its answers.
 CLASSES = ("nan", "signalling", "zero", "one", "minus_inf", "inf", "negative", "positive")
 SELF, QUIET, INVALID, MINUS_ZERO, ZERO, ONE = 1, 2, 3, 7, 8, 10
@@ -29,7 +29,7 @@ class Lanes:
         self.b, self.width = builder, width
         self.type = ir.VectorType(ir.FloatType(), width)
         self.whole = ir.VectorType(_I32, width)
-        self.mask = ir.Constant(ir.IntType(max(width, 8)), _ALL)
+        self.mask = ir.Constant(ir.IntType(width), _ALL)
 
     def constant(self, number: float) -> ir.Constant:
         return ir.Constant(self.type, [float(number)] * self.width)
@@ -151,3 +151,17 @@ def by_class(x: Value, **answers: int) -> Value:
     lanes, word = x.lanes, table - (1 << 32) if table >> 31 else table
     words = ir.Constant(lanes.whole, [word] * lanes.width)
     return lanes.each(lambda v: lanes.masked("fixupimm", v, v, words, _I32(0)), x)
+
+
+def entry(x: Value, table: Sequence[float]) -> Value:
+    """The entry of sixteen that the lowest four bits of ``x`` name, without a memory access."""
+    lanes = x.lanes
+    words = [ir.Constant(lanes.type, list(table[i : i + lanes.width])) for i in range(0, 16, lanes.width)]
+
+    def pick(v: ir.Value) -> ir.Value:
+        index = lanes.b.bitcast(v, lanes.whole)
+        if lanes.width == 16:
+            return lanes.call("llvm.x86.avx512.permvar.sf.512", words[0], index)
+        return lanes.call("llvm.x86.avx512.vpermi2var.ps.256", words[0], index, words[1])
+
+    return lanes.each(pick, x)
