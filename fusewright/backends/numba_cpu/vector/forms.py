@@ -54,13 +54,17 @@ PARTS = tuple(2.0 ** (i / 16) for i in range(16))
 PARTS_LOW = tuple(part / float(np.float32(part)) - 1.0 for part in PARTS)
 
 
+def _times_exp(first: Value, r: Value) -> Value:
+    """first * exp(r) for |r| <= ln(2) / 32."""
+    return fma(first * r, polynomial(r, (1 / 6, 0.5, 1.0)), first)
+
+
 def _exp_parts(x: Value) -> tuple[Value, Value]:
     """m and k with exp(x) = m * 2**floor(k), by a table: fewer multiplications, and fewer one after the other."""
     t = fma(x, LOG2E, SIXTEENTHS)
     k = t - SIXTEENTHS
-    first = entry(t, PARTS)
     r = fma(k, -LN2_HI, x) + fma(k, -LN2_LO, entry(t, PARTS_LOW))
-    return fma(first * r, polynomial(r, (1 / 6, 0.5, 1.0)), first), k
+    return _times_exp(entry(t, PARTS), r), k
 
 
 def exp(x: Value) -> Value:
@@ -109,11 +113,12 @@ def gelu_tanh(x: Value) -> Value:
     u = fma(s, G1, G0)
     w = u - G0
     low = (fma(s, G1, -w) - (u - w - G0)) + fma(fma(a, a, -s), G1, fma(s, G1_LOW, G0_LOW))
-    k = whole(a * u * -LOG2E)
+    t = fma(a * u, -LOG2E, SIXTEENTHS)
+    k = t - SIXTEENTHS
     # z = a * (u + low): its rounding would be e's error many times over.
     most = k * LN2_HI
-    r = (fma(k, -LN2_HI, most) - fma(k, LN2_LO, a * low)) - fma(a, u, most)
-    m = _exp(r)
+    r = (fma(k, -LN2_HI, most) - fma(k, LN2_LO, fma(a, low, -entry(t, PARTS_LOW)))) - fma(a, u, most)
+    m = _times_exp(entry(t, PARTS), r)
     return _gate(x) - scaled(_share(a, m, scaled(m, k)), k)
 
 
