@@ -13,7 +13,7 @@ import pytest
 
 import fusewright as fw
 from fusewright.backends.numba_cpu import tune as tuning
-from fusewright.backends.numba_cpu.choices import Choice, Choices, read, shipped
+from fusewright.backends.numba_cpu.choices import Choice, Choices, read
 from fusewright.cli import main
 from fusewright.core.errors import BundleRefused, CompileRefused
 from fusewright.core.manifest import Manifest, canonical
@@ -187,9 +187,17 @@ def test_of_two_tables_the_upper_one_counts() -> None:
     assert len({low, high, both}) == 3
 
 
-def test_the_table_of_the_package_is_read_and_in_order() -> None:
-    file = Path(tuning.__file__).with_name("choices.json")
-    assert shipped() == Choices.of(file.read_text(), "choices.json") and shipped().to_text() == file.read_text()
+def test_a_choice_for_any_batch_holds_where_none_is_for_this_one() -> None:
+    one, any_batch = POINT.replace("?", "1"), Choice((), {0: (4, 2)})
+    table = Choices({"a": {POINT: any_batch, one: Choice((), {0: (7, 2)}), CONV: Choice((0, 2))}})
+    assert table.get("a", POINT.replace("?", "8")) == table.get("a", POINT) == any_batch
+    assert table.get("a", one) == Choice((), {0: (7, 2)}) and table.get("b", one) is None
+    assert table.winograd(CONV.replace("?", "16"), 2) == 0
+    fixed = Choices({"a": {one: any_batch, "matmul ?x3x4": any_batch}})
+    assert fixed.get("a", POINT.replace("?", "2")) is None and fixed.get("a", POINT) is None
+    assert fixed.get("a", "matmul 2x3x4") is None  # its rows are all of the batch
+    grouped = "conv 3x3/1x1 pad 1x1+1x1 dil 1x1 groups 4 ?x7x7x64>64 blocked"
+    assert Choices({"a": {grouped: any_batch}}).get("a", grouped.replace("?", "12")) == any_batch
 
 
 def test_a_tile_that_the_registers_do_not_hold_is_not_taken(tmp_path: Path) -> None:

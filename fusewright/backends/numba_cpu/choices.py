@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -63,15 +64,15 @@ class Choices:
         self._table = {variant: dict(rows) for variant, rows in (table or {}).items()}
 
     def get(self, variant: str, site: str) -> Choice | None:
-        """The choice for a class of shapes, if there is one."""
-        return self._table.get(variant, {}).get(site)
+        """The choice for a class of shapes, if there is one. One for any batch holds where none is for this batch."""
+        return _find(self._table.get(variant, {}), site)
 
     def winograd(self, site: str, most: int) -> int | None:
         """The side of the fastest tiles, at most ``most``. All variants of a bundle compute one graph, so the first one
         that has measured the site decides."""
         for rows in self._table.values():
-            ranked = rows[site].winograd if site in rows else ()
-            for m in ranked:
+            found = _find(rows, site)
+            for m in found.winograd if found is not None else ():
                 if m <= most:
                     return m
         return None
@@ -144,6 +145,15 @@ def _side(value: Any) -> int:
     if type(value) is not int or value not in (0, *TILES):
         raise ValueError(f"{value!r} is no side of Winograd's tiles, which is one of {(0, *TILES)}")
     return value
+
+
+_BATCH = re.compile(r"(?<= groups )([0-9]+) [0-9]+(?=x)")
+
+
+def _find(rows: Mapping[str, Choice], site: str) -> Choice | None:
+    """The choice for ``site``, else the one for a batch that is free: tiles lie within one image."""
+    found = rows.get(site)
+    return rows.get(_BATCH.sub(r"\1 ?", site)) if found is None else found
 
 
 def _number(value: Any, low: int, high: int) -> int:

@@ -13,6 +13,7 @@ from ..variants import Variant
 # vectors -> most rows. Accumulators + one row of weights + one broadcast fit the register file without spills
 # (rows * vectors + vectors + 1 <= 32 or 16), and rows * vectors >= 8 hides the latency of FMA at full height.
 _TALLEST = {32: {1: 14, 2: 12, 3: 8, 4: 6, 5: 5, 6: 4, 7: 3}, 16: {1: 12, 2: 6, 3: 4}}
+LATENCY = 8  # accumulators that keep both multipliers busy
 _COST = {1: 1.25, 2: 1.04, 3: 1.0, 4: 1.0, 5: 1.05, 6: 1.1, 7: 1.2}  # time per useful FMA, relative
 # The same where each step multiplies pairs: weights are wanted from the second-level cache twice as fast, and a tall
 # tile asks for the fewest.
@@ -69,7 +70,13 @@ def pick_blocks(variant: Variant, size: int, blocks: int, rows: Extent | None = 
     if not usable:  # float64 on AVX2: a block alone is wider than any tile that hides latency
         return Tile(2, per_block, width)
     cost = _COST_PAIRS if pairs else _COST
-    best = min(usable, key=lambda n: (_row_cost(tallest[n * per_block], rows) * cost[n * per_block], -n))
+
+    def slowness(n: int) -> float:
+        vectors = n * per_block
+        wait = 0.0 if pairs else _wait(tallest[vectors], vectors, rows)
+        return (_row_cost(tallest[vectors], rows) + wait) * cost[vectors]
+
+    best = min(usable, key=lambda n: (slowness(n), -n))
     return Tile(tallest[best * per_block], best * per_block, width)
 
 
@@ -100,6 +107,14 @@ def _row_cost(most: int, rows: Extent | None) -> float:
         return 1.0
     tiles = -(-rows // most)
     return 1.0 + 0.08 * (tiles * most - rows) / rows
+
+
+def _wait(most: int, vectors: int, rows: Extent | None) -> float:
+    """What is added where a last tile has too few accumulators: it waits for its own results, half of which time the
+    tiles around it fill."""
+    if not isinstance(rows, int) or rows <= most or rows % most == 0:
+        return 0.0
+    return 0.5 * max(0, LATENCY - rows % most * vectors) / (rows * vectors)
 
 
 LEAST_ROWS_ASKING, MOST_ROWS_ASKING = 12, 512  # of fewer rows, there is no time; with more, one reading costs little
