@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusewright.backends.numba_cpu.templates import depthwise as depthwise_module
 from fusewright.backends.numba_cpu.templates.depthwise import depthwise, plan_depthwise
 from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.packing import depthwise_layout
@@ -162,6 +163,20 @@ def test_epilogues(blocked: bool, twin: bool) -> None:
     assert np.allclose(got, np.clip(acc * scale + bias + same, 0, 6), rtol=1e-5, atol=1e-5)
     got = run(x, w, *attrs, blocked, epilogue=LOOPED, extras=(bias, same), twin=twin)
     assert np.allclose(got, np.maximum((acc + bias) * same, 0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [AVX512, AVX2], ids=lambda v: v.name)
+def test_lines_that_are_fetched_ahead_change_nothing(variant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large tensors only; at the ends rows are asked for that do not exist."""
+    rng = np.random.default_rng(3)
+    x, w, attrs = draw(rng, 2, 9, 14, 33), draw(rng, 3, 3, 1, 33), ((1, 1), ((1, 1), (1, 1)), (1, 1))
+    plan = plan_depthwise(variant, F32, x.shape, w.shape, *attrs, True)
+    plain = run(x, w, *attrs, True, variant)
+    text = depthwise(plan).text
+    monkeypatch.setattr(depthwise_module, "CACHED", 1 << 10)
+    assert depthwise(plan).text != text
+    assert np.array_equal(run(x, w, *attrs, True, variant), plain)
+    assert np.allclose(run(x, w, *attrs, True, variant, twin=True), plain, rtol=1e-5, atol=1e-6)
 
 
 def test_float64() -> None:

@@ -236,6 +236,8 @@ def test_depthwise_tile(
         call |= {"LEFT": 1, "RIGHT": rows, "a": f"a - {n * 4}"}
     compiled, twin = both(depthwise_call(call), arrays)
     agree(compiled["out"], twin["out"])
+    ahead, _ = both(depthwise_call(call | {"ASK": 1, "TAPS": 3, "ask": 64, "own": 1 << 46}), arrays)
+    assert np.array_equal(ahead["out"], compiled["out"])  # nor need what it asks for be mapped
 
 
 def test_twins_see_every_address() -> None:

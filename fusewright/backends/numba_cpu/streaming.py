@@ -1,4 +1,5 @@
-"""Moves between the caches and memory: ``stream`` writes past the caches, ``fetch`` brings lines in ahead of their use.
+"""Moves between the caches and memory: ``stream`` writes past the caches, ``fetch`` and ``own`` bring
+lines in before they are read and written.
 
 Owns their LLVM IR. Must not know about ops, nor when a kernel should stream.
 """
@@ -122,6 +123,24 @@ def fetch(typingctx: Any, address: Any, count: Any) -> Any:
     return types.void(types.int64, types.int64), codegen
 
 
+def take_over(builder: Any, address: Any) -> None:
+    """Ask for the line at ``address``, a number or a pointer, as ``own`` does."""
+    # LLVM emits the instruction for targets that promise it only; to others it is a NOP.
+    kind = ir.FunctionType(ir.VoidType(), [address.type])
+    builder.asm(kind, "prefetchw ($0)", "r", [address], True)
+
+
+@intrinsic
+def own(typingctx: Any, address: Any) -> Any:
+    """Ask for the line at ``address``, mapped or not, to be in the first-level cache soon and in no other core's."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        take_over(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
 def _stream_twin(to: int, source: int, count: int) -> None:
     twins.view(to, "u1", count, True)[:] = twins.view(source, "u1", count)
 
@@ -131,3 +150,4 @@ register("stream_lines", stream_lines, _stream_twin)
 register("carry", carry, lambda to, source: _stream_twin(to, source, CACHE_LINE))
 register("streamed", streamed, lambda: None)
 register("fetch", fetch, lambda address, count: None)
+register("own", own, lambda address: None)

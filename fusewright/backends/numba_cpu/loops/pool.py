@@ -18,9 +18,8 @@ from .nest import accumulators, column_bytes, digits, grain, guess, strides
 from .scalar import BIT_ZERO, BITS, extreme, load, lowest, pointer, register, store
 
 UNROLLED = 32  # taps of a window that are written out
-# Positions of one unit of a layout change. Their lines lie a pixel apart: many of them, at a distance that is a power
-# of two, fall into a few sets of the first-level cache and put each other out.
-RUN = 8
+RUN = 8  # positions of one unit of a layout change
+AHEAD = {"to_blocked": 2, "from_blocked": 16}  # positions; blocks are written at many places at once
 
 
 def pool(node: Node) -> list[Template]:
@@ -151,8 +150,12 @@ def _layout(node: Node, channels: Extent, points: Extent, block: Extent, move: s
     places = ["pb = (n * {0} + s) * {1} + k * {2}", "bb = ((n * {3} + k) * {0} + s) * {2}"]
     lines = "\n".join(p.format(count, channels, block, blocks) for p in places)
     if whole:
-        t.add(1, f"for k in range({whole}):\n    for s in range(s0, s1):")
-        t.add(3, f"{lines}\nfor j in range({block}):\n    {move.format(b='bb + j', p='pb + j')}")
+        # Position by position: one side is walked in the order of its addresses, and its lines are whole at once.
+        t.add(1, f"for s in range(s0, s1):\n    for k in range({whole}):")
+        size, ahead = node.operands[0].dtype.size, AHEAD[node.op.name]
+        later = f"bb + {ahead * block}" if node.op.name == "to_blocked" else f"pb + {ahead * channels}"
+        t.add(3, f"{lines}\nown(out + ({later}) * {size})\nfor j in range({block}):")
+        t.add(4, move.format(b="bb + j", p="pb + j"))
     if rest:
         t.add(1, f"k = {whole}\nfor s in range(s0, s1):")
         t.add(2, f"{lines}\nfor j in range({rest}):\n    {move.format(b='bb + j', p='pb + j')}")

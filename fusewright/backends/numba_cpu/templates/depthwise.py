@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ....core.dims import Extent, ceildiv, product
+from ....core.dims import Extent, ceildiv, compare_le, product
 from ....core.dtypes import F32, F64, DType
 from ..variants import Variant
 from .conv_plan import BLOCK, Axis, make_axes
@@ -20,6 +20,8 @@ from .template import Template, depthwise_call
 # vectors -> most pixels: accumulators, the columns under the taps and one weight stay in registers.
 _TALLEST = {32: {1: 14, 2: 8, 3: 6, 4: 5}, 16: {1: 8, 2: 4, 3: 3, 4: 2}}
 UNIT_FLOPS = 60_000
+CACHED = 1 << 20  # bytes of operand and result that the second-level cache keeps from kernel to kernel
+AHEAD = 4 << 10  # bytes by which a kernel fetches ahead, at least
 MOST_GROUP_BYTES = 32  # channels of a group stay inside the shortest vector
 
 
@@ -102,6 +104,24 @@ class _Depthwise(RowWalk):
         super().__init__(plan.axes, plan.size, epilogue, entry)
         self.plan, self.most = plan, plan.rows
         self.px = BLOCK if plan.blocked else plan.channels
+        self.ahead = self._ahead()
+
+    def _ahead(self) -> int:
+        """By how many rows this kernel fetches what it will read and write; 0 where it need not or gains nothing.
+
+        Where rows are as long as they were, reading and writing take as long as computing, and their lines come late.
+        """
+        _, rows, width = self.plan.axes
+        self.row_bytes = 0
+        alike = rows.stride == width.stride == rows.dilation == 1 and width.out == width.size
+        if not (self.plan.blocked and alike and rows.taps > 1 and isinstance(width.size, int)):
+            return 0
+        pixels = self.plan.batch * product(axis.size for axis in self.plan.axes)
+        nbytes = pixels * self.plan.blocks * BLOCK * self.size
+        if compare_le(2 * nbytes, CACHED) is True:
+            return 0
+        self.row_bytes = width.size * BLOCK * self.size
+        return -(-AHEAD // self.row_bytes)
 
     def template(self) -> Template:
         plan, t = self.plan, self.text
@@ -188,6 +208,12 @@ class _Depthwise(RowWalk):
             if rows.low == 0 and rows.high == 0:
                 bounds = {"lo1": 0, "hi1": rows.taps}
             values |= bounds | {"a1": f"{rows.dilation} * {self.w} * {self.px}"}
+        if self.ahead:
+            values |= {
+                "ask": f"{a_at} + {(rows.taps - 1 + self.ahead) * self.row_bytes}",
+                "own": f"out + (row_o + j * {self.px}) * {size} + {self.ahead * self.row_bytes}",
+                "ASK": 1, "TAPS": rows.taps,
+            }  # fmt: skip
         if clip:
             values |= {"lo2": "t_lo", "hi2": "t_hi"}
         elif border_at is not None:

@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from ..lines import CACHE_LINE as LINE
 from .contract import apply_stages
 from .emit import I64, Emitter, literal_values
 from .layout import DEPTHWISE_LITERAL, DEPTHWISE_RUNTIME, valid_rows
@@ -77,11 +78,22 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
 
         return e.loop(run["lo2"], run["hi2"], accs, step)
 
+    def ahead(i1: ir.Value) -> None:
+        """This row tap's share of the lines that later tiles read and write."""
+        share = -(-rows // lit["TAPS"])
+        for address, pitch, want in ((run["ask"], run["px"], e.prefetch), (run["own"], run["o_px"], e.own)):
+            start = e.at(e.pointer(address), e.mul(e.mul(pitch, share), i1))
+            for p in range(share):
+                for line in range(0, vectors * width, LINE // e.size):
+                    want(e.at(e.at(start, e.mul(pitch, p)), e.const(line)))
+
     def outer(i0: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
         a_plane, w_plane = e.at(a, e.mul(i0, run["a0"])), e.at(w, e.mul(i0, run["w0"]))
 
         def middle(i1: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
             a_row, w_row = e.at(a_plane, e.mul(i1, run["a1"])), e.at(w_plane, e.mul(i1, run["w1"]))
+            if lit["ASK"]:
+                ahead(i1)
             return (taps if lit["KW"] else tap_loop)(a_row, w_row, accs)
 
         return e.loop(run["lo1"], run["hi1"], accs, middle)
@@ -100,14 +112,14 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
 # fmt: off
 @intrinsic(prefer_literal=True)
 def depthwise_tile(  # type: ignore[no-untyped-def]
-    typingctx, out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1,
-    s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP, GROUP,
+    typingctx, out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, ask,
+    own, s0, s1, s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP, GROUP, ASK, TAPS,
 ):
     """``out[p, c] = epilogue(sum over taps of a[p, tap, c] * w[tap, c])`` in tap order with one FMA each; in a row of
     taps of a group, one member after the other."""
     given = (
-        out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, s0, s1,
-        s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP, GROUP,
+        out, off, ch, a, w, cols, lo0, hi0, a0, w0, lo1, hi1, a1, w1, lo2, hi2, px, o_px, ask,
+        own, s0, s1, s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP, GROUP, ASK, TAPS,
     )
     # fmt: on
     lit = literal_values(DEPTHWISE_LITERAL, given)

@@ -11,6 +11,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from ..streaming import take_over
+
 I64 = ir.IntType(64)
 
 
@@ -90,6 +92,10 @@ class Emitter:
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
         fn = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
         self.b.call(fn, [pointer, i32(int(write)), i32(3), i32(1)])
+
+    def own(self, pointer: ir.Value) -> None:
+        """Ask for a line that is written soon; the address need not exist."""
+        take_over(self.b, pointer)
 
     def lanes_below(self, count: ir.Value) -> ir.Value:
         """Mask of the lanes whose number is below ``count`` (an i64 of any sign)."""

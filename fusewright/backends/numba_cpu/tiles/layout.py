@@ -106,11 +106,14 @@ ROUND_SIGNATURE = ("x", "y", "count")
 # The depthwise tile. Loops: depth taps 0, row taps 1, column taps 2 (unrolled when KW > 0, with the same border rule as
 # above when RIGHT > 0). Column ``c`` of the input is at ``a + c * px``, tap ``t`` of the weights at ``w + t * WTAP``.
 # With GROUP > 1, which divides W, a channel reads all GROUP channels of its group, by weights WTAP / GROUP apart.
+# Each of TAPS row taps asks for its share of the P pixels at ``ask`` (read soon) and at ``own`` (written soon), if ASK.
 DEPTHWISE_RUNTIME = (
     "out", "off", "ch", "a", "w", "cols", "lo0", "hi0", "a0", "w0", "lo1", "hi1", "a1", "w1", "lo2", "hi2", "px",
-    "o_px", "s0", "s1", "s2", "s3",
+    "o_px", "ask", "own", "s0", "s1", "s2", "s3",
 )  # fmt: skip
-DEPTHWISE_LITERAL = ("DT", "W", "P", "NV", "TAIL", "EPI", "KW", "LEFT", "RIGHT", "SPX", "DPX", "WTAP", "GROUP")
+DEPTHWISE_LITERAL = (
+    "DT", "W", "P", "NV", "TAIL", "EPI", "KW", "LEFT", "RIGHT", "SPX", "DPX", "WTAP", "GROUP", "ASK", "TAPS",
+)  # fmt: skip
 DEPTHWISE_SIGNATURE = DEPTHWISE_RUNTIME + DEPTHWISE_LITERAL
 
 # The Winograd tiles, on blocks of 16 channels. Input: element (i, j) of the tile is at ``a + i * a_row + j * 16``, and

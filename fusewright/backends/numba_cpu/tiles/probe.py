@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from numba import njit, types
 
@@ -22,6 +23,7 @@ _C_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
 def compile_text(text: str, entry: str) -> Callable[[int, int, int, int], None]:
     """A C function ``f(args_address, start, stop, scratch)`` of our own generated ``text``."""
     registry.load_all()
+    llvm.initialize_native_asmparser()  # some tiles hold an instruction of their own
     space: dict[str, Any] = dict(registry.JITTED)
     exec(compile(text, f"<kernel {entry}>", "exec"), space)
     options = {"_nrt": False, "no_cpython_wrapper": True, "error_model": "numpy", "fastmath": False}
