@@ -71,6 +71,28 @@ def test_scalars_go_inside() -> None:
     assert sum(n.op.name == "constant" for n in fused(got).regions[0].nodes) == 3
 
 
+def test_each_contraction_adds_what_comes_before_it_to_a_sum() -> None:
+    """The first one could take in all of them; it would be the last to run, and all their results would wait for it."""
+
+    def net(b: Any, x: Any) -> Any:
+        total = None
+        for _ in range(4):
+            y = b.add(dense(b, x), b.constant(w(6)))
+            total = y if total is None else b.add(total, y)
+        return b.relu(total)
+
+    got = run(net, ("N", 4))
+    assert shape_of(got) == ["contract(matmul add)", *["contract(matmul add add)"] * 2, "contract(matmul add add relu)"]
+
+
+def test_a_sum_with_what_two_read_stays_with_the_first_contraction() -> None:
+    def net(b: Any, x: Any) -> Any:
+        first, second = dense(b, x), dense(b, b.neg(x))
+        return b.add(first, second), b.neg(second)
+
+    assert "contract(matmul add)" in shape_of(run(net, ("N", 4)))
+
+
 @pytest.mark.parametrize("name", ["silu", "gelu", "elu", "mish", "leaky_relu", "hard_swish"])
 def test_spelt_out_activations_are_epilogues(name: str) -> None:
     b: Any = Builder()
@@ -115,7 +137,7 @@ def test_result_read_elsewhere_ends_the_epilogue() -> None:
 
 def test_two_convolutions_meet_in_one_add() -> None:
     got = run(lambda b, x: b.relu(b.add(dense(b, x), b.add(dense(b, x), b.constant(w(6))))), ("N", 4))
-    assert sorted(shape_of(got)) == ["contract(matmul add relu)", "contract(matmul add)"]
+    assert sorted(shape_of(got)) == ["contract(matmul add add relu)", "matmul"]
 
 
 def test_residual_that_depends_on_the_result_is_no_cycle() -> None:

@@ -29,6 +29,11 @@ CHEAP = frozenset(
 )
 
 
+def _extends(anchor: Node) -> bool:
+    """Whether a contraction can have an epilogue at all."""
+    return anchor.op.name == "matmul" or anchor.operands[1].const is not None
+
+
 class _Fuser:
     """Fusion of one graph. ``at`` holds positions: strictly growing along the node list."""
 
@@ -71,7 +76,7 @@ class _Fuser:
 
     def contract(self, anchor: Node) -> None:
         """Take the elementwise chain behind ``anchor`` into it, as far as the target can."""
-        if anchor.op.name != "matmul" and anchor.operands[1].const is None:
+        if not _extends(anchor):
             return self.ctx.decline(anchor, "only convolutions of constant weights have an epilogue")
         closed = self._epilogue(anchor)
         for size in reversed(closed):
@@ -109,7 +114,7 @@ class _Fuser:
             if node in seen:
                 continue
             seen.add(node)
-            if not self._epilogue_step(node, result, inside):
+            if not self._epilogue_step(node, result, inside) or self._anothers(node, anchor, inside):
                 # It reads a value of the group from outside for good, so no later node could be the only output.
                 break
             inside.add(node)
@@ -138,6 +143,24 @@ class _Fuser:
             if v.dtype is not result.dtype or not (same_shape(v.shape, result.shape) or per_channel(v, result)):
                 return False
         return True
+
+    def _anothers(self, node: Node, anchor: Node, inside: set[Node]) -> bool:
+        """A contraction behind ``anchor`` can take ``node`` in: so each adds to a sum what came before it.
+
+        Taken in by the first of many contractions, the sum would make all their results wait for each other.
+        """
+        for v in node.operands:
+            while v.producer not in inside and v.use_count == 1 and same_shape(v.shape, anchor.results[0].shape):
+                found = v.producer
+                if found.op.name in ANCHORS:
+                    if self.at[found] > self.at[anchor] and _extends(found):
+                        return True
+                    break
+                full = [o for o in found.operands if same_shape(o.shape, v.shape)]
+                if not elementwise(found) or not full:
+                    break
+                v = max(full, key=lambda o: self.at[o.producer])
+        return False
 
     # Prologues
 
