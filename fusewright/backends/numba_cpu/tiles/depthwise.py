@@ -81,11 +81,11 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
     def ahead(i1: ir.Value) -> None:
         """This row tap's share of the lines that later tiles read and write."""
         share = -(-rows // lit["TAPS"])
-        for address, pitch, want in ((run["ask"], run["px"], e.prefetch), (run["own"], run["o_px"], e.own)):
+        for address, pitch, write in ((run["ask"], run["px"], False), (run["own"], run["o_px"], True)):
             start = e.at(e.pointer(address), e.mul(e.mul(pitch, share), i1))
             for p in range(share):
                 for line in range(0, vectors * width, LINE // e.size):
-                    want(e.at(e.at(start, e.mul(pitch, p)), e.const(line)))
+                    e.prefetch(e.at(e.at(start, e.mul(pitch, p)), e.const(line)), write)
 
     def outer(i0: ir.Value, accs: list[ir.Value]) -> list[ir.Value]:
         a_plane, w_plane = e.at(a, e.mul(i0, run["a0"])), e.at(w, e.mul(i0, run["w0"]))

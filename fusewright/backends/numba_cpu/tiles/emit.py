@@ -88,14 +88,12 @@ class Emitter:
 
     def prefetch(self, pointer: ir.Value, write: bool = False) -> None:
         """Ask for a line that is read soon, or (``write``) written; the address need not exist."""
+        if write:  # LLVM's own prefetch for writing is one for reading on our targets
+            return take_over(self.b, pointer)
         i32 = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
         fn = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
-        self.b.call(fn, [pointer, i32(int(write)), i32(3), i32(1)])
-
-    def own(self, pointer: ir.Value) -> None:
-        """Ask for a line that is written soon; the address need not exist."""
-        take_over(self.b, pointer)
+        self.b.call(fn, [pointer, i32(0), i32(3), i32(1)])
 
     def lanes_below(self, count: ir.Value) -> ir.Value:
         """Mask of the lanes whose number is below ``count`` (an i64 of any sign)."""
