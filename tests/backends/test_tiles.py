@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusewright.backends.numba_cpu.lines import tile_side
-from fusewright.backends.numba_cpu.templates.template import contract_call, depthwise_call, round_call
+from fusewright.backends.numba_cpu.templates.template import contract_call, depthwise_call, pool_call, round_call
 from fusewright.backends.numba_cpu.tiles.layout import valid_rows
 from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.twins import OutOfBounds
@@ -238,6 +238,40 @@ def test_depthwise_tile(
     agree(compiled["out"], twin["out"])
     ahead, _ = both(depthwise_call(call | {"ASK": 1, "TAPS": 3, "ask": 64, "own": 1 << 46}), arrays)
     assert np.array_equal(ahead["out"], compiled["out"])  # nor need what it asks for be mapped
+
+
+@pytest.mark.parametrize("width,rows,vectors,tail,size", [
+    (16, 1, 1, 0, 4), (16, 14, 1, 0, 4), (8, 5, 2, 1, 4), (8, 3, 4, 0, 8), (4, 2, 1, 1, 8),
+])  # fmt: skip
+@pytest.mark.parametrize("most", [False, True])
+@pytest.mark.parametrize("taps", ["all", "border", "some"])
+def test_pool_tile(width: int, rows: int, vectors: int, tail: int, size: int, most: bool, taps: str) -> None:
+    """Compiled and plain form agree bit by bit, NaN and infinities included, and the sums are right."""
+    rng = np.random.default_rng(rows)
+    n, step, dtype = width * vectors, 1 + rows % 2, np.float32 if size == 4 else np.float64
+    columns, cols = (rows - 1) * step + 3, n - 3 if tail else n
+    x = draw(rng, 3 * columns * n, dtype=dtype)
+    x[rng.integers(0, x.size, 9)] = [np.nan, np.inf, -np.inf, 0, -0.0, 1e30, np.nan, np.inf, 3]
+    call: dict[str, int | str] = {
+        "out": "out", "a": "a", "cols": cols, "lo1": 1, "hi1": 3, "a1": columns * n, "px": n, "o_px": n, "DT": size,
+        "W": width, "P": rows, "NV": vectors, "TAIL": tail, "SPX": step, "DPX": 1, "MAX": int(most),
+    }  # fmt: skip
+    left = 1 if taps == "border" else 0
+    call |= {"lo2": 1, "hi2": 3} if taps == "some" else {"KW": 3}
+    if left:
+        call |= {"LEFT": left, "RIGHT": columns - 2, "a": f"a - {n * size}"}
+    compiled, twin = both(pool_call(call), {"a": x, "out": np.zeros(rows * n, dtype)})
+    assert np.array_equal(compiled["out"], twin["out"], equal_nan=True)
+    image = x.reshape(3, columns, n)[1:].astype(np.float64)
+    for p in range(rows):
+        at = [p * step + t - left for t in (range(1, 3) if taps == "some" else range(3))]
+        under = image[:, [c for c in at if 0 <= c < (columns - 2 if left else columns)], :cols].reshape(-1, cols)
+        with np.errstate(invalid="ignore"):
+            want = under.max(0) if most else under.mean(0)
+        assert np.allclose(compiled["out"][p * n : p * n + cols], want, rtol=1e-5, atol=1e-5, equal_nan=True)
+    fixed, _ = both(pool_call(call | {"MAX": 0, "TAPS": 9}), {"a": np.ones_like(x), "out": np.zeros(rows * n, dtype)})
+    under = 4 if taps == "some" else 6
+    assert fixed["out"][(rows // 2) * n] == dtype(under) / dtype(9) or left
 
 
 def test_twins_see_every_address() -> None:

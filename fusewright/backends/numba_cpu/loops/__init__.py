@@ -12,6 +12,7 @@ from ....core.dims import Extent
 from ....ir.graph import Node
 from ....ir.types import TensorType
 from ..templates.template import Template
+from ..variants import Variant
 from . import dependent, elementwise, gathering, movement, norm, pool, reduce, scan, sorting
 from .copying import copy_of
 from .refusal import NoKernel
@@ -54,15 +55,16 @@ def supports(node: Node) -> bool:
     return _generator(node) is not None
 
 
-def generate(node: Node) -> list[Template]:
-    """The kernels of ``node``, in order. Arguments name operands and results of the node by index.
+def generate(node: Node, variant: Variant | None = None) -> list[Template]:
+    """The kernels of ``node``, in order, for a CPU ``variant``: it decides about registers, and about nothing of what
+    callers see. Arguments name operands and results of the node by index.
 
     Raises NoKernel where ``supports`` is False.
     """
     generator = _generator(node)
     if generator is None:
         raise NoKernel(f"no loop kernel for {node.where}")
-    return generator(node)
+    return pool.pool(node, variant) if generator is pool.pool else generator(node)
 
 
 def temps(node: Node) -> list[Extent]:

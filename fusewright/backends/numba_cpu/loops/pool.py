@@ -6,14 +6,19 @@ Owns their loops: a unit is one line of windows; windows that lie inside the inp
 from __future__ import annotations
 
 from itertools import product as cartesian
+from math import prod
 
 import numpy as np
 
 from ....core.dims import Extent, ceildiv, product
 from ....core.dtypes import BOOL, F64
 from ....ir.graph import Node
+from ..templates.conv_plan import BLOCK
+from ..templates.pool import Pooling, plan_pool
+from ..templates.pool import pool as by_tiles
 from ..templates.template import Template, TextBuilder
 from ..templates.units import units as cut
+from ..variants import DEFAULT_VARIANTS, VARIANTS, Variant
 from .nest import accumulators, column_bytes, digits, grain, guess, strides
 from .scalar import BIT_ZERO, BITS, extreme, load, lowest, pointer, register, store
 
@@ -22,7 +27,33 @@ RUN = 8  # positions of one unit of a layout change
 AHEAD = {"to_blocked": 2, "from_blocked": 16}  # positions; blocks are written at many places at once
 
 
-def pool(node: Node) -> list[Template]:
+def pool(node: Node, variant: Variant | None = None) -> list[Template]:
+    """By tiles where there is one for the type of element, else by plain loops."""
+    tiles = _by_tiles(node, variant or VARIANTS[DEFAULT_VARIANTS[0]]) if cut().tiles else None
+    return _by_loops(node) if tiles is None else [tiles]
+
+
+def _by_tiles(node: Node, variant: Variant) -> Template | None:
+    blocked = node.op.name.endswith("_blocked")
+    x, y, attrs = node.operands[0], node.results[0], node.attrs
+    spatial = slice(2 if blocked else 1, -1)
+    channels = x.shape[-1]
+    if blocked:
+        if channels != BLOCK or not isinstance(x.shape[1], int):
+            return None
+        channels = x.shape[1] * BLOCK
+    window = attrs["window"]
+    plan = plan_pool(
+        variant, x.dtype, (x.shape[0], *x.shape[spatial], channels), y.shape[spatial], window, attrs["strides"],
+        attrs["pads"], attrs["dilations"], blocked,
+    )  # fmt: skip
+    if plan is None:
+        return None
+    most = node.op.name.startswith("max")
+    return by_tiles(plan, Pooling(most, 0 if most or not attrs["count_include_pad"] else prod(window)), node.op.name)
+
+
+def _by_loops(node: Node) -> list[Template]:
     blocked = node.op.name.endswith("_blocked")
     x, y, attrs = node.operands[0], node.results[0], node.attrs
     first = 2 if blocked else 1

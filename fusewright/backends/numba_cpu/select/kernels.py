@@ -36,7 +36,7 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const]) -> list[Cho
     if own is None and not loops.supports(node):
         raise CompileRefused(f"there is no CPU kernel for {node.where}")
     cost, out, written = cost_of(node), [], set[int]()
-    for template in _templates(own(node, variant)) if own else loops.generate(node):
+    for template in _templates(own(node, variant)) if own else loops.generate(node, variant):
         # The first kernel that names a workspace fills it, later ones read it.
         fills = {a.index for a in template.args if a.kind == "temp"} - written
         written |= fills

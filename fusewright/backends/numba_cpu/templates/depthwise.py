@@ -96,12 +96,14 @@ def plan_depthwise(
 
 def depthwise(plan: DepthwisePlan, epilogue: Epilogue = NONE, entry: str = "depthwise") -> Template:
     """``epilogue(depthwise convolution)``. Arguments as ``conv``; a unit is a group of rows of one channel block."""
-    return _Depthwise(plan, epilogue, entry).template()
+    return Depthwise(plan, epilogue, entry).template()
 
 
-class _Depthwise(RowWalk):
-    def __init__(self, plan: DepthwisePlan, epilogue: Epilogue, entry: str) -> None:
-        super().__init__(plan.axes, plan.size, epilogue, entry)
+class Depthwise(RowWalk):
+    """Writes the kernel: groups of rows of one block of channels."""
+
+    def __init__(self, plan: DepthwisePlan, epilogue: Epilogue, entry: str, weights: bool = True) -> None:
+        super().__init__(plan.axes, plan.size, epilogue, entry, weights=weights)
         self.plan, self.most = plan, plan.rows
         self.px = BLOCK if plan.blocked else plan.channels
         self.ahead = self._ahead()
@@ -189,17 +191,30 @@ class _Depthwise(RowWalk):
         self, indent: int, run: Run, height: int, part: Part, border_at: int | None = None, clip: bool = False,
         loop: bool = True,
     ) -> None:  # fmt: skip
-        plan, t, size = self.plan, self.text, self.size
-        step = plan.block * plan.group
-        depth, rows, width = plan.axes
-        base = t.dim(run.in_base)
-        a_at = f"a + (row_a + ({base} + j * {run.in_step}) * {self.px}) * {size}"
+        size, step = self.size, self.plan.block * self.plan.group
+        _, rows, width = self.plan.axes
         values: dict[str, int | str] = {
-            "out": "out", "off": f"row_o + j * {self.px}", "ch": "ch", "a": a_at, "w": f"w + w_pan * {size}",
-            "cols": part.cols, "px": self.px, "o_px": self.px, "w1": width.taps * step,
-            "w0": rows.taps * width.taps * step, "SPX": run.in_step, "DPX": run.tap_step, "WTAP": step,
-            "GROUP": plan.group, "DT": size, "W": plan.width, "P": height, "NV": part.vectors, "TAIL": part.tail,
-            "EPI": self.low.code, **self.low.slots,
+            "ch": "ch", "w": f"w + w_pan * {size}", "w1": width.taps * step, "w0": rows.taps * width.taps * step,
+            "WTAP": step, "GROUP": self.plan.group, "EPI": self.low.code, **self.low.slots,
+            **self.place(run, height, part, border_at, clip),
+        }  # fmt: skip
+        if self.ahead:
+            values |= {
+                "ask": f"{self._at(run)} + {(rows.taps - 1 + self.ahead) * self.row_bytes}",
+                "own": f"out + (row_o + j * {self.px}) * {size} + {self.ahead * self.row_bytes}",
+                "ASK": 1, "TAPS": rows.taps,
+            }  # fmt: skip
+        self.text.add(indent, depthwise_call(values))
+        if loop:
+            self.after(indent, str(height), run, part)
+
+    def place(self, run: Run, height: int, part: Part, border_at: int | None, clip: bool) -> dict[str, int | str]:
+        """Where a tile reads and writes, and which taps it has."""
+        depth, rows, width = self.plan.axes
+        values: dict[str, int | str] = {
+            "out": "out", "off": f"row_o + j * {self.px}", "a": self._at(run), "cols": part.cols, "px": self.px,
+            "o_px": self.px, "SPX": run.in_step, "DPX": run.tap_step, "DT": self.size, "W": self.plan.width,
+            "P": height, "NV": part.vectors, "TAIL": part.tail,
         }  # fmt: skip
         if not depth.plain:
             values |= {"lo0": "d_lo", "hi0": "d_hi", "a0": f"{depth.dilation} * {self.h} * {self.w} * {self.px}"}
@@ -208,12 +223,6 @@ class _Depthwise(RowWalk):
             if rows.low == 0 and rows.high == 0:
                 bounds = {"lo1": 0, "hi1": rows.taps}
             values |= bounds | {"a1": f"{rows.dilation} * {self.w} * {self.px}"}
-        if self.ahead:
-            values |= {
-                "ask": f"{a_at} + {(rows.taps - 1 + self.ahead) * self.row_bytes}",
-                "own": f"out + (row_o + j * {self.px}) * {size} + {self.ahead * self.row_bytes}",
-                "ASK": 1, "TAPS": rows.taps,
-            }  # fmt: skip
         if clip:
             values |= {"lo2": "t_lo", "hi2": "t_hi"}
         elif border_at is not None:
@@ -224,9 +233,11 @@ class _Depthwise(RowWalk):
             values |= {"KW": run.taps}
         else:
             values |= {"hi2": run.taps}
-        t.add(indent, depthwise_call(values))
-        if loop:
-            self.after(indent, str(height), run, part)
+        return values
+
+    def _at(self, run: Run) -> str:
+        """The address of the first tap of step ``j``."""
+        return f"a + (row_a + ({self.text.dim(run.in_base)} + j * {run.in_step}) * {self.px}) * {self.size}"
 
     def after(self, indent: int, height: str, run: Run, part: Part) -> None:
         """The epilogue's loop stages over the tile just written."""

@@ -77,14 +77,16 @@ class RowWalk(ABC):
     most: int
 
     def __init__(
-        self, axes: tuple[Axis, Axis, Axis], size: int, epilogue: Epilogue, entry: str, operand: ArgKind = "operand"
-    ) -> None:
+        self, axes: tuple[Axis, Axis, Axis], size: int, epilogue: Epilogue, entry: str, operand: ArgKind = "operand",
+        weights: bool = True,
+    ) -> None:  # fmt: skip
         self.size = size
         self.low: Lowered = lower(epilogue, size)
         self.pointer = "pf32" if size == 4 else "pf64"
         t = self.text = TextBuilder(entry)
         t.pointer("a", operand, 0)
-        t.pointer("w", "weights", 1)
+        if weights:
+            t.pointer("w", "weights", 1)
         t.pointer("out", "output")
         for i in range(len(epilogue.extras)):
             t.pointer(f"e{i}", "extra", i)

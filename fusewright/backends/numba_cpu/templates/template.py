@@ -13,6 +13,7 @@ from ....core.dims import Extent
 from ....core.dtypes import DType
 from ..tiles.layout import (
     DEPTHWISE_SIGNATURE,
+    POOL_SIGNATURE,
     ROUND_SIGNATURE,
     SIGNATURE,
     WINOGRAD_IN_SIGNATURE,
@@ -99,6 +100,7 @@ class TextBuilder:
 
 _CONTRACT = dict.fromkeys(SIGNATURE, 0) | {"n0": 1, "hi1": 1, "hi2": 1, "ak": 1, "o_vb": 16}
 _DEPTHWISE = dict.fromkeys(DEPTHWISE_SIGNATURE, 0) | {"hi0": 1, "hi1": 1, "GROUP": 1}
+_POOL = dict.fromkeys(POOL_SIGNATURE, 0) | {"hi0": 1, "hi1": 1}
 _WINOGRAD_IN, _WINOGRAD_OUT = dict.fromkeys(WINOGRAD_IN_SIGNATURE, 0), dict.fromkeys(WINOGRAD_OUT_SIGNATURE, 0)
 
 
@@ -125,6 +127,11 @@ def round_call(values: Mapping[str, int | str]) -> str:
 def depthwise_call(values: Mapping[str, int | str]) -> str:
     """The text of one call of the depthwise tile; unnamed arguments get their neutral value."""
     return _call("depthwise_tile", _DEPTHWISE, values)
+
+
+def pool_call(values: Mapping[str, int | str]) -> str:
+    """The text of one call of the pooling tile; unnamed arguments get their neutral value."""
+    return _call("pool_tile", _POOL, values)
 
 
 def winograd_input_call(values: Mapping[str, int | str]) -> str:

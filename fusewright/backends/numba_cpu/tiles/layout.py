@@ -116,6 +116,12 @@ DEPTHWISE_LITERAL = (
 )  # fmt: skip
 DEPTHWISE_SIGNATURE = DEPTHWISE_RUNTIME + DEPTHWISE_LITERAL
 
+# The pooling tile. Loops and places as the depthwise tile's. MAX: the greatest value, else the mean: the sum over TAPS,
+# or over how many taps exist where TAPS is 0.
+POOL_RUNTIME = ("out", "off", "a", "cols", "lo0", "hi0", "a0", "lo1", "hi1", "a1", "lo2", "hi2", "px", "o_px")
+POOL_LITERAL = ("DT", "W", "P", "NV", "TAIL", "MAX", "TAPS", "KW", "LEFT", "RIGHT", "SPX", "DPX")
+POOL_SIGNATURE = POOL_RUNTIME + POOL_LITERAL
+
 # The Winograd tiles, on blocks of 16 channels. Input: element (i, j) of the tile is at ``a + i * a_row + j * 16``, and
 # inside the image when ``r_lo <= i < r_hi`` and ``c_lo <= j < c_hi`` (FULL: all are); element k of its transform goes
 # to ``v + k * v_e``. Output: element k of the products is at ``m + k * m_e``, result (i, j) goes to element
