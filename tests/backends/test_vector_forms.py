@@ -82,3 +82,10 @@ def test_calls_are_joined_only_where_nothing_stands_between() -> None:
 
 def test_text_without_vector_calls_stays() -> None:
     assert calls.split(LOOP.format(prefix="other.", name="f")) == (LOOP.format(prefix="other.", name="f"), "")
+
+
+def test_a_loop_over_one_register_is_not_taken_apart() -> None:
+    calls.prepare()
+    loop = LOOP.format(prefix=calls.PREFIX, name="silu").replace("icmp slt i64 %next, %n", "icmp slt i64 %next, 16")
+    text, _ = calls.split(optimised(calls.declared(loop)))
+    assert re.findall(r"call .*@fusewright\.vector\.(\S+)\(", text) == ["silu.16"]

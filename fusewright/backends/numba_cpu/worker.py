@@ -64,7 +64,7 @@ class Codegen:
         self.tuning.loop_interleaving = True
         self.tuning.loop_unrolling = True
         if variant.width == WIDEST:
-            calls.promise()
+            calls.prepare()
             self.names = {**self.names, **mathlib.with_vector_forms(calls.CALLS)}
         self.typing, self.target = cpu_target.typing_context, cpu_target.target_context
 
