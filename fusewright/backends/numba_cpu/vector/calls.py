@@ -53,12 +53,9 @@ CALLS: dict[str, Any] = {name: _caller(name) for name in FORMS}
 
 
 def prepare() -> None:
-    """What LLVM must know before a kernel calls one of the functions."""
-    # Numba's own linker, whose code is never run, wants an address for every function called.
+    """Numba's own linker, whose code is never run, wants an address for every function called."""
     for name in FORMS:
         llvm.add_symbol(PREFIX + name, 1)
-    # A call is cheap to the unroller: it would take apart loops over one register before they are widened.
-    llvm.set_option("fusewright", "--unroll-full-max-count=12")
 
 
 def _wide(name: str, width: int) -> str:
