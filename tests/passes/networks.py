@@ -172,14 +172,18 @@ def pooled(b: Any, x: Any, stride: int) -> Value:
     return y
 
 
-def around(stride: int = 2, size: int = 1, last: Any = pooled, given: bool = False, before: int = 4) -> Graph:
+def around(
+    stride: int = 2, size: int = 1, last: Any = pooled, given: bool = False, before: int = 4, late: bool = False
+) -> Graph:
     """A block of convolutions that ends in ``last``, around it a strided convolution that alone keeps their operand.
-    ``before``: channels of what was there before the block."""
+    ``before``: channels of what was there before the block. ``late``: the strided convolution comes behind it."""
     b: Any = Builder()
     x = b.input("x", "f32", ("N", 12, 12, 4))
     y = x if given else conv(b, b.relu(conv(b, x, before)), 4)
-    other = conv(b, y, 8, size, strides=(stride, stride))
+    round_it = lambda: conv(b, y, 8, size, strides=(stride, stride))
+    other = None if late else round_it()
     z = last(b, b.relu(conv(b, y, 8)), stride)
+    other = round_it() if other is None else other
     return b.build(conv(b, b.add(z, other), 1))
 
 

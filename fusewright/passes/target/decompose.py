@@ -58,8 +58,8 @@ def _kept(node: Node, target: Target, pointwise: bool) -> bool:
 def decompose(graph: Graph, ctx: PassContext) -> None:
     """Expand every composite op that the target does not support, recursively.
 
-    Elementwise ones are always expanded, unless somebody registered a kernel for them: fusion puts their pieces into
-    whatever kernel stands next to them.
+    Elementwise ones without a function of their own are always expanded, unless somebody registered a kernel for them:
+    fusion puts their pieces into whatever kernel stands next to them.
     """
     target = ctx.target
     if target is not None:

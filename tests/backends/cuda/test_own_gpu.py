@@ -98,7 +98,7 @@ def test_threads_that_do_not_meet_are_found() -> None:
 
 
 @pytest.mark.parametrize("make,why", [(together(48), "multiple of 32"), (together(2048), "1024"),
-                                      (together(64, scratch=8), "shared memory")])  # fmt: skip
+                                      (together(64, scratch=8), r"use shared\(bytes\)")])  # fmt: skip
 def test_what_no_launch_can_have_is_refused(make: Any, why: str) -> None:
     fw.register_kernel(NAME, target="cuda")(make)
     with pytest.raises(fw.CompileRefused, match=why):
