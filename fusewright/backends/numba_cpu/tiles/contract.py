@@ -8,12 +8,11 @@ from __future__ import annotations
 from itertools import product
 
 from llvmlite import ir
-from numba.core import types
 from numba.extending import intrinsic
 
 from ..lines import CACHE_LINE as LINE
 from .dot import DotEmitter
-from .emit import I64, Emitter, literal_values
+from .emit import Emitter, tile_call
 from .layout import (
     LITERAL,
     RUNTIME,
@@ -262,18 +261,4 @@ def contract_tile(  # type: ignore[no-untyped-def]
         EPI, KW, LEFT, RIGHT, SPX, DPX, AHEAD, APART, AHEAD_ROWS, ASK, CLAIM, RUN, DOT,
     )
     # fmt: on
-    lit = literal_values(LITERAL, given)
-    if lit is None:
-        return None
-    runtime = len(RUNTIME)
-    # Literals stay in the signature: numba keys implementations by it, and ``known`` below depends on them.
-    signature = types.void(*(t if isinstance(t, types.IntegerLiteral) else types.int64 for t in given))
-    pairs = zip(RUNTIME, given[:runtime], strict=True)
-    known = {name: ir.Constant(I64, t.literal_value) for name, t in pairs if isinstance(t, types.IntegerLiteral)}
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        # Literal loop bounds and strides become constants here: loops of one trip then cost nothing to compile.
-        emit_contract(builder, dict(zip(RUNTIME, args[:runtime], strict=True)) | known, lit)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return tile_call(emit_contract, RUNTIME, LITERAL, given)

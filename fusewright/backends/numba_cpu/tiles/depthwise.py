@@ -8,12 +8,11 @@ from __future__ import annotations
 from itertools import product
 
 from llvmlite import ir
-from numba.core import types
 from numba.extending import intrinsic
 
 from ..lines import CACHE_LINE as LINE
 from .contract import apply_stages
-from .emit import I64, Emitter, literal_values
+from .emit import Emitter, tile_call
 from .layout import DEPTHWISE_LITERAL, DEPTHWISE_RUNTIME, valid_rows
 
 
@@ -122,17 +121,4 @@ def depthwise_tile(  # type: ignore[no-untyped-def]
         own, s0, s1, s2, s3, DT, W, P, NV, TAIL, EPI, KW, LEFT, RIGHT, SPX, DPX, WTAP, GROUP, ASK, TAPS,
     )
     # fmt: on
-    lit = literal_values(DEPTHWISE_LITERAL, given)
-    if lit is None:
-        return None
-    runtime = len(DEPTHWISE_RUNTIME)
-    # Literals stay in the signature: numba keys implementations by it, and ``known`` below depends on them.
-    signature = types.void(*(t if isinstance(t, types.IntegerLiteral) else types.int64 for t in given))
-    pairs = zip(DEPTHWISE_RUNTIME, given[:runtime], strict=True)
-    known = {name: ir.Constant(I64, t.literal_value) for name, t in pairs if isinstance(t, types.IntegerLiteral)}
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        emit_depthwise(builder, dict(zip(DEPTHWISE_RUNTIME, args[:runtime], strict=True)) | known, lit)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return tile_call(emit_depthwise, DEPTHWISE_RUNTIME, DEPTHWISE_LITERAL, given)

@@ -5,7 +5,7 @@ Owns nothing about any one tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -159,3 +159,28 @@ def literal_values(names: tuple[str, ...], args: tuple[Any, ...]) -> dict[str, i
     if not all(isinstance(t, types.IntegerLiteral) for t in tail):
         return None
     return {name: int(t.literal_value) for name, t in zip(names, tail, strict=True)}
+
+
+def tile_call(
+    emit: Callable[[ir.IRBuilder, dict[str, ir.Value], dict[str, int]], ir.Value | None],
+    runtime: Sequence[str],
+    literal: tuple[str, ...],
+    given: tuple[Any, ...],
+    result: types.Type = types.void,
+) -> tuple[Any, Any] | None:
+    """What an intrinsic of a tile answers numba: its signature and code. ``given`` are the types of the ``runtime`` and
+    then of the ``literal`` arguments; None where the latter are not literal."""
+    lit = literal_values(literal, given)
+    if lit is None:
+        return None
+    # Literals stay in the signature: numba keys implementations by it, and ``known`` depends on them.
+    signature = result(*(t if isinstance(t, types.IntegerLiteral) else types.int64 for t in given))
+    # Literal loop bounds and strides become constants here: loops of one trip then cost nothing to compile.
+    pairs = zip(runtime, given, strict=False)
+    known = {name: ir.Constant(I64, t.literal_value) for name, t in pairs if isinstance(t, types.IntegerLiteral)}
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        made = emit(builder, dict(zip(runtime, args, strict=False)) | known, lit)
+        return context.get_dummy_value() if made is None else made
+
+    return signature, codegen

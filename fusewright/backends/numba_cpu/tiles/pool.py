@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..twins import view
-from .emit import I64, Emitter, literal_values
+from .emit import Emitter, tile_call
 from .layout import POOL_LITERAL, POOL_RUNTIME, POOL_SIGNATURE, valid_rows
 
 
@@ -97,19 +97,7 @@ def pool_tile(  # type: ignore[no-untyped-def]
         LEFT, RIGHT, SPX, DPX,
     )
     # fmt: on
-    lit = literal_values(POOL_LITERAL, given)
-    if lit is None:
-        return None
-    runtime = len(POOL_RUNTIME)
-    signature = types.void(*(t if isinstance(t, types.IntegerLiteral) else types.int64 for t in given))
-    pairs = zip(POOL_RUNTIME, given[:runtime], strict=True)
-    known = {name: ir.Constant(I64, t.literal_value) for name, t in pairs if isinstance(t, types.IntegerLiteral)}
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        emit_pool(builder, dict(zip(POOL_RUNTIME, args[:runtime], strict=True)) | known, lit)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return tile_call(emit_pool, POOL_RUNTIME, POOL_LITERAL, given)
 
 
 def pool_tile_twin(*args: int) -> None:

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from ....core.winograd import TAPS, Matrix, input_matrix, output_matrix, terms
 from .contract import apply_stages
-from .emit import I64, Emitter, literal_values
+from .emit import Emitter, tile_call
 from .layout import (
     BLOCK,
     STAGES_PER_ELEMENT,
@@ -146,31 +146,11 @@ def _store(
         e.store(apply_stages(e, lit["EPI"], slots, made[i][j], channel, at, None), e.at(out, at))
 
 
-def _known(names: tuple[str, ...], given: Sequence[types.Type]) -> dict[str, ir.Value]:
-    """Run-time arguments whose values numba knows, as constants."""
-    pairs = zip(names, given, strict=False)
-    return {name: ir.Constant(I64, t.literal_value) for name, t in pairs if isinstance(t, types.IntegerLiteral)}
-
-
-def _kept(given: Sequence[types.Type]) -> list[types.Type]:
-    # Literals stay in the signature: numba keys implementations by it, and the constants depend on them.
-    return [t if isinstance(t, types.IntegerLiteral) else types.int64 for t in given]
-
-
 @intrinsic(prefer_literal=True)
 def winograd_input(typingctx, a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL, BELOW):  # type: ignore[no-untyped-def]
     """``B^T d B`` of one tile for one block of channels; what lies outside the image counts as 0."""
     given = (a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL, BELOW)
-    lit = literal_values(WINOGRAD_IN_LITERAL, given)
-    if lit is None:
-        return None
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        values = dict(zip(WINOGRAD_IN_RUNTIME, args[: len(WINOGRAD_IN_RUNTIME)], strict=True))
-        emit_input(builder, values | _known(WINOGRAD_IN_RUNTIME, given), lit)
-        return context.get_dummy_value()
-
-    return types.void(*_kept(given)), codegen
+    return tile_call(emit_input, WINOGRAD_IN_RUNTIME, WINOGRAD_IN_LITERAL, given)
 
 
 @intrinsic(prefer_literal=True)
@@ -180,12 +160,4 @@ def winograd_output(  # type: ignore[no-untyped-def]
     """``epilogue(A^T m A)`` of one tile for one block of channels, and 0; or 1 and nothing written when a result of
     the transform is not finite."""
     given = (out, off, ch, m, m_e, o_row, r_hi, c_hi, s0, s1, s2, s3, W, M, EPI, BELOW)
-    lit = literal_values(WINOGRAD_OUT_LITERAL, given)
-    if lit is None:
-        return None
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        values = dict(zip(WINOGRAD_OUT_RUNTIME, args[: len(WINOGRAD_OUT_RUNTIME)], strict=True))
-        return emit_output(builder, values | _known(WINOGRAD_OUT_RUNTIME, given), lit)
-
-    return types.int64(*_kept(given)), codegen
+    return tile_call(emit_output, WINOGRAD_OUT_RUNTIME, WINOGRAD_OUT_LITERAL, given, types.int64)
