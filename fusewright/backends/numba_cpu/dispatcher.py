@@ -108,7 +108,7 @@ def _share(pool, threads, fn, args, extent, grain, scratch, stride):
         low.cpu_pause()
         spins += 1
         if spins > _SPINS_BEFORE_YIELD:
-            low.syscall4(YIELD, 0, 0, 0, 0)  # the helper may be waiting for this very CPU
+            low.syscall6(YIELD, 0, 0, 0, 0, 0, 0)  # the helper may be waiting for this very CPU
 
 
 @helper

@@ -328,22 +328,8 @@ def cpu_pause(typingctx: Any) -> Any:
 
 
 @intrinsic
-def syscall4(typingctx: Any, number: Any, a0: Any, a1: Any, a2: Any, a3: Any) -> Any:
-    """Linux x86-64 system call with four arguments; returns the raw result."""
-    i64 = types.int64
-
-    def codegen(context: Any, builder: Any, signature: Any, a: Any) -> Any:
-        word = ir.IntType(64)
-        fnty = ir.FunctionType(word, [word] * 5)
-        constraint = "={rax},{rax},{rdi},{rsi},{rdx},{r10},~{rcx},~{r11},~{memory}"
-        return builder.asm(fnty, "syscall", constraint, list(a), True)
-
-    return i64(i64, i64, i64, i64, i64), codegen
-
-
-@intrinsic
 def syscall6(typingctx: Any, number: Any, a0: Any, a1: Any, a2: Any, a3: Any, a4: Any, a5: Any) -> Any:
-    """The same with six."""
+    """Linux x86-64 system call with six arguments; returns the raw result."""
     i64 = types.int64
 
     def codegen(context: Any, builder: Any, signature: Any, a: Any) -> Any:
