@@ -12,6 +12,7 @@ from fusewright.backends.writer import TargetImage, Weights, write_bundle
 from fusewright.core.dtypes import dtype
 from fusewright.core.manifest import Port, Signature, Symbol
 from fusewright.core.plan import Bump, Call, If, Loop, Plan, While
+from fusewright.runtime.bundle import Bundle, load
 
 DENSE = """
 def k(args, start, stop, scratch):
@@ -125,6 +126,10 @@ class Tiny:
             x = np.maximum(x, 0) if i < len(layers) - 1 else x
         return x
 
+    def rows(self, n: int, seed: int = 0) -> np.ndarray:
+        """Input of the networks that ``mlp`` makes unless told otherwise."""
+        return np.random.default_rng(seed).normal(size=(n, 64)).astype("f4")
+
     def add(self, shape: tuple[Any, ...] = ("N", 8), **more: Any) -> memoryview:
         """a + b, with two inputs of one shape."""
         plan = self.plan(("N",), 2)
@@ -178,3 +183,13 @@ class Tiny:
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
     return Tiny()
+
+
+@pytest.fixture(scope="module")
+def data(tiny: Tiny) -> memoryview:
+    return tiny.mlp(in_place=[{"value": "h1", "reused": "h0", "why": "relu"}])
+
+
+@pytest.fixture(scope="module")
+def mlp(data: memoryview) -> Bundle:
+    return load(data, threads=2)

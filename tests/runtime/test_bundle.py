@@ -21,13 +21,11 @@ import numpy as np
 import pytest
 
 from fusewright.backends.writer import TargetImage, Weights, save_bundle, write_bundle
-from fusewright.core import slices
 from fusewright.core.dtypes import F32
 from fusewright.core.errors import BundleRefused, CompileRefused, InputRefused, VerifyError
 from fusewright.core.layout import Layout
 from fusewright.core.manifest import Port, Signature, Symbol
 from fusewright.core.plan import Bump, Call, Loop, Plan
-from fusewright.runtime import bundle as bundle_module
 from fusewright.runtime import cpu
 from fusewright.runtime.bundle import Bundle, load
 from fusewright.runtime.format import Container, Entry
@@ -36,111 +34,17 @@ from fusewright.runtime.format import Layout as FileLayout
 SIZES = (64, 64, 64, 10)
 
 
-def _rows(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(n, 64)).astype("f4")
-
-
-@pytest.fixture(scope="module")
-def data(tiny: Any) -> memoryview:
-    return tiny.mlp(in_place=[{"value": "h1", "reused": "h0", "why": "relu"}])
-
-
-@pytest.fixture(scope="module")
-def mlp(data: memoryview) -> Bundle:
-    return load(data, threads=2)
-
-
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 17, 200])
 def test_mlp_at_any_batch(tiny: Any, mlp: Bundle, n: int) -> None:
-    x = _rows(n)
+    x = tiny.rows(n)
     y = mlp(x)
     assert y.shape == (n, 10) and y.dtype == np.float32
     np.testing.assert_allclose(y, tiny.mlp_numpy(x), rtol=1e-5, atol=1e-5)
 
 
-def test_bits_do_not_depend_on_threads_batch_or_slices(tiny: Any, data: memoryview) -> None:
-    x = _rows(97)
-    want = load(data, threads=1)(x)
-    for threads in (2, 8):
-        np.testing.assert_array_equal(load(data, threads=threads)(x), want)
+def test_concurrent_calls(tiny: Any, data: memoryview) -> None:
     bundle = load(data, threads=2)
-    np.testing.assert_array_equal(np.concatenate([bundle(x[:40]), bundle(x[40:])]), want)
-    for limit in (700, 2000, 9000, 30000):
-        small = load(data, threads=2, max_bytes=limit)
-        np.testing.assert_array_equal(small(x), want)
-        out = np.empty((97, 10), "f4")
-        assert small(x, out=out) is out
-        np.testing.assert_array_equal(out, want)
-        assert max(a.size for a in small._arenas) <= limit
-
-
-def test_slices_are_as_large_as_fit(data: memoryview) -> None:
-    bundle = load(data, threads=1, max_bytes=64 + 512 * 10)
-    p = bundle._prepare(((1000, 64),), bundle._limit())
-    assert p.rows == 10 and p.total <= bundle.max_bytes
-    assert bundle(_rows(1000)).shape == (1000, 10)
-    whole = load(data, threads=1, max_bytes=64 + 512 * 1000)
-    assert whole._prepare(((1000, 64),), whole._limit()).rows == 0
-
-
-def test_a_batch_that_leaves_the_cache_runs_in_slices(
-    monkeypatch: pytest.MonkeyPatch, tiny: Any, data: memoryview
-) -> None:
-    x = _rows(270)
-    bundle = load(data, threads=2)
-    want, arena = bundle(x), bundle.report({"N": 270}).arena_bytes
-    monkeypatch.setattr(slices, "CACHE", 80 * 512)
-    bundle = load(data, threads=2)
-    p = bundle._prepare((x.shape,), bundle._limit())
-    assert p.rows == 68 and p.total < arena / 3
-    assert bundle.report({"N": 270}).arena_bytes == p.total and bundle.report({"N": 270}).rows_at_once == 68
-    assert bundle.report({"N": 70}).rows_at_once is None
-    bundle = load(data, threads=1)
-    for n in (270, 269, 64, 3):  # slices of one size, a rest, and none
-        np.testing.assert_array_equal(bundle(x[:n]), want[:n])
-        out = np.full((n, 10), np.nan, "f4")
-        bound = bundle.bind({"x": x[:n]}, {"y": out})
-        for _ in range(2):
-            out[...] = np.nan
-            assert bound() is None
-            np.testing.assert_array_equal(out, want[:n])
-    steps = bundle.profile({"x": x[:269]}, rounds=3)
-    assert [(s.runs, len(s.seconds)) for s in steps] == [(4, 3)] * 3
-    dependent = load(tiny.mlp(batch=None), threads=1)
-    assert dependent._prepare((x.shape,), dependent._limit()).rows == 0
-
-
-def test_a_batch_that_cannot_be_sliced_states_its_bytes(tiny: Any, data: memoryview) -> None:
-    with pytest.raises(InputRefused, match=r"even one row.*576 bytes.*max_bytes is 500"):
-        load(data, threads=1, max_bytes=500)(_rows(3))
-    dependent = load(tiny.mlp(batch=None), threads=1, max_bytes=2000)
-    assert dependent(_rows(2)).shape == (2, 10)
-    with pytest.raises(InputRefused, match=rf"this call \(N = 100\) needs an arena of {512 * 100 + 64} bytes"):
-        dependent(_rows(100))
-
-
-def test_absurd_sizes_are_refused_not_wrapped(mlp: Bundle) -> None:
-    with pytest.raises(InputRefused, match="overflow 62 bits"):
-        mlp._prepare((((1 << 62) - 1, 64),), 1 << 40)
-    huge = np.broadcast_to(np.zeros((1, 64), "f4"), (1 << 45, 64))
-    with pytest.raises(InputRefused, match="no memory"):
-        mlp(huge)
-
-
-def test_less_memory_than_expected_turns_into_slices(data: memoryview, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = _rows(3000)
-    bundle = load(data, threads=1)
-    want = bundle(x)
-    bundle._arenas.clear()
-    monkeypatch.setattr(bundle_module, "_GROWTH_CHECKED", 1000)
-    monkeypatch.setattr(bundle_module, "available_bytes", lambda: 200_000)
-    np.testing.assert_array_equal(bundle(x), want)
-    assert bundle._arenas[0].size <= 100_000
-
-
-def test_concurrent_calls(data: memoryview) -> None:
-    bundle = load(data, threads=2)
-    inputs = [_rows(1 + i % 7, seed=i) for i in range(24)]
+    inputs = [tiny.rows(1 + i % 7, seed=i) for i in range(24)]
     want = [load(data, threads=1)(x) for x in inputs]
 
     def work(i: int) -> bool:
@@ -154,25 +58,17 @@ def test_concurrent_calls(data: memoryview) -> None:
 def test_more_shapes_than_are_kept(tiny: Any, data: memoryview) -> None:
     bundle = load(data, threads=1)
     for n in [*range(300), *range(300, 0, -7)]:
-        x = _rows(n)
+        x = tiny.rows(n)
         np.testing.assert_allclose(bundle(x), tiny.mlp_numpy(x), rtol=1e-4, atol=1e-4)
     assert len(bundle._young) <= 64 and len(bundle._old) <= 64
     assert len(bundle._arenas) == 1 and len(bundle._arenas[0].contexts) <= 128
 
 
-def test_a_plan_serves_smaller_bindings(data: memoryview) -> None:
-    bundle = load(data, threads=1)
-    bundle(_rows(100)), bundle(_rows(80))
-    assert len(bundle._template.plans) == 1
-    bundle(_rows(1)), bundle(_rows(101))
-    assert len(bundle._template.plans) == 2
-
-
 def test_bind(tiny: Any, mlp: Bundle) -> None:
-    x, y = _rows(5), np.empty((5, 10), "f4")
+    x, y = tiny.rows(5), np.empty((5, 10), "f4")
     f = mlp.bind({"x": x}, {"y": y})
     for seed in range(3):
-        x[...] = _rows(5, seed)
+        x[...] = tiny.rows(5, seed)
         assert f() is None
         np.testing.assert_array_equal(y, mlp(x))
     for inputs, outputs, words in [
@@ -241,7 +137,7 @@ def test_save_and_reload(tiny: Any, data: memoryview, tmp_path: Path) -> None:
     again = load(path)
     again.save(path)  # over the very file it was loaded from
     assert path.read_bytes() == bytes(data)
-    x = _rows(4)
+    x = tiny.rows(4)
     np.testing.assert_array_equal(again(x), bundle(x))
     np.testing.assert_array_equal(load(bytes(data))(x), bundle(x))
     save_bundle(data, tmp_path / "n.fwb")
@@ -287,11 +183,11 @@ def test_damage_found_before_and_after_loading(tiny: Any, data: memoryview, tmp_
     for t in threading.enumerate():
         if t.name == "fusewright-verify":
             t.join()
-    for use in (lambda: lazy(_rows(1)), lambda: lazy.run({"x": _rows(1)})):
+    for use in (lambda: lazy(tiny.rows(1)), lambda: lazy.run({"x": tiny.rows(1)})):
         with pytest.raises(BundleRefused, match="weights"):
             use()
     good = load(data, verify="lazy")
-    assert good(_rows(1)).shape == (1, 10)
+    assert good(tiny.rows(1)).shape == (1, 10)
     for name in ("native/cpu-avx2/code.bin", "native/cpu-avx2/plan.json", "graph.txt", "report.json"):
         broken = bytearray(data)
         broken[load(data)._container._places[name][0]] ^= 0x80
@@ -361,8 +257,8 @@ def test_weights_are_packed_once_and_aligned() -> None:
     assert len(blob) == w.size and np.frombuffer(blob[64:112]).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_bundle_can_be_dropped_during_its_call(data: memoryview) -> None:
-    x, results = _rows(50), []
+def test_a_bundle_can_be_dropped_during_its_call(tiny: Any, data: memoryview) -> None:
+    x, results = tiny.rows(50), []
     bundle: Bundle | None = load(data, threads=2)
     gone = weakref.ref(bundle)
 
