@@ -41,7 +41,7 @@ def _splats(node: Node) -> list[Any] | None:
     """One element per operand when the whole result is one repeated element."""
     name = node.op.name
     moved = name in ("reshape", "broadcast_to", "transpose", "slice", "reverse")
-    if not moved and not (node.op.kind == "elementwise" and node.op.scalar is not None and node.op.eval is not None):
+    if not moved and not (node.op.kind == "elementwise" and node.op.scalar is not None):
         return None
     found = [splat_scalar(v) for v in node.operands]
     return None if any(f is None for f in found) else found
