@@ -180,3 +180,40 @@ def test_a_variant_uses_its_own_vectors_only(variant: str, wide: bool) -> None:
     text = codegen.machine.emit_assembly(codegen.last)
     assert "%ymm" in text or "%zmm" in text
     assert ("%zmm" in text) is wide
+
+
+SUM = """
+def k(args, start, stop, scratch):
+    x = pf32(args[0])
+    y = pf32(args[1])
+    for u in range(start, stop):
+        total = f32({seed})
+        for i in range({count}):
+            total = total + x[u * {count} + i]
+        y[u] = total
+"""
+GATE = """
+def k(args, start, stop, scratch):
+    x = pf32(args[0])
+    y = pf32(args[1])
+    for u in range(start, stop):
+        for i in range({count}):
+            y[u * {count} + i] = silu(x[u * {count} + i])
+"""
+
+
+def test_only_loops_with_vector_calls_keep_their_shape(uncached: None) -> None:
+    texts = {
+        "short sum": SUM.format(seed=0, count=4),
+        "long sum": SUM.format(seed=0, count=16),
+        "short gate": GATE.format(count=8),
+        "long gate": GATE.format(count=64),
+        "last sum": SUM.format(seed=1, count=16),
+    }
+    # One process compiles all of them: what it does for one kernel says nothing about the next.
+    image = build_image([KernelSource(name, text) for name, text in texts.items()], "cpu-avx512bf16", jobs=1)
+    places = sorted([*image.symbols.values(), len(image.code)])
+    size = {name: places[places.index(at) + 1] - at for name, at in image.symbols.items()}
+    # Without the unroller, sums of any length take the same code; with it, eight gates are eight calls taken apart.
+    assert min(size["long sum"], size["last sum"]) > size["short sum"]
+    assert size["short gate"] < size["long gate"]
