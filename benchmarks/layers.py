@@ -6,7 +6,8 @@
 With ``--folder`` the compiled networks are kept there, and a second run measures without importing a framework. A
 call's floor is the longest of: its multiplications at the measured FMA peak (Winograd's products alone, taps in the
 padding not counted), its weights at the measured bandwidth of the level that holds the whole model, and its operands
-and results at that of the level that holds them. ``--write`` records layers/NETWORK.md, .json and .svg.
+and results at that of the level that holds them. ``--write`` records layers/NETWORK.md and .json, and
+the pictures are drawn from them afterwards.
 """
 
 from __future__ import annotations
