@@ -39,8 +39,10 @@ class Nest:
 def nest(stored: Layout, wanted: Layout) -> Nest | None:
     """The loops that make ``wanted`` of ``stored``, over room that holds zeros; None where digits do not fit each
     other, or elements change in more than one way."""
+    if stored.derived or 0 in stored.shape:
+        return None
     source, target = _digits(stored), _digits(wanted)
-    if source is None or target is None or stored.derived or 0 in stored.shape or (target.side and wanted.rounds):
+    if source is None or target is None or (target.side and wanted.rounds):
         return None
     loops: list[Loop] = []
     for a, b in zip(source.axes, target.axes, strict=True):

@@ -84,7 +84,11 @@ def test_what_has_no_nest() -> None:
     assert nest(winograd(stored, 2), stored) is None
     split = Layout((6,), [("reshape", (2, 3)), ("transpose", (1, 0))])
     assert nest(split, Layout((6,), [("reshape", (3, 2)), ("transpose", (1, 0))])) is None
-    assert nest(Layout((0, 4)), Layout((0, 4), [("transpose", (1, 0))])) is None
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_nothing_needs_no_loops(shape: tuple[int, int]) -> None:
+    assert nest(rhs_layout(shape, 32, False), rhs_layout(shape, 16, False)) is None
 
 
 def test_loops_that_run_on_are_one() -> None:
