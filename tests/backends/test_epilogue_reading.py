@@ -45,10 +45,10 @@ TAILS: dict[str, tuple[Tail, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-def net(tail: Tail) -> fw.Graph:
+def net(tail: Tail, dtype: str = "float32") -> fw.Graph:
     b: Any = fw.Builder()
-    x = b.input("x", "f32", ("N", 5, 6, CHANNELS))
-    w = np.random.default_rng(1).normal(0, 0.3, (3, 3, CHANNELS, CHANNELS)).astype(np.float32)
+    x = b.input("x", dtype, ("N", 5, 6, CHANNELS))
+    w = np.random.default_rng(1).normal(0, 0.3, (3, 3, CHANNELS, CHANNELS)).astype(dtype)
     return b.build({"y": tail(b, b.conv(x, w, pads=((1, 1), (1, 1))))})
 
 
@@ -66,4 +66,21 @@ def test_stages_stay_inside_the_bound(name: str) -> None:
     x = np.random.default_rng(2).normal(0, 2, (2, 5, 6, CHANNELS)).astype(np.float32)
     x[0, 0, :3, 0] = np.nan, np.inf, -np.inf
     verdicts = check_kernels(net(TAILS[name][0]), {"x": x})
+    assert verdicts and [str(v) for v in verdicts if not v.ok] == []
+
+
+NUMBERS: dict[str, Tail] = {
+    "no number": lambda b, y: b.clip(y, np.nan, 1.0),
+    "no end": lambda b, y: b.clip(y, 0.1, np.inf),
+    "far from 0": lambda b, y: b.clip(y, -1e38, 1e38),
+    "the greatest": lambda b, y: b.add(b.relu(y), np.finfo(y.dtype.np).max),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_any_number_stays_inside_the_bound(name: str, dtype: str) -> None:
+    """What a slot, which holds float32, cannot say is said in text."""
+    x = np.random.default_rng(2).normal(0, 2, (2, 5, 6, CHANNELS)).astype(dtype)
+    verdicts = check_kernels(net(NUMBERS[name], dtype), {"x": x})
     assert verdicts and [str(v) for v in verdicts if not v.ok] == []

@@ -181,6 +181,7 @@ EPILOGUES = [
     Epilogue(
         (Stage("bias"), Stage("mul"), Stage("keep"), Stage("residual"), Stage("slope"), Stage("scale"), Stage("gate"))
     ),
+    Epilogue((Stage("bias"), Stage("scale"), Stage("residual"), Stage("mul"), Stage("clip", 0.5, np.inf))),
     Epilogue((Stage("expr", text="select(acc < f32(0.0), acc * f32(0.25), acc)"), Stage("bias"))),
 ]
 

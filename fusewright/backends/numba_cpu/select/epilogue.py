@@ -177,12 +177,12 @@ def _slope(chain: _Chain, result: Value, blocked: bool, place: dict[Value, int])
 
 
 def _number(v: Value) -> float | None:
+    """What ``v`` is known to be, if that is a number."""
     const = v.const
-    return (
-        float(const.array.reshape(-1)[0])
-        if const is not None and const.array.size == 1 and v.dtype.np.kind == "f"
-        else None
-    )
+    if const is None or const.array.size != 1 or v.dtype.np.kind != "f":
+        return None
+    number = float(const.array.reshape(-1)[0])
+    return None if math.isnan(number) else number
 
 
 def _stage(chain: _Chain, result: Value, blocked: bool, place: dict[Value, int]) -> _Chain | None:

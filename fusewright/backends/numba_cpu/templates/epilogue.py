@@ -7,6 +7,7 @@ Must not know how the block was computed.
 from __future__ import annotations
 
 import struct
+from ctypes import c_float
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -136,7 +137,7 @@ def _in_registers(stages: tuple[Stage, ...], size: int) -> int:
     slot, kept = 0, None
     for position, stage in enumerate(stages):
         slot += _needs_slot(stage)
-        exact = size == 4 or all(struct.unpack("<f", struct.pack("<f", x))[0] == x for x in (stage.low, stage.high))
+        exact = size == 4 or all(c_float(x).value == x for x in (stage.low, stage.high))
         if stage.kind == "expr" or slot > MAX_SLOTS or position >= MAX_STAGES or (stage.kind in _NUMBERS and not exact):
             return position if kept is None else kept
         kept = position if stage.kind == "keep" else None if stage.kind == "gate" else kept
@@ -145,6 +146,10 @@ def _in_registers(stages: tuple[Stage, ...], size: int) -> int:
 
 def _statement(stage: Stage, names: list[str], size: int) -> str:
     to = "f32" if size == 4 else "f64"
+
+    def literal(number: float) -> str:
+        return f"{to}({number!r})".replace("inf", "1e999")
+
     if stage.kind == "expr":
         text = stage.text
         for i in reversed(range(len(names))):
@@ -157,13 +162,13 @@ def _statement(stage: Stage, names: list[str], size: int) -> str:
     if stage.kind in ("keep", "gate"):
         return "kept = acc" if stage.kind == "keep" else "acc = kept * acc"
     if stage.kind == "affine":
-        return f"acc = acc * {to}({stage.low!r})\nacc = acc + {to}({stage.high!r})"
+        return f"acc = acc * {literal(stage.low)}\nacc = acc + {literal(stage.high)}"
     if stage.kind in ("slope", "leak"):
-        slope = f"v{names[0]}" if stage.kind == "slope" else f"{to}({stage.low!r})"
-        return f"acc = select(acc < {to}(0.0), acc * {slope}, acc)"
+        slope = f"v{names[0]}" if stage.kind == "slope" else literal(stage.low)
+        return f"acc = select(acc < {literal(0.0)}, acc * {slope}, acc)"
     low, high = {"relu": (0.0, None), "relu6": (0.0, 6.0), "clip": (stage.low, stage.high)}[stage.kind]
-    text = f"acc = select(acc < {to}({low!r}), {to}({low!r}), acc)"
-    return text if high is None else text + f"\nacc = select(acc > {to}({high!r}), {to}({high!r}), acc)"
+    text = f"acc = select(acc < {literal(low)}, {literal(low)}, acc)"
+    return text if high is None else text + f"\nacc = select(acc > {literal(high)}, {literal(high)}, acc)"
 
 
 def loop_text(low: Lowered, size: int, offset: str, channel: str, count: str, pointer: str) -> list[str]:
