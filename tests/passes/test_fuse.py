@@ -93,6 +93,24 @@ def test_a_sum_with_what_two_read_stays_with_the_first_contraction() -> None:
     assert "contract(matmul add)" in shape_of(run(net, ("N", 4)))
 
 
+@pytest.mark.parametrize(
+    "meet, left, taken",
+    [
+        (lambda b, first, second, row: b.add(first, b.mul(second, row)), ["mul"], "add"),
+        (
+            lambda b, first, second, row: b.add(first, b.cast(b.cast(second, to="f64"), to="f32")),
+            ["elementwise(cast cast)"],
+            "add",
+        ),
+        (lambda b, first, second, row: b.where(b.gt(first, 0.0), first, second), [], "gt where"),
+    ],
+    ids=["a factor per row", "another type on the way", "a condition made of the first"],
+)
+def test_what_the_later_contraction_cannot_take_in_stays_with_the_first(meet: Any, left: list[str], taken: str) -> None:
+    build = lambda b, x, row: meet(b, dense(b, x), dense(b, b.neg(x)), row)
+    assert shape_of(run(build, ("N", 4), ("N", 1))) == ["neg", "matmul", *left, f"contract(matmul {taken})"]
+
+
 @pytest.mark.parametrize("name", ["silu", "gelu", "elu", "mish", "leaky_relu", "hard_swish"])
 def test_spelt_out_activations_are_epilogues(name: str) -> None:
     b: Any = Builder()

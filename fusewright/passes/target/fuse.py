@@ -150,15 +150,19 @@ class _Fuser:
         Taken in by the first of many contractions, the sum would make all their results wait for each other.
         """
         for v in node.operands:
+            way = [node]
             while v.producer not in inside and v.use_count == 1 and same_shape(v.shape, anchor.results[0].shape):
                 found = v.producer
                 if found.op.name in ANCHORS:
-                    if self.at[found] > self.at[anchor] and _extends(found):
+                    taken = {found, *way}
+                    later = self.at[found] > self.at[anchor] and _extends(found)
+                    if later and all(self._epilogue_step(n, v, taken) for n in way):
                         return True
                     break
                 full = [o for o in found.operands if same_shape(o.shape, v.shape)]
                 if not elementwise(found) or not full:
                     break
+                way.append(found)
                 v = max(full, key=lambda o: self.at[o.producer])
         return False
 
