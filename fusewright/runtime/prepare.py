@@ -106,15 +106,16 @@ def _job(c: Constant, helper: Helper) -> Callable[[int, int], Job] | None:
     found = nest(c.stored, c.wanted)
     if found is None or (found.side and c.dtype != "f32"):
         return None
+    loops = _paired(found) if found.rounds else _in_words(found, DTYPES[c.dtype].size)
+    if loops is None:
+        return None
+    entry = COPY
     words: tuple[int, ...] = ()
     if found.side:
         entry, words = WINOGRAD.get(found.side, ""), (*found.source_taps, *found.target_taps)
     elif found.rounds:
         entry, words = ROUND, (found.loops[-1][1],)
-    else:
-        entry = COPY
-    loops = _paired(found) if found.rounds else _in_words(found, DTYPES[c.dtype].size)
-    if loops is None or not helper.has(entry):
+    if not helper.has(entry):
         return None
     if loops[-1][0] >= 256:
         loops = (*loops[:-1], (1, 0, 0), loops[-1])  # long runs are units of their own

@@ -104,6 +104,14 @@ def test_all_but_ragged_layouts_are_made_by_the_image(variant: str) -> None:
     assert [i for i, job in enumerate(jobs) if job is None] == ragged
 
 
+def test_what_has_no_loops_is_made_by_numpy(variant: str) -> None:
+    plan = Plan()
+    plan.constants = [Constant(0, 4, "f32", Layout((1,)), Layout((1,), moves)) for moves in ([("bf16", ())], [])]
+    weights = np.float32([1.5]).view(np.uint8)
+    one, same = prepare.constants(plan, weights, helper_of(variant))
+    assert one.view(np.uint16).tolist() == [0x3FC0] and same.tobytes() == weights.tobytes()
+
+
 def test_the_text_of_the_kernels_stays_inside_its_arrays(variant: str) -> None:
     shape = (3, 3, 16, 32)
     stored, narrow = (conv_layout(shape, ConvLayout((3, 3), 16, 32, 1, nr, 16)) for nr in (32, 16))
