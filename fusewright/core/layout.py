@@ -19,6 +19,7 @@ Array = np.ndarray[Any, Any]
 Move = tuple[str, tuple[int, ...]]
 New = Callable[[tuple[int, ...], Any], Array]
 _DERIVES = ("winograd", "bf16")  # moves without an inverse
+_MOST = 32  # axes, and moves, of a layout in a file
 
 
 class Layout:
@@ -98,11 +99,11 @@ class Layout:
     def from_json(cls, raw: Any) -> Layout:
         """Read and check: every move fits what came before. Raises BundleRefused."""
         try:
-            layout = cls(raw["shape"], [(kind, arg) for kind, arg in raw["moves"]])
+            layout = cls(_numbers(raw["shape"]), [(kind, _numbers(arg)) for kind, arg in raw["moves"]])
             at = layout.shape
+            if len(layout.moves) > _MOST:
+                raise ValueError(f"{len(layout.moves)} moves")
             for kind, arg in layout.moves:
-                if any(not 0 <= x < 1 << 40 for x in arg) or len(arg) > 32:
-                    raise ValueError(arg)
                 if kind == "reshape":
                     ok = _count(arg) == _count(at)
                 elif kind == "transpose":
@@ -170,6 +171,13 @@ def _after(kind: str, arg: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int
     if kind == "transpose":
         return tuple(shape[p] for p in arg)
     return (arg[0] + TAPS - 1, arg[0] + TAPS - 1, *shape[2:]) if kind == "winograd" else arg
+
+
+def _numbers(raw: Sequence[Any]) -> tuple[int, ...]:
+    """Extents or axes from a file. Raises ValueError."""
+    if len(raw) > _MOST or any(type(x) is not int or not 0 <= x < 1 << 40 for x in raw):
+        raise ValueError(f"numbers {str(raw)[:80]}")
+    return tuple(raw)
 
 
 def _count(shape: Sequence[int]) -> int:

@@ -66,6 +66,14 @@ def test_json_round_trip(layout):
         {"shape": [3], "moves": [["winograd", [2]]]},
         {"shape": [3], "moves": [["bf16", [2]]]},
         {"shape": [3], "moves": [["bf16", []], ["bf16", []]]},
+        {"shape": [-4, -4, 32], "moves": [["transpose", [1, 0, 2]]]},  # a product like that of a true shape
+        {"shape": [4.0, 32], "moves": []},
+        {"shape": [True, 32], "moves": []},
+        {"shape": [1] * 33, "moves": []},
+        {"shape": [1 << 40], "moves": []},
+        {"shape": [4, 32], "moves": [["pad", [4.5, 32]]]},
+        {"shape": [4, 32], "moves": [["pad", ["4", 32]]]},
+        {"shape": [2, 2], "moves": [["transpose", [1, 0]]] * 33},
     ],
 )
 def test_malformed_layouts_are_refused(raw):
