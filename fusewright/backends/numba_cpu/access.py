@@ -84,6 +84,17 @@ def _lanes(element: Any, side: int, count: int) -> tuple[str, Any, Any]:
     return f"v{side}{name}.p0", kind, ir.Constant(kind, [int(k < count) for k in range(side)])
 
 
+def transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """The columns of a square tile of ``rows``, vectors of as many lanes."""
+    # A perfect shuffle of the rows, repeated log2(side) times, is the transposition.
+    side = len(rows)
+    half, lanes = side // 2, ir.VectorType(ir.IntType(32), side)
+    picks = [ir.Constant(lanes, [k // 2 + base + (k % 2) * side for k in range(side)]) for base in (0, half)]
+    for _ in range(side.bit_length() - 1):
+        rows = [builder.shuffle_vector(rows[i], rows[i + half], pick) for i in range(half) for pick in picks]
+    return rows
+
+
 def _transpose(builder: Any, element: Any, args: Any, rows: int, columns: int) -> None:
     """``rows`` vectors of ``columns`` lanes each come in, ``columns`` vectors of ``rows`` lanes go out."""
     size = element.width // 8 if isinstance(element, ir.IntType) else {"float": 4, "double": 8}[str(element)]
@@ -108,14 +119,7 @@ def _transpose(builder: Any, element: Any, args: Any, rows: int, columns: int) -
         else:
             load = masked("load", vector, [vector.as_pointer(), i32, flags, vector])
             held[i] = builder.call(load, [place, align, mask, none])
-    # A perfect shuffle of the rows, repeated log2(side) times, is the transposition. What nobody stores is not made.
-    half = side // 2
-    picks = [
-        ir.Constant(ir.VectorType(i32, side), [k // 2 + base + (k % 2) * side for k in range(side)])
-        for base in (0, half)
-    ]
-    for _ in range(side.bit_length() - 1):
-        held = [builder.shuffle_vector(held[i], held[i + half], pick) for i in range(half) for pick in picks]
+    held = transposed(builder, held)  # what nobody stores is not made
     mask = _lanes(element, side, rows)[2]
     for i in range(columns):
         place = row(args[3], args[4], args[5], i)

@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ..access import transposed
 from ..twins import view
 from .emit import Emitter, literal_values
 
@@ -96,27 +97,6 @@ class _Lanes:
         small = self.mixed(early, 7, 18, 3, shifts=True)
         return self.add(w[t], small, w[(t + 9) % _WORDS], self.mixed(late, 17, 19, 10, shifts=True))
 
-    def transposed(self, rows: list[ir.Value]) -> list[ir.Value]:
-        """``width`` vectors of one message each as ``width`` vectors of one word each: halves trade places."""
-        half = self.width // 2
-        while half:
-            # Exchange the off-diagonal blocks of ``half`` words of each pair of rows ``half`` apart.
-            low, high = [], []
-            for lane in range(self.width):
-                partner = lane & half
-                low.append(self.width + lane - half if partner else lane)
-                high.append(self.width + lane if partner else lane + half)
-            out = list(rows)
-            for i in range(self.width):
-                if not i & half:
-                    out[i] = self._picked(rows[i], rows[i + half], low)
-                    out[i + half] = self._picked(rows[i], rows[i + half], high)
-            rows, half = out, half // 2
-        return rows
-
-    def _picked(self, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
-        return self.b.shuffle_vector(x, y, ir.Constant(ir.VectorType(_WORD, self.width), lanes))
-
 
 def _compress(v: _Lanes, e: Emitter, state: list[ir.Value], words: list[ir.Value]) -> list[ir.Value]:
     """The state after a chunk of ``words``, the first 16 of the schedule, whose four parts are a loop."""
@@ -164,7 +144,7 @@ def emit_sha256(builder: ir.IRBuilder, addresses: ir.Value, chunks: ir.Value, ou
             for start in starts:
                 place = b.inttoptr(b.add(b.add(start, at), e.const(4 * first)), v.vec.as_pointer())
                 rows.append(b.call(swapped, [b.load(place, align=1)]))
-            words += v.transposed(rows)
+            words += transposed(b, rows)
         return _compress(v, e, state, [b.select(inside, w, p) for w, p in zip(words, padding, strict=True)])
 
     state = e.loop(e.const(0), b.add(chunks, e.const(1)), [v.splat(x) for x in INITIAL], chunk)
