@@ -24,6 +24,16 @@ def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
+def _past_caches(b: Any, to: Any, source: Any, lines: Any) -> None:
+    """Copy so many whole lines to address ``to``, where one begins."""
+    line = ir.VectorType(_BYTE, CACHE_LINE)
+    once = b.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+    with cgutils.for_range(b, lines) as loop:
+        at = b.mul(loop.index, ir.Constant(_WORD, CACHE_LINE))
+        value = b.load(_at(b, b.add(source, at), line), align=1)
+        b.store(value, _at(b, b.add(to, at), line), align=CACHE_LINE).set_metadata("nontemporal", once)
+
+
 @intrinsic
 def stream(typingctx: Any, to: Any, source: Any, count: Any) -> Any:
     """Copy ``count`` bytes from address ``source``, which caches hold, to address ``to``, whose lines none will hold.
@@ -37,26 +47,21 @@ def stream(typingctx: Any, to: Any, source: Any, count: Any) -> Any:
         def word(value: int) -> Any:
             return ir.Constant(_WORD, value)
 
-        def move(at: Any, size: int) -> Any:
-            kind = ir.VectorType(_BYTE, size)
-            value = b.load(_at(b, b.add(source, at), kind), align=1)
-            return b.store(value, _at(b, b.add(to, at), kind), align=CACHE_LINE if size == CACHE_LINE else 1)
-
         def part(first: Any, size: Any) -> None:
             """``size`` bytes, less than a line: a line that is streamed must not be touched in any other way."""
             piece = CACHE_LINE // 2
             while piece:
                 with b.if_then(b.icmp_signed("!=", b.and_(size, word(piece)), word(0))):
-                    move(b.add(first, b.and_(size, word(-2 * piece))), piece)
+                    at, kind = b.add(first, b.and_(size, word(-2 * piece))), ir.VectorType(_BYTE, piece)
+                    value = b.load(_at(b, b.add(source, at), kind), align=1)
+                    b.store(value, _at(b, b.add(to, at), kind), align=1)
                 piece //= 2
 
         head = b.and_(b.sub(word(0), to), word(CACHE_LINE - 1))
         head = b.select(b.icmp_signed("<", count, head), count, head)
         part(word(0), head)
         lines = b.sdiv(b.sub(count, head), word(CACHE_LINE))
-        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-        with cgutils.for_range(b, lines) as loop:
-            move(b.add(head, b.mul(loop.index, word(CACHE_LINE))), CACHE_LINE).set_metadata("nontemporal", once)
+        _past_caches(b, b.add(to, head), b.add(source, head), lines)
         done = b.add(head, b.mul(lines, word(CACHE_LINE)))
         part(done, b.sub(count, done))
         return context.get_dummy_value()
@@ -69,13 +74,8 @@ def stream_lines(typingctx: Any, to: Any, source: Any, count: Any) -> Any:
     """``stream`` for whole lines: ``to`` begins one and ``count`` bytes end one."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, (to, source, count) = builder, args
-        line = ir.VectorType(_BYTE, CACHE_LINE)
-        once = b.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-        with cgutils.for_range(b, b.sdiv(count, ir.Constant(_WORD, CACHE_LINE))) as loop:
-            at = b.mul(loop.index, ir.Constant(_WORD, CACHE_LINE))
-            value = b.load(_at(b, b.add(source, at), line), align=1)
-            b.store(value, _at(b, b.add(to, at), line), align=CACHE_LINE).set_metadata("nontemporal", once)
+        to, source, count = args
+        _past_caches(builder, to, source, builder.sdiv(count, ir.Constant(_WORD, CACHE_LINE)))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen
@@ -107,27 +107,29 @@ def streamed(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
+def prefetch(builder: Any, pointer: Any, write: bool = False) -> None:
+    """Ask for the line at ``pointer``, mapped or not, to be in the first-level cache soon; to ``write`` it: and in no
+    other core's."""
+    if write:  # LLVM emits the instruction for targets that promise it only; to others it is a NOP
+        builder.asm(ir.FunctionType(ir.VoidType(), [pointer.type]), "prefetchw ($0)", "r", [pointer], True)
+        return
+    i32, place = ir.IntType(32), _BYTE.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [place, i32, i32, i32])
+    ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(ask, [builder.bitcast(pointer, place), ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
+
+
 @intrinsic
 def fetch(typingctx: Any, address: Any, count: Any) -> Any:
     """Ask for the lines of ``count`` bytes at ``address``, mapped or not, to be in the first-level cache soon."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, i32 = builder, ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), i32, i32, i32])
-        ask = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        b = builder
         with cgutils.for_range(b, b.sdiv(args[1], ir.Constant(_WORD, CACHE_LINE))) as loop:
-            at = b.add(args[0], b.mul(loop.index, ir.Constant(_WORD, CACHE_LINE)))
-            b.call(ask, [_at(b, at, _BYTE), ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
+            prefetch(b, _at(b, b.add(args[0], b.mul(loop.index, ir.Constant(_WORD, CACHE_LINE))), _BYTE))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
-
-
-def take_over(builder: Any, address: Any) -> None:
-    """Ask for the line at ``address``, a number or a pointer, as ``own`` does."""
-    # LLVM emits the instruction for targets that promise it only; to others it is a NOP.
-    kind = ir.FunctionType(ir.VoidType(), [address.type])
-    builder.asm(kind, "prefetchw ($0)", "r", [address], True)
 
 
 @intrinsic
@@ -135,7 +137,7 @@ def own(typingctx: Any, address: Any) -> Any:
     """Ask for the line at ``address``, mapped or not, to be in the first-level cache soon and in no other core's."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        take_over(builder, args[0])
+        prefetch(builder, _at(builder, args[0], _BYTE), write=True)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from ..streaming import take_over
+from ..streaming import prefetch
 
 I64 = ir.IntType(64)
 
@@ -88,12 +88,7 @@ class Emitter:
 
     def prefetch(self, pointer: ir.Value, write: bool = False) -> None:
         """Ask for a line that is read soon, or (``write``) written; the address need not exist."""
-        if write:  # LLVM's own prefetch for writing is one for reading on our targets
-            return take_over(self.b, pointer)
-        i32 = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
-        fn = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
-        self.b.call(fn, [pointer, i32(0), i32(3), i32(1)])
+        prefetch(self.b, pointer, write)
 
     def lanes_below(self, count: ir.Value) -> ir.Value:
         """Mask of the lanes whose number is below ``count`` (an i64 of any sign)."""
