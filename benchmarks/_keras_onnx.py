@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from _onnx import OPSET
 from _onnx import Writer as Named
 
 _ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "hard_silu": "HardSwish", "gelu": "Gelu"}
@@ -342,14 +341,21 @@ def keras_to_onnx(model: Any, batch: int) -> onnx.ModelProto:
     shape = [batch, *given.shape[1:]]
     shape = [shape[0], shape[-1], *shape[1:-1]] if first else shape
     kind = onnx.TensorProto.INT32 if "int" in given.dtype else onnx.TensorProto.FLOAT
-    inputs = [helper.make_tensor_value_info("x", kind, shape)]
-    outputs = [helper.make_tensor_value_info(y.name, onnx.TensorProto.FLOAT, [batch, *model.outputs[0].shape[1:]])]
-    graph = helper.make_graph(w.nodes, "model", inputs, outputs, w.constants)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-    onnx.checker.check_model(proto)
-    return proto
+    return w.model({"x": shape}, {y.name: [batch, *model.outputs[0].shape[1:]]}, kind)
 
 
 def turned(model: Any) -> bool:
     """Whether the ONNX model takes its input with channels first."""
     return len(model.inputs[0].shape) > 2 and _slides(model)
+
+
+def lstm_to_onnx(model: Any, batch: int) -> onnx.ModelProto:
+    """One LSTM and a dense layer, for inputs with their steps first: nothing is left to transpose."""
+    w = Writer(batch)
+    _, steps, features = model.input_shape
+    lstm, head = (layer for layer in model.layers if layer.get_weights())
+    weights = [w.const(v[None]) for v in _recurrent_weights(lstm)]
+    w.nodes.append(helper.make_node("LSTM", ["x", *weights], ["", "last"], hidden_size=lstm.units))
+    flat = w.add("Reshape", ["last", w.const([batch, lstm.units], np.int64)])
+    y = _dense(w, head, Tensor(flat, 2, False))
+    return w.model({"x": [steps, batch, features]}, {y.name: [batch, head.units]})

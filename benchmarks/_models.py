@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import onnx
 
-from _onnx import encoder_to_onnx, keras_cnn_to_onnx, lstm_to_onnx
+from _keras_onnx import keras_to_onnx, lstm_to_onnx
 
 L = keras.layers
 
@@ -64,12 +64,12 @@ def _made(name: str) -> Any:
 
 
 def _application(name: str) -> Network:
-    return Network(lambda: _made(name), keras_cnn_to_onnx, (0, 3, 1, 2))
+    return Network(lambda: _made(name), keras_to_onnx, (0, 3, 1, 2))
 
 
 NETWORKS = {
     **{name: _application(name) for name in ("ResNet50", "MobileNetV2", "EfficientNetB0", "InceptionV3")},
-    "encoder": Network(encoder, encoder_to_onnx),
+    "encoder": Network(encoder, keras_to_onnx),
     "lstm": Network(lstm, lstm_to_onnx, (1, 0, 2)),
 }
 

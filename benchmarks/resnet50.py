@@ -21,7 +21,7 @@ import onnxruntime
 
 import fusewright as fw
 
-from _onnx import keras_cnn_to_onnx
+from _keras_onnx import keras_to_onnx
 from _timing import interleave, machine, table
 
 try:
@@ -40,7 +40,7 @@ def main() -> None:
 
     keras.utils.set_random_seed(0)
     model = keras.applications.ResNet50(weights=None, input_shape=(args.size, args.size, 3))
-    onnx_bytes = keras_cnn_to_onnx(model, args.batch).SerializeToString()
+    onnx_bytes = keras_to_onnx(model, args.batch).SerializeToString()
     x = np.random.default_rng(0).standard_normal((args.batch, args.size, args.size, 3), np.float32)
     x_nchw = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     expected = np.asarray(model(x, training=False))
@@ -62,13 +62,13 @@ def main() -> None:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
             session = onnxruntime.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
-            calls["onnxruntime"] = lambda session=session: session.run(None, {"input": x_nchw})[0]
+            calls["onnxruntime"] = lambda session=session: session.run(None, {"x": x_nchw})[0]
             if openvino is not None:
                 core = openvino.Core()
                 # Its default on some CPUs is bfloat16; everybody computes in float32 here.
                 config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
                 request = core.compile_model(core.read_model(onnx_bytes, b""), "CPU", config).create_infer_request()
-                calls["openvino"] = lambda request=request: request.infer({"input": x_nchw})[0]
+                calls["openvino"] = lambda request=request: request.infer({"x": x_nchw})[0]
             for name, call in calls.items():
                 worst = float(np.abs(np.asarray(call()) - expected).max())
                 if not worst <= 1e-4 * float(np.abs(expected).max()):

@@ -25,10 +25,11 @@ PEERS = ["onnxruntime", "openvino"]
 
 def prepare(network: str, batch: int, folder: Path, target: str) -> None:
     """Every contestant's file, and the input with Keras' answer."""
-    from _keras_onnx import keras_to_onnx, turned
     from _wide_models import make, sample
 
     import fusewright as fw
+
+    from _keras_onnx import keras_to_onnx, turned
 
     model = make(network)
     x = sample(model, batch)
