@@ -104,8 +104,8 @@ class Bundle(Loaded[Binding]):
             self._constants = constants(plan, container.weights(), helper)
             base = self._image.address("run") - plan.entries["run"]
             self._template = Template(plan, base, [c.ctypes.data for c in self._constants])
-        except (VerifyError, OverflowError) as e:
-            raise container.refused(str(e)) from None
+        except (VerifyError, OverflowError, MemoryError) as e:
+            raise container.refused(str(e) or "no memory for it") from None
         self._plan = plan
         self._entry: Callable[..., int] = _ENTRY(self._image.address("run"))
         self._describe()

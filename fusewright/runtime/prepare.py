@@ -32,9 +32,11 @@ from ..core.plan import Constant, Plan
 from ..core.relayout import Nest, nest
 from .call import Array
 from .image import NativeImage
+from .memory import available_bytes
 from .pool import pool
 
 _CHUNK = 1 << 16  # bytes that a thread takes at a time at least
+_CHECKED = 256 << 20  # room from here on is checked against free memory
 
 Job = tuple[str, Sequence[int], int, int]  # entry, arguments, extent, grain
 
@@ -79,7 +81,7 @@ class Helper:
 
 
 def constants(plan: Plan, weights: Array, helper: Helper | None = None) -> list[Array]:
-    """The bytes of each constant: over the map, or a layout made now."""
+    """The bytes of each constant: over the map, or a layout made now. Raises MemoryError."""
     made = [c for c in plan.constants if c.wanted is not None]
     room = _Room(sum((c.size + 63) & -64 for c in made))
     out: list[Array] = []
@@ -153,11 +155,18 @@ class _Room:
 
     def __init__(self, size: int) -> None:
         self._free = np.empty(0, np.uint8)
-        if size:
+        if not size:
+            return
+        short = MemoryError(f"no memory for {size} bytes of weights in layouts that are made at load")
+        if size > _CHECKED and size > available_bytes():
+            raise short
+        try:
             block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            with contextlib.suppress(OSError):  # a kernel without them
-                block.madvise(mmap.MADV_HUGEPAGE)
-            self._free = np.frombuffer(block, np.uint8)
+        except OSError:
+            raise short from None
+        with contextlib.suppress(OSError):  # a kernel without them
+            block.madvise(mmap.MADV_HUGEPAGE)
+        self._free = np.frombuffer(block, np.uint8)
 
     def take(self, size: int) -> Array:
         """The next ``size`` bytes, or an array of their own where more is asked for than was foreseen."""

@@ -26,7 +26,7 @@ from fusewright.core.errors import BundleRefused, CompileRefused, InputRefused, 
 from fusewright.core.layout import Layout
 from fusewright.core.manifest import Port, Signature, Symbol
 from fusewright.core.plan import Bump, Call, Loop, Plan
-from fusewright.runtime import cpu
+from fusewright.runtime import cpu, prepare
 from fusewright.runtime.bundle import Bundle, load
 from fusewright.runtime.format import Container, Entry
 from fusewright.runtime.format import Layout as FileLayout
@@ -372,6 +372,22 @@ def test_constants_in_another_layout_are_made_at_load(tiny: Any) -> None:
     plan.constants[k].wanted = Layout((2, 3), [("pad", (2, 9999))])
     with pytest.raises(VerifyError, match="layouts"):
         plan.verify()
+
+
+def test_layouts_beyond_the_memory_there_is_are_refused(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, weights = tiny.plan((), 1), Weights()
+    stored, wanted = Layout((16, 1024)), Layout((16, 1024), [("pad", (16, 64 * 1024))])
+    where = weights.add(np.ones(stored.shape, "f4"))
+    for _ in range(5):
+        plan.add_constant(*where, "f32", stored, wanted)
+    plan.outputs = [plan.address("i", 0)]
+    data = tiny.bundle(plan, [("x", "f32", (2,))], [("y", "f32", (2,))], weights, (), None)
+    monkeypatch.setattr(prepare, "_CHECKED", 1 << 20)
+    monkeypatch.setattr(prepare, "available_bytes", lambda: 4 << 22)
+    with pytest.raises(BundleRefused, match=f"memory: no memory for {5 << 22} bytes"):
+        load(data)
+    monkeypatch.setattr(prepare, "available_bytes", lambda: 5 << 22)
+    assert load(data)(np.ones(2, "f4")).tolist() == [1, 1]
 
 
 def test_scalars_in_and_out(tiny: Any) -> None:

@@ -155,12 +155,13 @@ class CudaBundle(Loaded[Binding]):
             most = {b.name: plan.exprs[b.most] for b in plan.bound}
             room = Room(plan, Expressions(plan.exprs, plan.symbols, most), DEVICE_ALIGN)
             self._dynamic = Dynamic(plan)
-        except (VerifyError, OverflowError) as e:
-            raise container.refused(str(e)) from None
+            made = constants(plan, container.weights())
+        except (VerifyError, OverflowError, MemoryError) as e:
+            raise container.refused(str(e) or "no memory for it") from None
         self._plan, self._room = plan, room
         with self.device:
             self._code = Code(self.device, container, FOLDER, plan)
-            self._weights, self._constants = self._upload(constants(plan, container.weights()))
+            self._weights, self._constants = self._upload(made)
         self._copied = [i for i, o in enumerate(plan.outputs) if o[:2] != ("o", i)]
         self._extents = [[evaluator(e) for e in s.exprs] for s in self._inputs]
         self._idle: list[Workspace] = []
