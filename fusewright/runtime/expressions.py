@@ -17,6 +17,7 @@ from ..core.errors import InputRefused, VerifyError
 Words = np.ndarray[Any, np.dtype[np.int64]]
 Evaluator = Callable[[Mapping[str, int]], int]
 _LIMIT = float(1 << 62)
+_MOST_CELLS = 1 << 25  # of the matrix: thousands of times what large models have
 
 
 class Expressions:
@@ -51,6 +52,8 @@ class Expressions:
                 if column == len(closures):
                     closures.append([_closure(a) for a in make] if make else [itemgetter(n) for n in names])
                 cells.append((row, column, c))
+        if len(texts) * len(columns) > _MOST_CELLS:
+            raise VerifyError(f"plan: {len(texts)} expressions of {len(columns)} different terms are too many")
         self._monomials = closures
         self._matrix = np.zeros((len(texts), len(columns)), np.int64)
         for row, column, c in cells:

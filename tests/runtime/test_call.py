@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from typing import Any
 
 import ml_dtypes
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fusewright.core.dtypes import dtype
-from fusewright.core.errors import BundleRefused, InputRefused
+from fusewright.core.errors import BundleRefused, InputRefused, VerifyError
 from fusewright.core.manifest import Port, Symbol
 from fusewright.runtime.bundle import Bundle, load
 from fusewright.runtime.call import Matcher, Spec, convert
+from fusewright.runtime.expressions import Expressions
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass")
 X = np.arange(24, dtype="f4").reshape(3, 8)
@@ -335,6 +337,14 @@ def test_expressions_in_shapes_are_solved() -> None:
         _matcher(("N",))
     with pytest.raises(BundleRefused, match="symbol N"):
         _matcher(("(N) // 2",), symbols="N")
+
+
+def test_a_plan_of_too_many_terms_is_refused() -> None:
+    powers = [range(1, 20)] * 3
+    texts = ["*".join("A" * a + "B" * b + "C" * c) for a, b, c in product(*powers)]
+    assert Expressions(texts[:100], ["A", "B", "C"]).evaluate({"A": 2, "B": 1, "C": 1})[-1] == 2
+    with pytest.raises(VerifyError, match="6859 expressions of 6860 different terms"):
+        Expressions(texts, ["A", "B", "C"])
 
 
 def test_scalars_and_conversion_copies() -> None:
