@@ -91,7 +91,8 @@ class Report:
         at_once, rows_at_once = dict(dims), None
         if batch is not None and _align(plan) != DEVICE_ALIGN:
             need = lambda n: sum(_memory(plan, {**dims, batch: n}, threads))
-            rows_of = rows_of_a_slice(dims[batch], threads, need, lambda: work_of(plan, dims, batch))
+            work = lambda: work_of(plan, plan.evaluate({**dims, batch: 1}))
+            rows_of = rows_of_a_slice(dims[batch], threads, need, work)
             if rows_of < dims[batch]:
                 at_once[batch] = rows_at_once = rows_of
         arena, scratch = _memory(plan, at_once, threads)
@@ -104,10 +105,9 @@ class Report:
         )  # fmt: skip
 
 
-def work_of(plan: Plan, dims: Mapping[str, int], batch: str) -> tuple[int, int]:
-    """(floating-point operations of one row of the batch, bytes of the weights as kernels read them)."""
-    flops = sum(row["flops"] for row in _kernels(plan, plan.evaluate({**dims, batch: 1})))
-    return flops, sum(c.size for c in plan.constants)
+def work_of(plan: Plan, values: Sequence[int]) -> tuple[int, int]:
+    """(floating-point operations where expressions have these values, bytes of the weights as kernels read them)."""
+    return sum(row["flops"] for row in _kernels(plan, values)), sum(c.size for c in plan.constants)
 
 
 def _kernels(plan: Plan, values: Sequence[int]) -> list[dict[str, Any]]:

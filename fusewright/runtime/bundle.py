@@ -386,7 +386,8 @@ class Bundle(Loaded[Binding]):
 
     def _at_once(self, env: dict[str, int], batch: str) -> int:
         need = lambda rows: self._need({**env, batch: rows})
-        return rows_of_a_slice(env[batch], self._lanes, need, lambda: work_of(self._plan, env, batch))
+        work = lambda: work_of(self._plan, self._template.exprs.evaluate({**env, batch: 1}).tolist())
+        return rows_of_a_slice(env[batch], self._lanes, need, work)
 
     def _need(self, env: Mapping[str, int]) -> int:
         values = self._template.exprs.evaluate(env)
