@@ -172,7 +172,7 @@ class Loaded(ABC, Generic[B]):
         with self._lock:
             found = self._young.get(key)
             if found is None:
-                # The slice's own plan fits, and a smaller one never needs more than it does.
+                # The slice's own plan fits, and fewer rows need no more, unless a size falls as rows grow.
                 found = self._young[key] = self._bind_env(env, max(p.total, 1))
             return found
 

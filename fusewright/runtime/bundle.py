@@ -246,7 +246,9 @@ class Bundle(Loaded[Binding]):
     def _pieces(self, arena: Arena, p: Prepared[Binding], arrays: Sequence[Array], results: Sequence[Array]) -> Pieces:
         """What runs one after the other to fill ``results``: each with a step table of its own, in one arena."""
         out: Pieces = []
-        for part, first, last in self._slices(p):
+        slices = self._slices(p)
+        arena.grow(max(part.total for part, _, _ in slices))  # it must not move under a table made before
+        for part, first, last in slices:
             ins, outs = ([a[first:last] if p.rows else a for a in group] for group in (arrays, results))
             context = self._made(arena, part)
             self._patch(context, ins, outs)

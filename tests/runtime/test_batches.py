@@ -9,8 +9,10 @@ import pytest
 
 from fusewright.core import slices
 from fusewright.core.errors import InputRefused
+from fusewright.core.plan import Call
 from fusewright.runtime import bundle as bundle_module
 from fusewright.runtime.bundle import Bundle, load
+from fusewright.runtime.memory import Arena
 
 
 def test_bits_do_not_depend_on_threads_batch_or_slices(tiny: Any, data: memoryview) -> None:
@@ -63,6 +65,24 @@ def test_a_batch_that_leaves_the_cache_runs_in_slices(
     assert [(s.runs, len(s.seconds)) for s in steps] == [(4, 3)] * 3
     dependent = load(tiny.mlp(batch=None), threads=1)
     assert dependent._prepare((x.shape,), dependent._limit()).rows == 0
+
+
+def test_the_last_slice_may_need_the_most_memory(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
+    plan = tiny.plan(("N",), 1)
+    size = plan.expr("32*N")
+    between = plan.address("b", plan.add_buffer("32*N + 65536*(N % 2)", 0, 1))
+    for i, (source, to) in enumerate([(plan.address("i", 0), between), (between, plan.address("o", 0))]):
+        plan.steps.append(Call(2, [source, to], size, 1 << 20, "copy", "rw", [i, i + 1], [size, size]))
+    plan.outputs = [plan.address("o", 0)]
+    bundle = load(tiny.bundle(plan, [("x", "f32", ("N", 8))], [("y", "f32", ("N", 8))]), threads=1)
+    monkeypatch.setattr(slices, "CACHE", 6 * 32)
+    x = np.arange(13 * 8, dtype="f4").reshape(13, 8)
+    p = bundle._prepare((x.shape,), bundle._limit())
+    (whole, *_, rest), arena = [part for part, _, _ in bundle._slices(p)], Arena(p.total)
+    assert whole.rows and rest.total > whole.total
+    pieces = bundle._pieces(arena, p, [x], [np.empty_like(x)])
+    assert all(c.scratch - part.binding.arena == arena.address for c, part, _, _ in pieces)
+    np.testing.assert_array_equal(bundle(x), x)
 
 
 def test_a_batch_that_cannot_be_sliced_states_its_bytes(tiny: Any, data: memoryview) -> None:
