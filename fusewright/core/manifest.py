@@ -251,7 +251,7 @@ class Manifest:
         if self.batch is not None:
             axes = [p.shape[:1] for p in self.signature.inputs + self.signature.outputs]
             fixed = [s.low for s in self.symbols if s.name == self.batch and s.low == s.high]  # spelt out in ports
-            if any(a not in ((self.batch,), tuple(fixed)) for a in axes) or () in axes:
+            if self.batch not in declared or any(a not in ((self.batch,), tuple(fixed)) for a in axes) or () in axes:
                 raise BundleRefused(f"manifest: batch symbol {self.batch!r} is not axis 0 of every input and output")
 
 

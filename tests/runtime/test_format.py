@@ -135,6 +135,14 @@ def _with_manifest(change: Change | bytes) -> bytes:
     return b"".join(h + p for h, p in zip(layout.headers, parts)) + layout.tail
 
 
+_NO_PORTS: dict[str, Any] = {"inputs": [], "outputs": []}
+
+
+def _ports_of(manifest: dict[str, Any], extent: str) -> None:
+    for port in manifest["signature"]["inputs"] + manifest["signature"]["outputs"]:
+        port["shape"] = [extent]
+
+
 def test_an_unchanged_manifest_is_accepted() -> None:
     assert Container.open(_with_manifest(lambda m: None)).manifest.symbols[0].high == 9
     assert Container.open(_with_manifest(lambda m: m.update(x_note=1))).manifest.threads == 3
@@ -164,6 +172,8 @@ def test_an_unchanged_manifest_is_accepted() -> None:
         (lambda m: m["symbols"][0].update(low=10), "no value"),
         (lambda m: m.update(batch={"symbol": "N", "row_independent": True, "x": 1}), None),
         (lambda m: m.update(batch={"symbol": "T", "row_independent": True}), "batch symbol"),
+        (lambda m: (m.update(batch={"symbol": "2*N", "row_independent": True}), _ports_of(m, "2*N")), "batch symbol"),
+        (lambda m: m.update(batch={"symbol": "Q", "row_independent": True}, signature=_NO_PORTS), "batch symbol"),
         (lambda m: m.update(targets=3), "malformed"),
         (b"{", "JSON"),
         (b'{"a":1,"a":1}', "canonical"),
