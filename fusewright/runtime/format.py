@@ -103,12 +103,12 @@ def sha256(data: Buffer) -> str:
 
 
 def tree_hash(data: memoryview, threads: int, known: Sequence[bytes] = ()) -> str:
-    """SHA-256 over the SHA-256 of each 1 MiB block (``BLOCK``), the blocks hashed by ``threads`` threads; those of the
-    first blocks may be ``known``."""
+    """SHA-256 over the SHA-256 of each 1 MiB block (``BLOCK``), the blocks hashed by ``threads`` threads, at most one
+    for each CPU; those of the first blocks may be ``known``."""
     count = (len(data) + BLOCK - 1) // BLOCK
     first = len(known)
     digests = [*known, *[b""] * (count - first)]
-    lanes = max(1, min(threads, count - first))
+    lanes = max(1, min(threads, count - first, len(os.sched_getaffinity(0))))
 
     def work(lane: int) -> None:
         for i in range(first + lane, count, lanes):  # hashlib lets go of the GIL for blocks of this size

@@ -202,6 +202,16 @@ def test_tree_hash_is_of_blocks_and_threads_do_not_matter() -> None:
     assert tree_hash(memoryview(b""), 2) == hashlib.sha256(b"").hexdigest()
 
 
+def test_no_more_threads_hash_than_there_are_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle may ask for any number of threads."""
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda t: (started.append(t), start(t)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    tree_hash(memoryview(bytes(9 * BLOCK)), 1 << 40)
+    assert len(started) == 2
+
+
 def test_huge_members_use_zip64(tmp_path: Path) -> None:
     """Over 4 GiB, as a sparse file that only its headers are read of."""
     entries = [Entry("manifest.json", 10, 1), Entry("weights.bin", (1 << 32) + 7, 2), Entry("report.json", 3, 3)]
