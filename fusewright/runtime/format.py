@@ -187,14 +187,16 @@ def _shown(path: str | bytes | os.PathLike[str]) -> str:
 
 def _save(data: Buffer, path: str | os.PathLike[str]) -> None:
     target = os.path.realpath(os.fsdecode(path))
+    if _takes_bytes(target):
+        with open(target, "wb", buffering=0) as f:
+            _write(f.fileno(), data)
+        return
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:100]}.{os.getpid()}-{threading.get_ident():x}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(fd, rest[: 1 << 30]) :]
+            _write(fd, data)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -210,6 +212,21 @@ def _save(data: Buffer, path: str | os.PathLike[str]) -> None:
             raise
     finally:
         os.close(folder_fd)
+
+
+def _takes_bytes(target: str) -> bool:
+    """A device or a pipe: bytes go into it, where a new file would take its place (``/dev/null``, for root)."""
+    try:
+        mode = os.stat(target).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _write(fd: int, data: Buffer) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest[: 1 << 30]) :]
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

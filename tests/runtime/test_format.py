@@ -288,6 +288,17 @@ def test_save_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert link.is_symlink() and path.read_bytes() == b"through"
 
 
+def test_saving_to_a_pipe_or_device_writes_into_it(tmp_path: Path) -> None:
+    # A new file in its place, which is how regular files are saved, would take /dev/null from everybody.
+    path, data, got = tmp_path / "pipe", bytes(range(256)) * 1000, []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: got.append(path.read_bytes()), daemon=True)
+    reader.start()
+    save_atomic(data, path)
+    reader.join(10)
+    assert got == [data] and path.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
 def test_same_bytes_in_other_processes() -> None:
     here = Path(__file__)
     code = (
