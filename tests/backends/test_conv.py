@@ -308,6 +308,58 @@ def test_images_do_not_depend_on_the_batch() -> None:
         assert np.array_equal(one[0], whole[i])
 
 
+LINES = [
+    # spatial, c, k, taps, strides, pads, dilations, groups
+    ((150,), 20, 48, (3,), (1,), ((1, 1),), (1,), 1),
+    ((150,), 20, 48, (3,), (1,), ((32, 0),), (16,), 1),  # causal, many tiles at the border
+    ((61,), 16, 33, (5,), (2,), ((20, 13),), (12,), 1),
+    ((20,), 16, 16, (3,), (1,), ((40, 40),), (40,), 1),  # every pixel has one tap at most
+    ((2, 75), 16, 16, (2, 3), (1, 1), ((1, 0), (1, 1)), (1, 1), 1),
+    ((90,), 640, 64, (3,), (1,), ((1, 1),), (1,), 1),  # in passes over a part of the weights
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("case", range(len(LINES)))
+def test_few_lines_are_cut_and_no_cut_shows(case: int, blocked: bool, symbolic: bool) -> None:
+    spatial, c, k, taps, *attrs = LINES[case]
+    rng = np.random.default_rng(case)
+    x, kernel = draw(rng, 1, *spatial, c), draw(rng, *taps, c, k)
+    how: dict[str, Any] = {"blocked": (blocked, blocked), "symbolic": symbolic}
+    whole = run_conv(x, kernel, *attrs, **how)
+    check(whole, x, kernel, reference, *attrs)
+    for chunks in (2, 7, 1000):
+        assert np.array_equal(run_conv(x, kernel, *attrs, **how, chunks=chunks), whole)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("stride,taps", [(2, 7), (3, 2)])
+def test_few_lines_of_a_transposed_convolution_are_cut(stride: int, taps: int, blocked: bool) -> None:
+    rng = np.random.default_rng(5)
+    x, kernel = draw(rng, 1, 70, 32), draw(rng, taps, 16, 32)
+    attrs = ((stride,), ((1, 0),), (1,), 1)
+    for symbolic in (False, True):
+        how: dict[str, Any] = {"transposed": True, "extra": (0,), "blocked": (blocked, blocked), "symbolic": symbolic}
+        whole = run_conv(x, kernel, *attrs, **how)
+        check(whole, x, kernel, reference_transposed, *attrs, (0,))
+        assert np.array_equal(run_conv(x, kernel, *attrs, **how, chunks=1000), whole)
+
+
+def extent_of(shape: Sequence[Any], taps: Sequence[int], pads: Any, blocked: bool = True) -> Any:
+    """Units of a convolution of 32 channels into as many."""
+    ones = (1,) * len(taps)
+    return conv(plan_conv(AVX512, F32, (*shape, 32), (*taps, 32, 32), ones, pads, ones, 1, blocked, blocked)).extent
+
+
+def test_units_of_few_and_of_enough_lines() -> None:
+    assert evaluate(extent_of((1, 256), (3,), ((1, 1),)), {}) >= 16
+    assert evaluate(extent_of((symbol("N"), 256), (3,), ((1, 1),)), {"N": 1}) >= 16
+    assert evaluate(extent_of((1, symbol("T")), (3,), ((1, 1),)), {"T": 256}) >= 16
+    assert evaluate(extent_of((1, 3, 256), (3, 3), ((1, 1), (1, 1))), {}) >= 16
+    assert evaluate(extent_of((1, 64, 256), (3, 3), ((1, 1), (1, 1))), {}) == 64
+
+
 EPILOGUES = [
     Epilogue((Stage("bias"), Stage("relu"))),
     Epilogue((Stage("scale"), Stage("bias"), Stage("residual"), Stage("relu6"))),

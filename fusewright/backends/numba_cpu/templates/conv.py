@@ -25,7 +25,7 @@ def conv(plan: ConvPlan, epilogue: Epilogue = NONE, entry: str = "conv") -> Temp
     """``epilogue(convolution)`` as one kernel.
 
     Arguments: ``a`` (operand 0), ``w`` (weights of operand 1), ``out``, the extras, then integers.
-    A unit is an output row (of a line of pixels: a tile) of one panel of one image.
+    A unit is an output row of one panel of one image; a tile of it where it is a line of pixels, or rows are few.
     """
     return _Conv(plan, epilogue, entry).template()
 
@@ -51,6 +51,9 @@ class _Conv(RowWalk):
         self.rows_per_pass, self.blocks_per_pass = self._passes()
         if plan.line:
             self.tiling = Tiling(self.text, plan.axes[2].out, self.most)
+        elif plan.axes[1].out == 1 or not self.blocks_per_pass:  # rows that share a pass stay whole
+            images = plan.batch if isinstance(plan.batch, int) else 1
+            self.cut(images * plan.groups * plan.layout.panels * plan.axes[0].out * plan.axes[1].out)
 
     def _passes(self) -> tuple[int, int]:
         """(most output rows of one pass, its channel blocks or 0): weights beyond the cache are taken in passes."""
@@ -76,12 +79,14 @@ class _Conv(RowWalk):
         plan, t = self.plan, self.text
         panels = plan.layout.panels
         height = plan.axes[1]
-        row_units = self.tiling.count if plan.line else height.out
+        row_units = self.tiling.count if plan.line else height.out * self.pieces
         nb = t.dim(plan.batch)
         depth_out = plan.axes[0].out
         if plan.line:
             self.tiling.prepare(0)
             open_runs(t, self.tiling.tiles, "rb", "rest", self._tiles_per_pass() if self.blocks_per_pass else 0)
+        elif self.pieces != 1:
+            self.open_pieces("rb", "rest")
         else:
             open_runs(t, self.oh, "rb", "rest", self.rows_per_pass if self.blocks_per_pass else 0)
         if depth_out == 1:
@@ -121,7 +126,7 @@ class _Conv(RowWalk):
         else:
             self._rows(1)
         extent = plan.batch * plan.groups * panels * depth_out * row_units
-        pixels = self.tiling.heights[0] if plan.line else plan.axes[2].out
+        pixels = self.tiling.heights[0] if plan.line else plan.axes[2].out if self.pieces == 1 else self.most
         pixels = max(pixels, FEWEST_PIXELS) if isinstance(pixels, int) else 32
         flops = 2 * plan.layout.elements // max(plan.groups * panels, 1) * pixels
         grain = max(1, UNIT_FLOPS // max(flops, 1))

@@ -12,8 +12,11 @@ from ....core.dims import Extent, ceildiv
 from .conv_plan import Axis
 from .epilogue import Epilogue, Lowered, lower
 from .template import ArgKind, TextBuilder, split_rows
+from .tiling import open_runs
 
 MOST_UNROLLED_TAPS = 9
+FEWEST_ALIKE = 4  # fewer pixels that read the same taps are not worth a tile
+FEW_LINES = 16  # fewer units than this do not keep the threads of a CPU even
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,12 @@ class Part:
 class RowWalk(ABC):
     """Writes the loops over the columns of a row; subclasses write the tile itself.
 
-    ``axis`` is the row's axis, ``most`` the tallest tile. Loops leave the current step in ``j``.
+    ``axis`` is the row's axis, ``most`` the tallest tile. Loops leave the current step in ``j``. Where rows are few,
+    units are ``pieces`` of a row: then a walk goes from piece ``p_lo`` up to ``p_hi``, and no tile lies in two pieces.
     """
 
     most: int
+    pieces: Extent = 1
 
     def __init__(
         self, axes: tuple[Axis, Axis, Axis], size: int, epilogue: Epilogue, entry: str, operand: ArgKind = "operand",
@@ -109,14 +114,38 @@ class RowWalk(ABC):
     def after(self, indent: int, height: str, run: Run, part: Part) -> None:
         """Write what follows a tile."""
 
+    def cut(self, lines: Extent) -> None:
+        """Make pieces of rows where there are but ``lines`` of them: their tiles, or as many steps as a tile has."""
+        if not isinstance(lines, int) or lines >= FEW_LINES:
+            return
+        cells = [self._static(run) for run in runs_of(self.axis)]
+        if None in cells:
+            self.pieces = ceildiv(run_length(self.axis), self.most)
+        else:
+            self.pieces = max(1, sum(len(c) for c in cells if c))
+
+    def open_pieces(self, at: str, rest: str) -> None:
+        """The loop over runs of neighbouring pieces of one row: ``at`` is the row's number, ``rest`` what is left."""
+        t = self.text
+        open_runs(t, t.dim(self.pieces), "p_lo", rest)
+        t.add(1, f"p_hi = p_lo + run\nrun = 1\n{at} = {rest} % {self.oh}\n{rest} = {rest} // {self.oh}")
+
+    @property
+    def _whole(self) -> bool:
+        """Rows are walked from end to end."""
+        return self.pieces == 1
+
     def row(self, indent: int, part: Part) -> None:
-        """All columns of one output row."""
-        for run in runs_of(self.axis):
-            cells = self._static(run)
-            if cells is None:
+        """All columns of one output row, or of the pieces of it."""
+        runs = runs_of(self.axis)
+        cells = [self._static(run) for run in runs]
+        free, first = not self._whole and None in cells, 0
+        for run, given in zip(runs, cells, strict=True):
+            if given is None or free:
                 self._clipped(indent, run, part)
             else:
-                self._segments(indent, run, cells, part)
+                self._segments(indent, run, given, part, first)
+                first += len(given)
 
     def _static(self, run: Run) -> list[tuple[int, int, bool]] | None:
         """Tiles (first step, height, all taps inside) of a row known at compile time, else None."""
@@ -132,38 +161,69 @@ class RowWalk(ABC):
         borders = sum(not inside for *_, inside in cells)
         return None if borders > 2 or (borders and run.taps > MOST_UNROLLED_TAPS) else cells
 
-    def _segments(self, indent: int, run: Run, cells: list[tuple[int, int, bool]], part: Part) -> None:
-        """Static tiles; neighbours of one kind share a loop and so one copy of the code."""
+    def _segments(
+        self, indent: int, run: Run, cells: list[tuple[int, int, bool]], part: Part, first: int
+    ) -> None:  # fmt: skip
+        """Static tiles, pieces from ``first`` on; neighbours of one kind share a loop and so one copy of the code."""
         t, i = self.text, 0
         while i < len(cells):
             at, height, inside = cells[i]
             k = i + 1
             while inside and k < len(cells) and cells[k][1:] == (height, True):
                 k += 1
+            piece = first + i
             if k - i > 1:
-                t.add(indent, f"for t in range({k - i}):")
+                steps = str(k - i) if self._whole else f"max(0, p_lo - {piece}), min({k - i}, p_hi - {piece})"
+                t.add(indent, f"for t in range({steps}):")
                 t.add(indent + 1, f"j = {at} + t * {height}")
                 self.tile_call(indent + 1, run, height, part)
             else:
-                t.add(indent, f"j = {at}")
-                self.tile_call(indent, run, height, part, border_at=None if inside else at)
+                if not self._whole:
+                    t.add(indent, f"if p_lo <= {piece} and {piece} < p_hi:")
+                inner = indent if self._whole else indent + 1
+                t.add(inner, f"j = {at}")
+                self.tile_call(inner, run, height, part, border_at=None if inside else at)
             i = k
 
     def _clipped(self, indent: int, run: Run, part: Part) -> None:
-        """A row of unknown width: whole tiles inside, single pixels with clipped taps at the borders."""
+        """A row of unknown width, or with many tiles at its borders: whole tiles inside, clipped taps outside."""
         t, width = self.text, self.width_text
         count, base = t.dim(run.count), t.dim(run.in_base)
+        from_, to = "0", count
+        if not self._whole:
+            t.add(indent, f"j_from = min({count}, p_lo * {self.most})\nj_to = min({count}, p_hi * {self.most})")
+            from_, to = "j_from", "j_to"
         lowest, highest = min(0, (run.taps - 1) * run.tap_step), max(0, (run.taps - 1) * run.tap_step)
-        t.add(indent, f"j_lo = min({count}, max(0, ({run.in_step - 1} - ({base} + {lowest})) // {run.in_step}))")
+        t.add(indent, f"j_lo = min({to}, max({from_}, ({run.in_step - 1} - ({base} + {lowest})) // {run.in_step}))")
         t.add(indent, f"j_hi = ({width} - 1 - ({base} + {highest})) // {run.in_step} + 1")
-        t.add(indent, f"j_hi = max(j_lo, min({count}, j_hi))")
-        t.add(indent, f"for b in range(j_lo + {count} - j_hi):")
-        t.add(indent + 1, "j = b if b < j_lo else j_hi + b - j_lo")
-        t.add(indent + 1, f"at_c = {base} + j * {run.in_step}")
-        lo, hi = clip_taps("at_c", width, run.tap_step, str(run.taps))
-        t.add(indent + 1, f"t_lo = {lo}\nt_hi = {hi}")
-        self.tile_call(indent + 1, run, 1, part, clip=True)
+        t.add(indent, f"j_hi = max(j_lo, min({to}, j_hi))")
+        self._borders(indent, run, part, from_, to)
         self.walk_tiles(indent, run, part, "j_lo", "j_hi")
+
+    def _borders(self, indent: int, run: Run, part: Part, from_: str, to: str) -> None:
+        """Steps ``[from_, j_lo)`` and ``[j_hi, to)``, where taps are outside: pixel by pixel, and in tiles where those
+        of far taps have neighbours that read the same ones."""
+        t, width, base = self.text, self.width_text, self.text.dim(run.in_base)
+        tallest = min(self.most, run.tap_step // run.in_step)
+        if tallest < FEWEST_ALIKE:
+            t.add(indent, f"for b in range({from_}, j_lo + {to} - j_hi):")
+            t.add(indent + 1, "j = b if b < j_lo else j_hi + b - j_lo")
+        else:
+            t.add(indent, f"b = {from_}\nwhile b < j_lo + {to} - j_hi:")
+            t.add(indent + 1, f"j = b if b < j_lo else j_hi + b - j_lo\nalike = (j_lo if b < j_lo else {to}) - j")
+        indent += 1
+        t.add(indent, f"at_c = {base} + j * {run.in_step}")
+        lo, hi = clip_taps("at_c", width, run.tap_step, str(run.taps))
+        t.add(indent, f"t_lo = {lo}\nt_hi = {hi}")
+        if tallest >= FEWEST_ALIKE:
+            last = run.in_step * (tallest - 1)  # from the first pixel of a tile to its last one
+            t.add(indent, f"end_c = at_c + {last}")
+            lo, hi = clip_taps("end_c", width, run.tap_step, str(run.taps))
+            t.add(indent, f"if alike >= {tallest} and t_lo == {lo} and t_hi == {hi}:")
+            self.tile_call(indent + 1, run, tallest, part, clip=True)
+            t.add(indent + 1, f"b += {tallest}\ncontinue")
+            t.add(indent, "b += 1")
+        self.tile_call(indent, run, 1, part, clip=True)
 
     def walk_tiles(self, indent: int, run: Run, part: Part, low: str, high: str) -> None:
         """Steps ``[low, high)``, all taps inside, in tiles of even height."""
