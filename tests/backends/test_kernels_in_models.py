@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 
 import fusewright as fw
+from fusewright.backends.numba_cpu.select.kernels import choose
+from fusewright.backends.numba_cpu.variants import VARIANTS
+from fusewright.ir.program import Run
 from fusewright.passes.pipeline import Pipeline
 from fusewright.testing import kernels
 from fusewright.testing.kernels import KernelVerdict, available_variants, check_kernels
@@ -145,6 +149,28 @@ def test_every_kernel_is_inside_its_bound(name: str) -> None:
     assert words(verdicts) >= EXPECTED[name]
     assert all(v.undecided < 0.01 for v in verdicts), [str(v) for v in verdicts if v.undecided >= 0.01]
     assert 0 < max(v.worst for v in verdicts) <= 1
+
+
+def wide_image(rng: np.random.Generator, b: Any) -> fw.Graph:
+    """More numbers in an image than weights; a gated unit behind them."""
+    y = b.conv(b.input("x", "f32", ("N", 40, 40, 16)), array(rng, 3, 3, 16, 16), pads=((1, 1), (1, 1)))
+    y = b.matmul(b.reduce_mean(b.relu(b.conv(y, array(rng, 1, 1, 16, 32))), axes=(1, 2)), array(rng, 32, 128))
+    half = [b.slice(y, starts=(0, at), stops=("N", at + 64), steps=(1, 1)) for at in (0, 64)]
+    return b.build(b.mul(b.sigmoid(half[0]), half[1]))
+
+
+@pytest.mark.parametrize("net", [*(net for net, _ in NETS.values()), wide_image])
+def test_kernels_read_every_argument_that_they_take(net: Net) -> None:
+    """A word for each is written into the step table for every new binding."""
+    graph = net(np.random.default_rng(11), fw.Builder())
+    runs = [step.node for step in fw.plan(graph).program.walk() if isinstance(step, Run)]
+    for node in runs:
+        fixed = {i: v.const for i, v in enumerate(node.operands) if v.const is not None}
+        for chosen in choose(node, VARIANTS["cpu-avx512"], fixed):
+            taken = re.findall(r"^    (\w+) = args\[\d+\]$", chosen.text, re.MULTILINE)
+            assert len(taken) == len(chosen.args)
+            assert [a for a in taken if len(re.findall(rf"\b{a}\b", chosen.text)) == 1] == [], chosen.text
+    assert runs
 
 
 @pytest.mark.parametrize("name", NETS)

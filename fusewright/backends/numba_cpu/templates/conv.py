@@ -80,7 +80,6 @@ class _Conv(RowWalk):
         panels = plan.layout.panels
         height = plan.axes[1]
         row_units = self.tiling.count if plan.line else height.out * self.pieces
-        nb = t.dim(plan.batch)
         depth_out = plan.axes[0].out
         if plan.line:
             self.tiling.prepare(0)
@@ -94,7 +93,8 @@ class _Conv(RowWalk):
         else:
             t.add(1, f"od = rest % {self.od}\nrest = rest // {self.od}")
         if self._panels_outermost():  # big weights are read once for all images, small ones once per image
-            t.add(1, f"n = rest % {nb}\nrest = rest // {nb}")
+            images = t.dim(plan.batch)
+            t.add(1, f"n = rest % {images}\nrest = rest // {images}")
             t.add(1, f"p = rest % {panels}\ng = rest // {panels}")
             if not isinstance(plan.batch, int):
                 t.add(1, "asks = 1 if n == 0 else 0")  # of a free number of images the first, which may be alone

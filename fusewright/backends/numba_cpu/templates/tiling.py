@@ -17,18 +17,22 @@ class Tiling:
     def __init__(self, t: TextBuilder, rows: Extent, most: int) -> None:
         self.rows, self.most = rows, most
         self.count: Extent = ceildiv(rows, most)
-        self._text, self.tiles = t, t.dim(self.count)
+        self._text = t
         if isinstance(rows, int):
             tiles = max(-(-rows // most), 1)
-            self._low, self._short = rows // tiles, tiles - rows % tiles
+            self._low, self._high, self._short = rows // tiles, -(-rows // tiles), tiles - rows % tiles
+
+    @property
+    def tiles(self) -> str:
+        """Text of their number."""
+        return self._text.dim(self.count)
 
     @property
     def heights(self) -> list[int]:
         """Every height that can occur, the greatest first."""
         if not isinstance(self.rows, int):
             return list(range(self.most, 0, -1))
-        tiles = max(-(-self.rows // self.most), 1)
-        return sorted({max(self.rows // tiles, 1), max(-(-self.rows // tiles), 1)}, reverse=True)
+        return sorted({max(self._low, 1), max(self._high, 1)}, reverse=True)
 
     def prepare(self, indent: int) -> None:
         """What ``first`` and ``height`` need, once per call of the kernel."""
@@ -40,7 +44,7 @@ class Tiling:
         """The first row of ``tile``."""
         if not isinstance(self.rows, int):
             return f"{tile} * t_low + max(0, {tile} - t_short)"
-        if self._short >= max(-(-self.rows // self.most), 1):
+        if self._low == self._high:
             return f"{tile} * {self._low}"
         return f"{tile} * {self._low} + max(0, {tile} - {self._short})"
 
@@ -51,7 +55,7 @@ class Tiling:
             return str(heights[0])
         if not isinstance(self.rows, int):
             return f"t_low + (1 if {tile} >= t_short else 0)"
-        return f"{heights[1]} + (1 if {tile} >= {self._short} else 0)"
+        return f"{self._low} + (1 if {tile} >= {self._short} else 0)"
 
 
 def open_runs(t: TextBuilder, per_line: str, at: str, rest: str, most: int = 0) -> None:
