@@ -11,6 +11,7 @@ from targets import FakeTarget
 from fusewright.ir import Builder, Graph
 from fusewright.ir.graph import Node
 from fusewright.passes import default_pipeline
+from fusewright.passes.engine.values import same_shape
 from fusewright.passes.target.fuse import fuse
 from fusewright.testing import assert_equivalent
 
@@ -109,6 +110,28 @@ def test_a_sum_with_what_two_read_stays_with_the_first_contraction() -> None:
 def test_what_the_later_contraction_cannot_take_in_stays_with_the_first(meet: Any, left: list[str], taken: str) -> None:
     build = lambda b, x, row: meet(b, dense(b, x), dense(b, b.neg(x)), row)
     assert shape_of(run(build, ("N", 4), ("N", 1))) == ["neg", "matmul", *left, f"contract(matmul {taken})"]
+
+
+def test_the_search_for_a_later_contraction_does_not_grow_with_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The products are made in one order and added in the other, so that no chain of sums leads to a later one."""
+    looked = 0
+
+    def counting(a: Any, b: Any) -> bool:
+        nonlocal looked
+        looked += 1
+        return same_shape(a, b)
+
+    def steps(n: int) -> int:
+        nonlocal looked
+        looked, b = 0, Builder()
+        x = total = b.input("x", "f32", ("N", 6))
+        for y in [dense(b, x) for _ in range(n)][::-1]:
+            total = b.add(total, y)
+        fuse.apply(b.build(total), FakeTarget())
+        return looked
+
+    monkeypatch.setattr("fusewright.passes.target.fuse.same_shape", counting)
+    assert steps(600) < 3 * steps(300)  # four times as many where each search goes to the end
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "elu", "mish", "leaky_relu", "hard_swish"])
