@@ -12,8 +12,9 @@ from ....core.dtypes import DType
 from ....core.layout import Layout, Move
 from ....ir.graph import Graph, Value
 from ..templates.epilogue import NONE
-from ..templates.matmul import FEWEST_ROWS, MatmulPlan, MatmulText
+from ..templates.matmul import MatmulPlan, MatmulText
 from ..templates.template import Template, contract_call, split_rows
+from ..templates.tiling import FEWEST_ROWS, grain_of
 from ..variants import Variant
 from .nest import digits, scaled
 from .region import Elements
@@ -98,7 +99,7 @@ class _Gated(MatmulText):
         scratch = (parts * self.block + len(outs)) * columns * self.size
         return Template(
             t.source(), t.entry, tuple(t.args), panels * ceildiv(plan.m, self.block),
-            max(1, 400_000 // max(per_unit, 1)), scratch, flops, frozenset(), frozenset(full - other),
+            grain_of(per_unit), scratch, flops, frozenset(), frozenset(full - other),
         )  # fmt: skip
 
     def _part(self, indent: int, panels: int) -> None:

@@ -192,7 +192,7 @@ def _name(base: str, found: Contraction) -> str:
 
 def site_of(node: Node) -> str:
     """The class of shapes under which choices for this contraction are kept; empty where there is nothing to choose:
-    weights made at run time, one filter per channel, bfloat16, other types than float32."""
+    weights made at run time, a filter per channel or small group, bfloat16, other types than float32."""
     found = read(node)
     if found is None or node.operands[found.operands[1]].const is None or found.anchor.attrs.get("bf16"):
         return ""

@@ -21,7 +21,7 @@ from ..variants import Variant
 from .panels import Tile, pick
 from .strided import Strided
 from .template import SUM_TERMS, Template, TextBuilder, contract_call
-from .tiling import SCRATCH_HEAD, Tiling, going_on, open_runs
+from .tiling import SCRATCH_HEAD, Tiling, going_on, grain_of, open_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class _Attention:
         scratch = SCRATCH_HEAD + self.packed + _lines(self.pitch * self.most * self.size)
         return Template(
             t.source(), t.entry, tuple(t.args), product(plan.lead) * self.tiling.count,
-            max(1, 400_000 // max(per_unit, 1)), scratch,
+            grain_of(per_unit), scratch,
         )  # fmt: skip
 
     # -- where things lie ---------------------------------------------------------------------------------------------

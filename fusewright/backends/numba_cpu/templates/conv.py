@@ -13,12 +13,10 @@ from .epilogue import NONE, Epilogue, loop_text, run_text
 from .panels import asked_bytes
 from .rows import Part, RowWalk, Run, clip_axis, run_length, runs_of
 from .template import SUM_TERMS, Template, contract_call
-from .tiling import Tiling, open_runs
+from .tiling import FEWEST_ROWS, Tiling, grain_of, open_runs
 
 PANEL_BYTES = 400 * 1024  # weights of one panel beyond this are taken in passes over channel blocks
 PASS_PIXELS = 64  # rows of fewer pixels share a pass
-FEWEST_PIXELS = 12  # below this, time goes into reading the weights
-UNIT_FLOPS = 400_000
 
 
 def conv(plan: ConvPlan, epilogue: Epilogue = NONE, entry: str = "conv") -> Template:
@@ -127,10 +125,11 @@ class _Conv(RowWalk):
             self._rows(1)
         extent = plan.batch * plan.groups * panels * depth_out * row_units
         pixels = self.tiling.heights[0] if plan.line else plan.axes[2].out if self.pieces == 1 else self.most
-        pixels = max(pixels, FEWEST_PIXELS) if isinstance(pixels, int) else 32
+        pixels = max(pixels, FEWEST_ROWS) if isinstance(pixels, int) else 32
         flops = 2 * plan.layout.elements // max(plan.groups * panels, 1) * pixels
-        grain = max(1, UNIT_FLOPS // max(flops, 1))
-        return Template(t.source(), t.entry, tuple(t.args), extent, grain, scratch, plan.flops, self.low.aliasable)
+        return Template(
+            t.source(), t.entry, tuple(t.args), extent, grain_of(flops), scratch, plan.flops, self.low.aliasable
+        )
 
     def _panels_outermost(self) -> bool:
         image = product((self.plan.axes[1].size, self.plan.axes[2].size, self.plan.channels))

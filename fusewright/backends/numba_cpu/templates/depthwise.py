@@ -244,7 +244,7 @@ class Depthwise(RowWalk):
         if not self.low.statements:
             return
         lines = None
-        if self.plan.blocked and height.isdigit() and self.px == BLOCK:
+        if self.plan.blocked and height.isdigit():
             lines = run_text(self.low, self.size, "row_at", int(height), BLOCK, self.pointer)
         if lines is not None:
             self.text.add(indent, f"row_at = row_o + j * {self.px}")

@@ -13,19 +13,16 @@ from ....core.dims import Extent, ceildiv, maximum, product
 from ....core.dtypes import F32, F64, DType
 from ..lines import CACHE_LINE
 from ..variants import Variant
+from .asking import FAR_BYTES
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
 from .panels import Tile, asked_bytes, pick
 from .plain import Batch, broadcast_batch, matrix_numbers, zero_of
 from .template import SUM_TERMS, Template, TextBuilder, contract_call, scalar_access
-from .tiling import Tiling, open_runs
+from .tiling import FEWEST_ROWS, Tiling, grain_of, open_runs
 
 Rhs = Literal["packed", "direct"]
 PANEL_BYTES = 400 * 1024  # a panel longer than this is cut along k, so that it stays in the second-level cache
 ROW_TILES = 24  # tiles that share a pass over a part of a long panel
-FEWEST_ROWS = 12  # below this, time goes into reading the weights
-FAR_BYTES = (
-    512 * 1024
-)  # pieces of rows of a left operand of this size come from far away: tiles prefetch those of the next
 DIRECT_COLUMNS = 256  # a run-time right operand narrower than this is read where it lies
 
 
@@ -133,6 +130,7 @@ class MatmulText:
         return -(-even // SUM_TERMS) * SUM_TERMS
 
     def _is_far(self) -> bool:
+        """Pieces of rows of the left operand come from far away: tiles prefetch those of the next."""
         plan = self.plan
         if not self.chunk or plan.lhs_transposed or plan.pairs or not isinstance(plan.k, int):
             return False
@@ -160,9 +158,8 @@ class MatmulText:
         per_unit = 2 * max(height, FEWEST_ROWS) * columns * (plan.k if isinstance(plan.k, int) else 512)
         extent = product(d for d, _, _ in plan.batch) * plan.panels * self.tiling.count
         return Template(
-            t.source(), t.entry, tuple(t.args), extent, max(1, 400_000 // max(per_unit, 1)), scratch, flops,
-            self.low.aliasable,
-        )  # fmt: skip
+            t.source(), t.entry, tuple(t.args), extent, grain_of(per_unit), scratch, flops, self.low.aliasable
+        )
 
     def _batch_offsets(self, panels: str) -> None:
         plan, t = self.plan, self.text

@@ -9,6 +9,14 @@ from __future__ import annotations
 from ....core.dims import Extent, ceildiv
 from .template import TextBuilder
 
+FEWEST_ROWS = 12  # of fewer rows, time goes into reading the weights
+CHUNK_FLOPS = 400_000  # what a thread takes at a time
+
+
+def grain_of(flops: int) -> int:
+    """The least units of a chunk, of so many operations each."""
+    return max(1, CHUNK_FLOPS // max(flops, 1))
+
 
 class Tiling:
     """``rows`` rows in as few tiles of at most ``most`` rows as hold them; heights differ by one at most, the taller
