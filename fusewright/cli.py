@@ -25,7 +25,7 @@ from .arguments import UsageError, load_array, read_dims, read_feeds, read_names
 from .core.dims import evaluate, extent, symbols
 from .core.dtypes import dtype
 from .core.errors import FusewrightError, InputRefused, SaveRefused
-from .core.manifest import RunSymbol, Symbol
+from .core.manifest import RunSymbol, Symbol, parse_canonical
 from .core.plan import Plan
 from .core.report import Report, read_fields
 from .ir.scope import definitions
@@ -430,7 +430,8 @@ def _inspect_bundle(args: argparse.Namespace) -> int:
         if value < symbol.low or symbol.high is not None and value > symbol.high:
             raise InputRefused(f"--dim {name}={value} is outside of what the bundle takes, see its symbols")
         at[name] = value
-    reuses, bounds = read_fields(json.loads(container.read("report.json")), [s.name for s in manifest.symbols])
+    fields = parse_canonical(container.read("report.json"), "report.json")
+    reuses, bounds = read_fields(fields, [s.name for s in manifest.symbols])
     reports = {}
     for target in manifest.targets:
         plan = Plan.from_bytes(container.read(f"native/{target.name}/plan.json"))

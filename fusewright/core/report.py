@@ -174,8 +174,10 @@ def report_fields(plan: Plan, in_place: Sequence[Mapping[str, Any]] = (), numeri
 def read_fields(raw: Any, symbols: Sequence[str]) -> tuple[list[dict[str, Any]], list[str] | None]:
     """(rows of ``in_place``, extents of the lower bound) of a report.json. Raises VerifyError when it is malformed."""
     rows = raw.get("in_place") if isinstance(raw, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    if not isinstance(rows, list) or not all(isinstance(r, dict) and "reused" in r for r in rows):
         raise VerifyError("report.json is malformed: in_place")
+    if not all(isinstance(text, str) for r in rows for text in r.values()):
+        raise VerifyError("report.json is malformed: in_place holds more than texts")
     bounds = raw.get("lower_bound_bytes")
     if bounds is None:
         return rows, None

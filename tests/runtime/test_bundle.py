@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from fusewright.backends.writer import TargetImage, Weights, save_bundle, write_bundle
+from fusewright.cli import main
 from fusewright.core.dtypes import F32
 from fusewright.core.errors import BundleRefused, CompileRefused, InputRefused, VerifyError
 from fusewright.core.layout import Layout
@@ -447,6 +448,42 @@ def _mutated(data: Any, rng: random.Random) -> Any:
     return raw
 
 
+def _member(data: memoryview, name: str) -> bytes:
+    return bytes(Container.open(data).raw(name))
+
+
+def _with_member(data: memoryview, name: str, text: bytes) -> bytes:
+    """The bundle with another text for a member, and right hashes."""
+    parts = {n: _member(data, n) for n in Container.open(data)._places} | {name: text}
+    if name != "manifest.json":
+        manifest = json.loads(parts["manifest.json"])
+        manifest["members"][name] = {"size": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+        parts["manifest.json"] = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    tag = hashlib.sha256(parts["manifest.json"]).hexdigest()
+    layout = FileLayout([Entry(n, len(p), 0) for n, p in parts.items()], tag)
+    return b"".join(h + p for h, p in zip(layout.headers, parts.values())) + layout.tail
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{",
+        b"[" * 100_000,
+        b"[]",
+        b'{"in_place":[7]}',
+        b'{"in_place":[{"how":"view"}]}',
+        b'{"in_place":[{"reused":"b","role":["view"]}]}',
+        b'{"in_place":[],"lower_bound_bytes":["Q"]}',
+    ],
+)
+def test_what_is_no_report_is_refused(data: memoryview, tmp_path: Path, text: bytes) -> None:
+    broken = _with_member(data, "report.json", text)
+    with pytest.raises(BundleRefused, match=r"report\.json"):
+        load(broken).report()
+    (tmp_path / "m.fwb").write_bytes(broken)
+    assert main(["inspect", str(tmp_path / "m.fwb")]) == 1
+
+
 @pytest.mark.parametrize("which", ["manifest.json", "native/cpu-avx2/plan.json", "report.json"])
 def test_altered_descriptions_with_right_hashes_are_loaded_or_refused(tiny: Any, which: str) -> None:
     """Nothing but BundleRefused comes out of loading, preparing or reporting (the native code is not run)."""
@@ -454,19 +491,9 @@ def test_altered_descriptions_with_right_hashes_are_loaded_or_refused(tiny: Any,
     sources = [tiny.mlp(in_place=[{"value": "a", "reused": "b", "why": "c"}]), tiny.running_sum(), tiny.while_double()]
     outcomes = {"refused": 0, "loaded": 0}
     for turn in range(600):
-        c = Container.open(sources[turn % 3])
-        parts = {n: bytes(c.raw(n)) for n in c._places}
-        parts[which] = json.dumps(
-            _mutated(json.loads(parts[which]), rng), sort_keys=True, separators=(",", ":")
-        ).encode()
-        manifest = json.loads(parts["manifest.json"])
-        if which != "manifest.json":
-            digest = hashlib.sha256(parts[which]).hexdigest()
-            manifest["members"][which] = {"size": len(parts[which]), "sha256": digest}
-            parts["manifest.json"] = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-        tag = hashlib.sha256(parts["manifest.json"]).hexdigest()
-        layout = FileLayout([Entry(n, len(p), 0) for n, p in parts.items()], tag)
-        data = b"".join(h + p for h, p in zip(layout.headers, parts.values())) + layout.tail
+        source = sources[turn % 3]
+        text = json.dumps(_mutated(json.loads(_member(source, which)), rng), sort_keys=True, separators=(",", ":"))
+        data = _with_member(source, which, text.encode())
         try:
             bundle = load(data, threads=1)
             for n in (0, 3):
