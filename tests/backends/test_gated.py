@@ -145,9 +145,9 @@ def call(
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "masked"])
-def test_in_place_cut_in_chunks_and_by_its_twin(name: str) -> None:
-    width, rows = 40, 29
-    graph = build(name, "N", width, width)
+@pytest.mark.parametrize("width, rows, free", [(40, 29, True), (64, 8, False)])
+def test_in_place_cut_in_chunks_and_by_its_twin(name: str, width: int, rows: int, free: bool) -> None:
+    graph = build(name, "N" if free else rows, width, width)
     node, values = fused(graph), feeds(graph, rows)
     want = call(node, values, "cpu-avx512", rows, None, 1)
     places = [i for i in range(len(node.operands)) if gated.may_overwrite(node, i)]
@@ -162,9 +162,10 @@ def test_in_place_cut_in_chunks_and_by_its_twin(name: str) -> None:
                 np.testing.assert_allclose(a, b, **near)
 
 
-def test_threads_share_one_row() -> None:
-    """Reading the weights takes longer than handing out two halves of them."""
-    node = fused(build("lstm", 1, 128, 128))
+@pytest.mark.parametrize("name, rows, width", [("lstm", 1, 128), ("lstm", 8, 64), ("gru", 8, 64), ("lstm", 20, 64)])
+def test_threads_share_one_step(name: str, rows: int, width: int) -> None:
+    """Of one row, reading the weights takes longer than handing out two halves of them; few rows are work enough."""
+    node = fused(build(name, rows, width, width))
     fixed = {i: v.const for i, v in enumerate(node.operands) if v.const is not None}
     (chosen,) = gated.choose(node, VARIANTS["cpu-avx512"], fixed, node.op.cost(node))
     assert evaluate(chosen.extent, {}) >= 2 * chosen.grain

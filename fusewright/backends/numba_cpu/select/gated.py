@@ -6,9 +6,9 @@ Owns the reading of a ``fused`` region of kind "gated" and the packing of its we
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ....core.dims import compare_eq
+from ....core.dims import compare_eq, compare_le
 from ....core.dtypes import F32, F64
 from ....core.errors import CompileRefused
 from ....ir.builder import Builder
@@ -17,7 +17,7 @@ from ....ir.opdef import Cost
 from ..loops.gated import Gated, gated, gated_layout
 from ..loops.refusal import NoKernel
 from ..templates.matmul import MatmulPlan, plan_matmul
-from ..templates.panels import pick
+from ..templates.panels import halved, pick
 from ..templates.template import Arg, Template
 from ..variants import VARIANTS, Variant
 from .words import Chosen, Word, bound
@@ -91,8 +91,15 @@ def _template(found: Found, variant: Variant) -> tuple[MatmulPlan, Template]:
     attrs, dtype = found.anchor.attrs, found.anchor.results[0].dtype
     whole = plan_matmul(variant, dtype, a.shape, b.shape, attrs["transpose_a"], attrs["transpose_b"], True)
     tile = pick(variant, dtype.size, found.region.width)
-    plan = MatmulPlan(tile, "packed", whole.m, whole.k, whole.n, (), whole.lhs_transposed, whole.rhs_transposed)
-    return plan, gated(variant, dtype, plan, found.region)
+    plan = replace(whole, tile=tile, rhs="packed", batch=())
+    template = gated(variant, dtype, plan, found.region)
+    narrow = halved(variant, tile, whole.m)
+    if template.extent == 1 and narrow is not None:  # a step of one unit would leave the other threads without work
+        shared = replace(plan, tile=narrow)
+        cut = gated(variant, dtype, shared, found.region)
+        if compare_le(cut.extent, cut.grain) is False:
+            return shared, cut
+    return plan, template
 
 
 def read(region: Graph) -> Found | None:

@@ -58,6 +58,15 @@ def pick(variant: Variant, size: int, columns: Extent) -> Tile:
     return Tile(tallest[best], best, width)
 
 
+def halved(variant: Variant, tile: Tile, rows: Extent) -> Tile | None:
+    """Half as many columns as ``tile`` has, where ``rows`` still make accumulators enough."""
+    vectors, odd = divmod(tile.vectors, 2)
+    if odd or not isinstance(rows, int):
+        return None
+    tallest = _TALLEST[registers(variant)][vectors]
+    return Tile(tallest, vectors, tile.width) if min(rows, tallest) * vectors >= LATENCY else None
+
+
 def pick_blocks(variant: Variant, size: int, blocks: int, rows: Extent | None = None, pairs: bool = False) -> Tile:
     """The tile for a blocked result of ``blocks`` blocks of 16 channels: whole blocks, no padding."""
     width = width_of(variant, size)
