@@ -18,7 +18,6 @@ TYPES = {"f4": "f32", "f8": "f64", "u4": "u32", "i4": "s32", "u8": "u64", "i8": 
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 1.0, -1.0, 3.4e38]
 F32 = np.concatenate([RNG.normal(size=200), np.exp(RNG.uniform(-80, 80, 200)), SPECIAL]).astype("f4")
 OTHER = RNG.permutation(F32)
-THIRD = RNG.permutation(F32)
 I32 = np.concatenate([RNG.integers(-(2**31), 2**31, 200), [0, 1, -1, 2**31 - 1, -(2**31), 7, -7]]).astype("i4")
 J32 = RNG.permutation(I32)
 I64 = np.concatenate([RNG.integers(-(2**63), 2**63 - 1, 200), [0, 1, -1, 2**63 - 1, -(2**63), 5]]).astype("i8")

@@ -285,7 +285,6 @@ fault("shape", "the wrong axis of the weights before", SCALE, scale, "_fold_befo
 fault("B9", "weights are scaled where they lie", SCALE, scale, "_fold_behind", "last = chain.nodes[-1]",
       "last = chain.nodes[-1]; np.multiply(w, factor, out=weights.const.array.base)")  # fmt: skip
 # Regions.
-SCANNED = [lambda x: op.relu(x)]
 fault("shape", "the wrong input of a branch", localise.localise, localise, "_sink",
       'index - 1 if node.op.name == "if" else index', "0")  # fmt: skip
 fault("shape", "scanned values are sunk like constants", localise.localise, localise, "_first_constant_operand",
