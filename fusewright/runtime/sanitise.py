@@ -55,7 +55,8 @@ def _spread(bundle: Bundle, p: Prepared[Binding]) -> Prepared[Binding]:
     for size in template.sizes(binding.values):
         offsets.append(at)
         at += ((size + 63) & -64) + GUARD
-    binding.offsets, binding.arena, binding.stride = offsets, at, binding.stride + GUARD
+    binding.offsets, binding.arena = offsets, at
+    binding.stride += GUARD if binding.stride else 0  # threads without scratch leave no word there either
     binding.words = template.fill(binding.values, offsets)
     binding.total = at + binding.stride * binding.threads
     return Prepared(p.env, binding, p.out_shapes, 0, False)

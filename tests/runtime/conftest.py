@@ -66,11 +66,11 @@ class Tiny:
     def __init__(self) -> None:
         self.image = build_image([KernelSource(name, text) for name, text in SOURCES.items()], VARIANT)
 
-    def plan(self, symbols: tuple[str, ...], n_inputs: int) -> Plan:
+    def plan(self, symbols: tuple[str, ...], n_inputs: int, scratch: int = 64) -> Plan:
         plan = Plan(symbols, n_inputs)
         plan.entries = dict(self.image.symbols)
         for name in SOURCES:
-            plan.add_kernel(name, name, name, scratch=64)
+            plan.add_kernel(name, name, name, scratch=scratch)
         return plan
 
     def bundle(
@@ -97,8 +97,10 @@ class Tiny:
         pairs = zip(sizes, sizes[1:])
         return [(rng.normal(size=(a, b)).astype("f4") / 8, rng.normal(size=b).astype("f4")) for a, b in pairs]
 
-    def mlp(self, sizes: tuple[int, ...] = (64, 64, 64, 10), grain: int = 4, **more: Any) -> memoryview:
-        plan, weights = self.plan(("N",), 1), Weights()
+    def mlp(
+        self, sizes: tuple[int, ...] = (64, 64, 64, 10), grain: int = 4, scratch: int = 64, **more: Any
+    ) -> memoryview:
+        plan, weights = self.plan(("N",), 1, scratch), Weights()
         layers = self.layers(sizes)
         last = len(layers) - 1
         where = plan.address("i", 0)

@@ -97,6 +97,13 @@ def test_sanitised_runs_give_the_same_bits(tiny: Any, n: int) -> None:
         assert sanitised_run(passing, {"x": x[:, :2]})["same"].shape == (n, 2)
 
 
+def test_sanitised_runs_of_threads_without_scratch_find_nothing(tiny: Any) -> None:
+    """The dispatcher notes in the scratch where a chunk ended, and must not be told of scratch that is not there."""
+    mlp = load(tiny.mlp(scratch=0), threads=2)
+    x = tiny.rows(50)
+    np.testing.assert_array_equal(sanitised_run(mlp, {"x": x})["y"], mlp(x))
+
+
 def _copier(tiny: Any, count: str, source: str = "i", target: str = "b", live: tuple[int, int] = (0, 1)) -> Any:
     """x -> buffer -> y, the first copy of ``count`` bytes (64 are right)."""
     plan = tiny.plan((), 1)
