@@ -17,6 +17,7 @@ from keras import ops
 
 import fusewright.frontends.keras as frontend
 from fusewright.frontends.keras import import_keras
+from fusewright.frontends.registry import register_layer, unregister_layer
 
 L, K = keras.layers, tf_keras.layers
 
@@ -41,6 +42,39 @@ def nested() -> Any:
 
 def test_nested_shared_and_several_outputs(against_keras: Any) -> None:
     against_keras(nested(), data(3, 4), data(3, 4, seed=2), save=(".keras", ".h5"))
+
+
+def test_layers_whose_config_does_not_say_trainable_are_layers_in_h5(against_keras: Any) -> None:
+    """An .h5 names no modules, and these leave out what tells other layers from keras.ops nodes."""
+    lines = [keras.Input((6, 4)), L.SpatialDropout1D(0.2), L.Reshape((2, 3, 4)), L.SpatialDropout2D(0.2), L.Softmax()]
+    lines += [L.Reshape((1, 2, 3, 4)), L.SpatialDropout3D(0.2), L.Flatten(), L.Dense(2), L.Discretization([0.0, 0.5])]
+    against_keras(keras.Sequential(lines), data(3, 6, 4), save=(".h5", ".keras"))
+
+
+def test_a_layer_whose_config_says_only_its_own_options_is_the_registered_one_in_h5(scratch: Path) -> None:
+    class Twice(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x + x
+
+        def get_config(self) -> dict[str, Any]:
+            return {"name": self.name}
+
+    @register_layer("Twice")
+    def lower(layer: Any, x: Any) -> Any:
+        return x + x
+
+    try:
+        keras.Sequential([keras.Input((3,)), Twice()]).save(scratch / "twice.h5")
+        graph = import_keras(scratch / "twice.h5")
+    finally:
+        unregister_layer("Twice")
+    assert [n.op.name for n in graph.nodes] == ["input", "add", "return"]
+
+
+def test_a_refused_layer_is_no_operation_in_h5(scratch: Path, refused: Any) -> None:
+    inp = keras.Input((3,), dtype="int32")
+    keras.Model(inp, L.HashedCrossing(5)((inp[:, :1], inp[:, 1:2]))).save(scratch / "crossed.h5")
+    assert "HashedCrossing" in refused(scratch / "crossed.h5", "unsupported-layer").reason
 
 
 def test_frozen_layers_in_nested_models_keep_their_weights(against_keras: Any) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 from ...core.errors import ImportRefused
 from ..formats.limits import DEFAULT, ImportLimits
+from ..registry import registered_layer
 from . import keras1
+from .call import LAYERS, OPERATIONS, REFUSED, REFUSED_OPERATIONS
 from .model import KerasModel, LayerCall, LayerSpec, Ref, leaves, map_tree
 
 MODELS = frozenset({"Sequential", "Functional", "Model"})
@@ -174,13 +176,19 @@ class ConfigReader:
         return back
 
     def _is_operation(self, entry: dict[str, Any], class_name: str, config: dict[str, Any]) -> bool:
-        """Is it a ``keras.ops`` node? They carry no module in ``.h5``, but only layers have ``trainable``."""
+        """Is it a ``keras.ops`` node? In ``.h5`` nothing carries a module, and what has ``trainable`` is a layer.
+
+        A few layers (SpatialDropout, HashedCrossing, some of users) leave it out too: their names decide.
+        """
         if self.version[0] < 3 or class_name in MODELS or class_name == "InputLayer":
             return False
         module = entry.get("module")
         if isinstance(module, str):
             return module.startswith(("keras.src.ops", "keras.ops"))
-        return "trainable" not in config
+        if "trainable" in config:
+            return False
+        layer = class_name in LAYERS or class_name in REFUSED or registered_layer(class_name) is not None
+        return class_name in OPERATIONS or class_name in REFUSED_OPERATIONS or not layer
 
     @staticmethod
     def _is_custom(entry: dict[str, Any], class_name: str) -> bool:
