@@ -204,8 +204,8 @@ def narrowest(graph: Graph) -> int:
     return min((v.dtype.size for n in graph.walk() for v in n.results if v.dtype.is_float), default=8)
 
 
-def equal(g: Graph, h: Graph, feeds: Feeds, numerics: str, property: str) -> None:
-    """Both graphs agree on ``feeds`` within ``numerics``. Raises Violation."""
+def equal(g: Graph, h: Graph, feeds: Feeds, numerics: str, property: str, *, alone: bool = False) -> None:
+    """Both graphs agree on ``feeds`` within ``numerics``; ``alone`` as in assert_equivalent. Raises Violation."""
     try:
         if numerics in ("exact", "nsz"):
             try:
@@ -216,7 +216,7 @@ def equal(g: Graph, h: Graph, feeds: Feeds, numerics: str, property: str) -> Non
                     raise
                 same_bits(g, feeds, Exact(g).run(feeds), Exact(h).run(feeds), numerics == "exact")
         else:
-            assert_equivalent(g, h, feeds, numerics)
+            assert_equivalent(g, h, feeds, numerics, alone=alone)
     except (Mismatch, FusewrightError) as error:
         raise Violation(property, f"declared {numerics!r}, but {error}") from error
 

@@ -216,7 +216,7 @@ def _compare(
     proof: Proof,
 ) -> None:  # fmt: skip
     try:
-        equal(graph, after, feeds, rule.numerics, "semantics")
+        equal(graph, after, feeds, rule.numerics, "semantics", alone=True)
         return
     except Violation as violation:
         error = violation.__cause__

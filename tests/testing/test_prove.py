@@ -72,6 +72,15 @@ def test_known_constants_are_tried_where_a_rule_asks_for_them() -> None:
     assert proof.counterexample.before != proof.counterexample.after
 
 
+def test_an_overflow_on_the_way_is_no_unit_in_the_last_place() -> None:
+    """1 / y overflows where y is subnormal, and 0 times that is NaN: the bounds of the replacement are no excuse."""
+    product = fw.rewrite(lambda x, y: x / y, lambda x, y: x * op.reciprocal(y), numerics="ulp(4)")
+    found = prove(product).counterexample
+    assert found is not None and found.dtype == "f16"
+    assert np.isfinite(found.before) and not np.isfinite(found.after)
+    assert prove(fw.rewrite(lambda x: x / 3, lambda x: x * (1 / 3), numerics="ulp(4)"))
+
+
 def test_what_cannot_be_proved() -> None:
     with pytest.raises(InputRefused, match="not elementwise"):
         prove(fw.rewrite(lambda x: op.reduce_sum(op.neg(x)), lambda x: -op.reduce_sum(x), numerics="reassoc"))
