@@ -51,8 +51,8 @@ class Target(Protocol):
         ...
 
     def prefers_bf16(self, node: Node) -> bool:
-        """Some machines of this target compute ``node`` (a contraction of f32) faster from operands that are rounded to
-        bfloat16 than in any other way."""
+        """Some machines of this target compute ``node`` (a contraction of f32, or one fused with what reads its parts)
+        faster from operands that are rounded to bfloat16 than in any other way."""
         ...
 
     def workspace(self, node: Node) -> tuple[Extent, ...]:

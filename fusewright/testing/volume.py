@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import lazy
 from ..backends.numba_cpu.bundle import cpu_target
-from ..backends.numba_cpu.select import contract
+from ..backends.numba_cpu.select import contract, gated
 from ..backends.numba_cpu.target import CpuTarget
 from ..backends.numba_cpu.variants import DEFAULT_VARIANTS, FAST_VARIANTS, VARIANTS
 from ..compiler import compile as compile_graph
@@ -145,7 +145,7 @@ class _Rounding(CpuTarget):
     """Rounds to bfloat16 whatever it can, small as it is."""
 
     def prefers_bf16(self, node: Node) -> bool:
-        return contract.can_round(node)
+        return gated.can_round(node) if gated.gates(node) else contract.can_round(node)
 
 
 ROUNDING = _Rounding()

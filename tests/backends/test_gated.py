@@ -11,11 +11,13 @@ import pytest
 from fusewright.backends.numba_cpu.bundle import cpu_target
 from fusewright.backends.numba_cpu.select import gated
 from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
-from fusewright.backends.numba_cpu.variants import VARIANTS
+from fusewright.backends.numba_cpu.variants import FAST_VARIANTS, VARIANTS
 from fusewright.core.dims import evaluate
 from fusewright.ir import Builder, Graph, Node
 from fusewright.passes import default_pipeline
+from fusewright.passes.target.bf16 import bf16
 from fusewright.passes.target.gates import gates
+from fusewright.runtime import cpu
 from fusewright.testing import assert_equivalent
 from fusewright.testing.kernels import check_kernels
 
@@ -104,6 +106,32 @@ def test_other_types_and_forms(name: str) -> None:
     ):  # fmt: skip
         verdicts = check_kernels(graph, feeds(graph, rows))
         assert [str(v) for v in verdicts if not v.ok] == []
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_rounded_operands(name: str) -> None:
+    """Marked kernels are inside the bound of the mark; there are no pairs in an odd number of rows of weights."""
+    for k, width, rows in ((16, 16, 1), (130, 40, 70), (602, 24, 3), (7, 37, 5)):
+        graph = build(name, "N", k, width, bf16=True)
+        verdicts = check_kernels(graph, feeds(graph, rows))
+        assert [str(v) for v in verdicts if not v.ok] == []
+        assert {v.variant for v in verdicts} >= {v for v in FAST_VARIANTS if not cpu.missing(v)}
+
+
+@pytest.mark.parametrize("variant", FAST_VARIANTS)
+def test_the_text_that_rounds(variant: str) -> None:
+    """Cut in two or not; only where pairs are multiplied is anything rounded."""
+    rows, graph = 29, build("lstm", "N", 50, 40)
+    node, values = fused(graph), feeds(graph, rows)
+    marked, stats = bf16.apply(default_pipeline(cpu_target()).run(graph)[0], cpu_target())
+    (rounds,) = (n for n in marked.nodes if n.op.name == "fused")
+    assert stats.rewritten == 1 and [n.attrs["bf16"] for n in rounds.regions[0].nodes if n.op.name == "matmul"] == [
+        True
+    ]
+    want = call(node, values, "cpu-avx512", rows, None, "twin")
+    for given, exact in zip(call(rounds, values, variant, rows, None, "twin"), want, strict=True):
+        off = np.abs(given - exact).max()
+        assert (1e-4 < off < 2e-2) if VARIANTS[variant].dots else off < 1e-5
 
 
 def fused(graph: Graph) -> Node:

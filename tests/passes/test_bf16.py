@@ -69,6 +69,18 @@ def test_the_cpu_rounds_where_it_pays(graph: Graph, want: bool) -> None:
     assert marks(marked) == [want] and (stats.declined == []) == want
 
 
+@pytest.mark.parametrize("inner,width,want", [(64, 32, True), (63, 32, False), (64, 8, False)])
+def test_gates_are_rounded_however_few_their_rows(inner: int, width: int, want: bool) -> None:
+    """They read half the weights, and round in the kernel itself."""
+    b: Any = Builder()
+    z = b.matmul(b.input("x", "f32", (1, inner)), weights(inner, 2 * width))
+    left, right = (b.slice(z, starts=(None, i * width), stops=(None, (i + 1) * width)) for i in range(2))
+    done, _ = default_pipeline(cpu_target(), "fast").run(b.build({"y": b.mul(b.sigmoid(left), b.tanh(right))}))
+    (node,) = (n for n in done.nodes if n.op.name == "fused")
+    assert node.attrs["kind"] == "gated"
+    assert [n.attrs["bf16"] for n in node.regions[0].nodes if n.op.name == "matmul"] == [want]
+
+
 def test_weights_made_at_run_time_are_not_rounded() -> None:
     b: Any = Builder()
     graph = b.build({"y": b.matmul(b.input("x", "f32", (64, 512)), b.input("w", "f32", (512, 512)))})

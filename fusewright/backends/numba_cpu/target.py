@@ -74,7 +74,7 @@ class CpuTarget:
         return contract.winograd_tile(node, most, self.choices)
 
     def prefers_bf16(self, node: Node) -> bool:
-        return contract.prefers_bf16(node)
+        return gated.prefers_bf16(node) if gated.gates(node) else contract.prefers_bf16(node)
 
     def workspace(self, node: Node) -> tuple[Extent, ...]:
         return kernels.workspace(node)

@@ -7,7 +7,7 @@ instruction sets, costs or kernels.
 from __future__ import annotations
 
 from ...ir.builder import Builder
-from ...ir.graph import Graph, Origin
+from ...ir.graph import Graph, Node, Origin
 from ..engine.base import PassContext, graph_pass, subgraphs
 
 OPS = ("matmul", "conv_blocked")
@@ -20,12 +20,23 @@ def bf16(graph: Graph, ctx: PassContext) -> None:
         return
     for g in subgraphs(graph):
         for node in list(g.nodes):
-            if node.op.name not in OPS or node.attrs["bf16"]:
+            anchor = _contraction(node)
+            if anchor is None or anchor.attrs["bf16"]:
                 continue
             if not ctx.target.prefers_bf16(node):
                 ctx.decline(node, "the target has no faster kernel for rounded operands")
                 continue
-            b = Builder(g, node, Origin.merge([node.origin], "bf16"))
-            g.replace(node.results[0], b.apply(node.op, list(node.operands), {**node.attrs, "bf16": True})[0])
-            g.erase(node)
-            ctx.rewrote(node.op.name)
+            inside = anchor.graph
+            assert inside is not None
+            b = Builder(inside, anchor, Origin.merge([anchor.origin], "bf16"))
+            marked = b.apply(anchor.op, list(anchor.operands), {**anchor.attrs, "bf16": True})
+            inside.replace(anchor.results[0], marked[0])
+            inside.erase(anchor)
+            ctx.rewrote(anchor.op.name)
+
+
+def _contraction(node: Node) -> Node | None:
+    """``node`` itself, or the one whose parts it reads."""
+    if node.op.name == "fused" and node.attrs["kind"] == "gated":
+        return next((n for n in node.regions[0].nodes if n.op.name in OPS), None)
+    return node if node.op.name in OPS else None

@@ -13,7 +13,7 @@ from ....core.layout import Layout, Move
 from ....ir.graph import Graph, Value
 from ..templates.epilogue import NONE
 from ..templates.matmul import MatmulPlan, MatmulText
-from ..templates.template import Template, contract_call, split_rows
+from ..templates.template import Template, contract_call, round_call, split_rows
 from ..templates.tiling import FEWEST_ROWS, grain_of
 from ..variants import Variant
 from .nest import digits, scaled
@@ -60,6 +60,8 @@ def gated(variant: Variant, dtype: DType, plan: MatmulPlan, region: Gated, entry
 
 
 class _Gated(MatmulText):
+    rounds_apart = False
+
     def __init__(self, variant: Variant, dtype: DType, plan: MatmulPlan, region: Gated, entry: str) -> None:
         super().__init__(variant, dtype, plan, NONE, entry)
         self.region, self.chunk = region, 0
@@ -86,17 +88,22 @@ class _Gated(MatmulText):
         t.add(1, f"rb = u % {row_blocks}\np = u // {row_blocks}")
         t.add(1, f"m0 = rb * {self.block}\nrows = min({self.block}, {self.m} - m0)\nn0 = p * {columns}")
         t.add(1, f"cols = min({columns}, {self.region.width} - n0)")
+        self.places = (parts * self.block + len(outs)) * columns * self.size
+        if plan.pairs:  # by each unit: rows are few, and its products many
+            t.add(1, f"rounded = scratch + {self.places}")
+            source = f"a + m0 * {self.k} * {2 * self.size}"
+            t.add(1, round_call({"x": source, "y": "rounded", "count": f"rows * {self.k} * 2"}))
         t.add(1, f"for g in range({parts}):")
         self._part(2, panels)
         self._elements(1)
         streams = [(s, self.elements.is_full(i)) for i, s in enumerate(self.elements.streams)]
         full = {s.operand for s, whole in streams if whole and s.dtype.size == self.size and s.operand != self.at}
         other = {s.operand for s, whole in streams if not whole}
-        flops = 2 * plan.m * plan.n * plan.k
+        flops = (4 if plan.pairs else 2) * plan.m * plan.n * plan.k
         work = self.elements.weight * ELEMENT_FLOPS
         products = 2 * parts * (plan.k if isinstance(plan.k, int) else 512)
         per_unit = columns * (max(self.block, FEWEST_ROWS) * products + self.block * int(work))
-        scratch = (parts * self.block + len(outs)) * columns * self.size
+        scratch = self.places + (self.block * plan.k * self.size if plan.pairs else 0)
         return Template(
             t.source(), t.entry, tuple(t.args), panels * ceildiv(plan.m, self.block),
             grain_of(per_unit), scratch, flops, frozenset(), frozenset(full - other),
@@ -111,12 +118,13 @@ class _Gated(MatmulText):
         indent += 1
         t.add(indent, "h = (rows + t) // tiles")
         row, step = ("1", self.m) if plan.lhs_transposed else (self.k, "1")
-        t.add(indent, f"at = a + (m0 + r0) * {row} * {size}")
+        t.add(indent, f"at = rounded + r0 * {row} * {size}" if plan.pairs else f"at = a + (m0 + r0) * {row} * {size}")
         values: dict[str, int | str] = {
             "out": "scratch", "off": f"(g * {self.block} + r0) * {columns}", "ch": 0, "a": "at", "w": "wt",
             "cols": columns, "ak": step, "wk": columns, "a_px": row, "o_px": columns,
             **self._sums(self.k, step, str(columns)),
             "DT": size, "W": self.tile.width, "NV": self.tile.vectors, "TAIL": 0, "EPI": 0,
+            "DOT": int(plan.pairs),
         }  # fmt: skip
         heights = self._heights()
         for i, height in enumerate(heights):

@@ -17,12 +17,16 @@ from ....ir.opdef import Cost
 from ..loops.gated import Gated, gated, gated_layout
 from ..loops.refusal import NoKernel
 from ..templates.matmul import MatmulPlan, plan_matmul
+from ..templates.packing import paired
 from ..templates.panels import halved, pick
 from ..templates.template import Arg, Template
 from ..variants import VARIANTS, Variant
+from .contract import tame
 from .words import Chosen, Word, bound
 
 _WIDEST = VARIANTS["cpu-avx512"]  # what can be computed does not depend on the variant
+_DOTS = next(v for v in VARIANTS.values() if v.dots)
+LEAST_WIDTH = 16  # columns of a part; of fewer, rounding is a share that counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,10 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const], cost: Cost)
     const = None if found is None else fixed.get(found.operands[1])
     if found is None or const is None:
         raise CompileRefused(f"{node.where} needs constant weights to be fused")
-    plan, template = _template(found, variant)
+    plan, template = _template(found, variant, bool(found.anchor.attrs["bf16"]))
     shape = tuple(int(d) for d in const.array.shape)
     layout = gated_layout(shape, found.region.parts, plan.tile.columns, plan.rhs_transposed)
-    weights = Word("packed", found.operands[1], layout=layout)
+    weights = Word("packed", found.operands[1], layout=paired(layout) if plan.pairs else layout)
 
     def word(arg: Arg) -> Word:
         if arg.kind == "operand":
@@ -75,7 +79,7 @@ def choose(node: Node, variant: Variant, fixed: Mapping[int, Const], cost: Cost)
             return Word("operand", arg.index)
         return weights if arg.kind == "weights" else Word("result", arg.index)
 
-    return [bound("gated", template, word, cost.flops, cost.bytes)]
+    return [bound("gated_bf16" if plan.pairs else "gated", template, word, cost.flops, cost.bytes)]
 
 
 def may_overwrite(node: Node, operand: int) -> bool:
@@ -86,12 +90,29 @@ def may_overwrite(node: Node, operand: int) -> bool:
     return all(operand in _template(found, v)[1].overwrites for v in VARIANTS.values())
 
 
-def _template(found: Found, variant: Variant) -> tuple[MatmulPlan, Template]:
+def can_round(node: Node) -> bool:
+    """There is a kernel of bfloat16 pairs, and none of its weights becomes an infinity."""
+    found = read(node.regions[0])
+    return found is not None and tame(node.operands[found.operands[1]]) and _template(found, _DOTS, True)[0].pairs
+
+
+def prefers_bf16(node: Node) -> bool:
+    """A CPU that multiplies pairs of bfloat16 is faster with them: it reads half the weights, and rounds few rows while
+    it multiplies them."""
+    found = read(node.regions[0])
+    return found is not None and found.region.width >= LEAST_WIDTH and can_round(node)
+
+
+def _template(found: Found, variant: Variant, rounds: bool = False) -> tuple[MatmulPlan, Template]:
+    """``rounds``: with pairs of bfloat16 where ``variant`` multiplies them and there are pairs."""
     a, b = found.anchor.operands
     attrs, dtype = found.anchor.attrs, found.anchor.results[0].dtype
-    whole = plan_matmul(variant, dtype, a.shape, b.shape, attrs["transpose_a"], attrs["transpose_b"], True)
-    tile = pick(variant, dtype.size, found.region.width)
-    plan = replace(whole, tile=tile, rhs="packed", batch=())
+    flags = attrs["transpose_a"], attrs["transpose_b"]
+    whole = plan_matmul(variant, dtype, a.shape, b.shape, *flags, True)
+    pairs = rounds and variant.dots and dtype is F32 and not whole.lhs_transposed
+    pairs = pairs and isinstance(whole.k, int) and whole.k % 2 == 0
+    tile, k = pick(variant, dtype.size, found.region.width), whole.k // 2 if pairs else whole.k
+    plan = replace(whole, tile=tile, rhs="packed", k=k, batch=(), pairs=pairs)
     template = gated(variant, dtype, plan, found.region)
     narrow = halved(variant, tile, whole.m)
     if template.extent == 1 and narrow is not None:  # a step of one unit would leave the other threads without work

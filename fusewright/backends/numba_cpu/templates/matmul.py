@@ -100,14 +100,17 @@ def matmul(
 
 
 class MatmulText:
-    """Writes the kernel of one plan; subclasses write what happens to the product."""
+    """Writes the kernel of one plan; subclasses write what happens to the product. ``rounds_apart``: another kernel has
+    rounded the left operand of pairs."""
+
+    rounds_apart = True
 
     def __init__(self, variant: Variant, dtype: DType, plan: MatmulPlan, epilogue: Epilogue, entry: str) -> None:
         self.plan, self.tile, self.size = plan, plan.tile, dtype.size
         self.pointer = "pf32" if dtype is F32 else "pf64"
         self.low: Lowered = lower(epilogue, dtype.size)
         t = self.text = TextBuilder(entry)
-        t.pointer("a", "temp" if plan.pairs else "operand", 0)
+        t.pointer("a", "temp" if plan.pairs and self.rounds_apart else "operand", 0)
         t.pointer("w", "weights" if plan.rhs == "packed" else "operand", 1)
         t.pointer("out", "output")
         for i in range(len(epilogue.extras)):
