@@ -86,10 +86,10 @@ def _work(lowering: _Noting, chosen: Any, node: Node) -> Work:
             for d in out[:-2]:
                 rows *= d  # rows of all batches meet the same weights
         return Work("dense" if rows >= ROWS else "rows", flops, moved, f"matmul {rows}x{k}x{out[-1]}")
-    return _conv(lowering, anchor, moved)
+    return _conv(lowering, anchor, moved, chosen.name)
 
 
-def _conv(lowering: _Noting, anchor: Node, moved: int) -> Work:
+def _conv(lowering: _Noting, anchor: Node, moved: int, name: str) -> Work:
     x, w = anchor.operands
     attrs, blocked = anchor.attrs, anchor.op.name == "conv_blocked"
     taps = [int(d) for d in w.shape]
@@ -101,8 +101,8 @@ def _conv(lowering: _Noting, anchor: Node, moved: int) -> Work:
     per_point = 2 * y_shape[0] * taps[-2] * taps[-1]
     kernel, stride = "x".join(map(str, spatial)), "x".join(map(str, attrs["strides"]))
     label = f"{kernel}/{stride} {taps[-2] * attrs['groups']}->{taps[-1]}, {'x'.join(map(str, out))}"
-    if attrs.get("winograd"):
-        m = attrs["winograd"]
+    if name.startswith("winograd"):  # a mark permits: the variant at hand may sum directly, or in smaller tiles
+        m = int(name.removeprefix("winograd").partition("_")[0])
         tiles = -(-out[0] // m) * -(-out[1] // m)
         return Work("winograd", per_point * tiles * (m + 2) ** 2, moved, f"F{m} {label}")
     if anchor.op.name == "conv_transpose":

@@ -16,9 +16,10 @@ HASH_WORTH = 6  # fewer blocks are hashed as quickly one by one
 # (words of 4 bytes). The innermost is over neighbours in both, a multiple of RUN; the two innermost are within a unit.
 # Winograd's then have the strides of rows and columns of taps in the source and in the target. Rounding from float32
 # to bfloat16 pairs two words of the source, whose distance follows, in each of the target.
+# WINOGRAD: by the side of the tiles, and whether what is made is rounded.
 COPY = "load_copy"
 ROUND = "load_bf16"
-WINOGRAD = {2: "load_winograd2", 4: "load_winograd4"}
+WINOGRAD = {(2, False): "load_winograd2", (4, False): "load_winograd4", (2, True): "load_winograd2_bf16"}
 LOOPS = 5
 RUN = 16
 WINOGRAD_SCRATCH = 4 * RUN * 36

@@ -38,11 +38,11 @@ class Nest:
 
 def nest(stored: Layout, wanted: Layout) -> Nest | None:
     """The loops that make ``wanted`` of ``stored``, over room that holds zeros; None where digits do not fit each
-    other, or elements change in more than one way."""
+    other."""
     if stored.derived or 0 in stored.shape:
         return None
     source, target = _digits(stored), _digits(wanted)
-    if source is None or target is None or (target.side and wanted.rounds):
+    if source is None or target is None:
         return None
     loops: list[Loop] = []
     for a, b in zip(source.axes, target.axes, strict=True):
@@ -56,7 +56,7 @@ def nest(stored: Layout, wanted: Layout) -> Nest | None:
     if taps[0] is None or taps[1] is None or taps[0][0] != TAPS or taps[1][0] != TAPS:
         return None
     rest = [loop for loop in loops if loop[2] >= 0]
-    return Nest(_joined(rest), target.side, (taps[0][1], taps[1][1]), target.taps)
+    return Nest(_joined(rest), target.side, (taps[0][1], taps[1][1]), target.taps, wanted.rounds)
 
 
 class _Digits:

@@ -36,6 +36,7 @@ _AT: dict[int, Matrix] = {
     4: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
 }
 TILES = tuple(_BT)
+ROUNDED = 2  # the tiles whose products may be of bfloat16: the sums of larger ones magnify what rounding does
 
 
 def input_matrix(m: int) -> Matrix:

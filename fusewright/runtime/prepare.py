@@ -111,12 +111,14 @@ def _job(c: Constant, helper: Helper) -> Callable[[int, int], Job] | None:
     loops = _paired(found) if found.rounds else _in_words(found, DTYPES[c.dtype].size)
     if loops is None:
         return None
-    entry = COPY
+    entry = ROUND if found.rounds else COPY
     words: tuple[int, ...] = ()
     if found.side:
-        entry, words = WINOGRAD.get(found.side, ""), (*found.source_taps, *found.target_taps)
-    elif found.rounds:
-        entry, words = ROUND, (found.loops[-1][1],)
+        entry = WINOGRAD.get((found.side, found.rounds), "")
+        each = 2 if found.rounds else 1  # elements in a word of the target
+        words = (*found.source_taps, *(stride // each for stride in found.target_taps))
+    if found.rounds:
+        words = (*words, found.loops[-1][1])
     if not helper.has(entry):
         return None
     if loops[-1][0] >= 256:
@@ -144,7 +146,7 @@ def _paired(found: Nest) -> tuple[tuple[int, int, int], ...] | None:
     if len(found.loops) < 2 or found.loops[-1][0] != 2 or found.loops[-1][2] != 1:
         return None
     *outer, (n, s, t) = found.loops[:-1]
-    if (s, t) != (1, 2) or n % RUN or any(b % 2 for _, _, b in outer):
+    if (s, t) != (1, 2) or n % RUN or any(b % 2 for b in (*(b for _, _, b in outer), *found.target_taps)):
         return None
     return (*((m, a, b // 2) for m, a, b in outer), (n, 1, 1))
 

@@ -38,7 +38,7 @@ WIDE = [v for v in RUNNABLE if VARIANTS[v].width == 4 * HASH_LANES]
 
 def helper_of(variant: str, threads: int = 1) -> Helper:
     """All of the loader's entries."""
-    sources = [copy_source(), round_source(), *(winograd_source(side) for side in WINOGRAD)]
+    sources = [copy_source(), round_source(), *(winograd_source(*kind) for kind in WINOGRAD)]
     sources += [hash_source()] if variant in WIDE else []
     image = build_image(sources, variant)
     return Helper(NativeImage(image.code, image.symbols), threads)
@@ -56,9 +56,10 @@ def changes() -> list[tuple[Layout, Layout, str]]:
     moves = [("transpose", (3, 4, 0, 1, 2, 5, 6)), ("winograd", (2,)), ("transpose", (2, 0, 1, 3, 4, 5, 6))]
     out = [(stored, narrow, "f32"), (stored, narrow, "f64"), (stored, wide, "f16")]
     for to in (stored, narrow, wide):
-        for side in WINOGRAD:
+        for side, rounds in WINOGRAD:
             at = [(kind, (side,) if kind == "winograd" else arg) for kind, arg in moves]
-            out.append((stored, Layout(shape, [*to.moves, *at]), "f32"))
+            made = Layout(shape, [*to.moves, *at])
+            out.append((stored, paired(made) if rounds else made, "f32"))
     out += [(rhs_layout((40, 1000), 64, False), paired(rhs_layout((40, 1000), 64, False)), "f32")]  # zeros join in
     out += [(stored, paired(to), "f32") for to in (stored, narrow)]
     matrix = (40, 1000)
@@ -120,6 +121,7 @@ def test_the_text_of_the_kernels_stays_inside_its_arrays(variant: str) -> None:
         (narrow, copy_source()),
         (paired(narrow), round_source()),
         (Layout(shape, [*narrow.moves, *turned]), winograd_source(2)),
+        (paired(Layout(shape, [*narrow.moves, *turned])), winograd_source(2, True)),
     ):
         packed = np.ascontiguousarray(numbers(stored, "f32")).reshape(-1)
         c = Constant(0, packed.nbytes, "f32", stored, wanted)
@@ -216,4 +218,4 @@ def test_sources_are_made_for_what_there_is_to_do() -> None:
     assert loader_sources(plan, narrow, 64 * BLOCK) == []  # 8 lanes are no faster than a CPU's own instructions
     stored, wanted, dtype = changes()[4]
     plan.constants.append(Constant(0, math.prod(stored.packed_shape) * 4, dtype, stored, wanted))
-    assert [s.entry for s in loader_sources(plan, narrow, 0)] == [WINOGRAD[4]]
+    assert [s.entry for s in loader_sources(plan, narrow, 0)] == [WINOGRAD[4, False]]

@@ -26,7 +26,7 @@ POINT = "conv 1x1/1x1 pad 0x0+0x0 dil 1x1 groups 1 ?x28x28x64>128 blocked"
 Cost = Callable[[str, str], float]
 
 
-def model(batch: Any = "N") -> fw.Graph:
+def model(batch: Any = "N", channels: int = 64) -> fw.Graph:
     """A 3x3 convolution that the rules compute in Winograd's tiles, a 1x1 one, and a product."""
     rng = np.random.default_rng(0)
     b = fw.Builder()
@@ -34,9 +34,10 @@ def model(batch: Any = "N") -> fw.Graph:
     def weights(*shape: int) -> Any:
         return b.constant((rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))).astype("f4"))
 
-    x = b.input("x", "f32", (batch, 28, 28, 64))
-    y = b.relu(b.add(b.conv(x, weights(3, 3, 64, 64), strides=(1, 1), pads=((1, 1), (1, 1))), weights(64)))
-    y = b.relu(b.conv(y, weights(1, 1, 64, 128), strides=(1, 1), pads=((0, 0), (0, 0))))
+    x = b.input("x", "f32", (batch, 28, 28, channels))
+    y = b.conv(x, weights(3, 3, channels, channels), strides=(1, 1), pads=((1, 1), (1, 1)))
+    y = b.relu(b.add(y, weights(channels)))
+    y = b.relu(b.conv(y, weights(1, 1, channels, 128), strides=(1, 1), pads=((0, 0), (0, 0))))
     return b.build({"y": b.matmul(b.reduce_mean(y, axes=(1, 2)), weights(128, 100))})
 
 
@@ -98,10 +99,11 @@ def test_the_cheaper_algorithm_wins_and_stays_within_its_bound(priced: Any) -> N
 
 def test_larger_tiles_are_tried_under_fast_alone(priced: Any) -> None:
     seen: list[str] = []
+    graph = model(channels=32)  # too few for rounding to pay, which leaves nothing to choose
     priced(lambda site, name: seen.append(name) or (0.5 if "F4" in name else 1.0))
-    strict = fw.compile(model(), target=TARGET, tune=True, threads=1)
-    assert CONV not in choices_of(strict) and not any("F4" in n for n in seen)
-    fast = fw.compile(model(), target=TARGET, tune=True, threads=1, numerics="fast")
+    strict = fw.compile(graph, target=TARGET, tune=True, threads=1)
+    assert not any("winograd" in c for c in choices_of(strict).values()) and not any("F4" in n for n in seen)
+    fast = fw.compile(graph, target=TARGET, tune=True, threads=1, numerics="fast")
     assert any("F4" in n for n in seen)
     assert "winograd4" in {k["name"].split("_")[0] for k in fast.report().kernels}
 

@@ -18,6 +18,7 @@ from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.core.dims import evaluate, symbol
 from fusewright.core.dtypes import F32, F64
 from fusewright.passes.pipeline import default_pipeline
+from fusewright.runtime import cpu
 from fusewright.testing.kernels import check_kernels
 
 SAME = ((1, 1), (1, 1))
@@ -126,9 +127,9 @@ def blocked(x: np.ndarray) -> np.ndarray:
 
 def made(
     shape: tuple[Any, ...], kernel: np.ndarray, epilogue: Epilogue = NONE, variant: str = "cpu-avx512", m: int = 2,
-    pads: Any = SAME,
+    pads: Any = SAME, pairs: bool = False,
 ) -> Any:  # fmt: skip
-    plan = plan_winograd(VARIANTS[variant], F32, shape, kernel.shape, pads, m)
+    plan = plan_winograd(VARIANTS[variant], F32, shape, kernel.shape, pads, m, pairs)
     return winograd(plan, epilogue), plan
 
 
@@ -162,6 +163,22 @@ def test_the_unjitted_text_computes_the_same(variant: str, m: int) -> None:
     assert np.allclose(fast, slow, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize("native", [False] + [True] * (not cpu.missing("cpu-avx512bf16")))
+def test_tiles_of_pairs_multiply_what_is_rounded(native: bool) -> None:
+    """Their text, and where there is such a CPU their code, against a float32 kernel of operands that need no rounding
+    before or behind their transform."""
+    rng = np.random.default_rng(6)
+    x, kernel = (rng.integers(-4, 5, s).astype(np.float32) for s in ((2, 7, 9, 50), (3, 3, 50, 48)))
+    kernel *= 4  # quarters of sums are whole numbers
+    exact = run(*made(x.shape, kernel), x, kernel, [], twin=True)
+    pairs = made(x.shape, kernel, NONE, "cpu-avx512bf16", 2, SAME, True)
+    assert np.array_equal(run(*pairs, x, kernel, [], chunks=3, twin=not native), exact)
+    x += np.float32(2.0**-7)
+    kernel *= np.float32(1 + 2.0**-7)
+    off = np.abs(run(*pairs, x, kernel, [], twin=not native) - run(*made(x.shape, kernel), x, kernel, [], twin=True))
+    assert 0.5 < off.max() < 2.0**-5 * np.abs(exact).max()
+
+
 def test_free_extents_change_no_bit() -> None:
     rng = np.random.default_rng(5)
     x, kernel = draw(rng, 3, 9, 11, 32), draw(rng, 3, 3, 32, 48)
@@ -176,6 +193,9 @@ def test_what_no_tile_covers_is_refused() -> None:
     for dtype, taps in ((F64, (3, 3)), (F32, (3, 1))):
         with pytest.raises(ValueError, match="Winograd covers"):
             plan_winograd(variant, dtype, (1, 8, 8, 16), (*taps, 16, 16), SAME, 2)
+    for channels, m in ((17, 2), (16, 4)):
+        with pytest.raises(ValueError, match="pairs are of an even number"):
+            plan_winograd(VARIANTS["cpu-avx512bf16"], F32, (1, 8, 8, channels), (3, 3, channels, 16), SAME, m, True)
 
 
 # -- the choice ---

@@ -62,6 +62,7 @@ def test_a_mark_keeps_the_value_and_says_so() -> None:
         (blocked(14, 64, 64, 3, groups=64), False),  # nothing is summed over channels
         (blocked(56, 64, 64, 3, winograd=4), False),  # 144 products as 36 beat half the time
         (blocked(7, 512, 512, 3, winograd=2), True),  # the weights are what is read
+        (blocked(28, 128, 128, 3, winograd=4), True),  # 16 products of pairs for 4 results beat 36 for 16
     ],
 )
 def test_the_cpu_rounds_where_it_pays(graph: Graph, want: bool) -> None:

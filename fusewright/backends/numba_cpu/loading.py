@@ -24,7 +24,7 @@ def loader_sources(plan: Plan, variant: Variant, weight_bytes: int) -> list[Kern
     kinds = {(n.side, n.rounds) for n in nests if n is not None}
     out += [copy_source()] if (0, False) in kinds else []
     out += [round_source()] if (0, True) in kinds else []
-    return out + [winograd_source(side) for side in sorted({side for side, _ in kinds} - {0})]
+    return out + [winograd_source(side, rounds) for side, rounds in sorted(kinds) if (side, rounds) in WINOGRAD]
 
 
 def hash_source() -> KernelSource:
@@ -70,28 +70,45 @@ def round_source() -> KernelSource:
     return KernelSource(ROUND, text)
 
 
-def winograd_source(side: int) -> KernelSource:
-    """``G g G^T`` of kernels of 3 x 3 taps along a nest of loops. Each sum is rounded as ``transform_kernel`` does.
+def winograd_source(side: int, rounds: bool = False) -> KernelSource:
+    """``G g G^T`` of kernels of 3 x 3 taps along a nest of loops. Each sum is rounded as ``transform_kernel`` does;
+    ``rounds``: then to bfloat16, two kernels side by side.
 
     Results lie a power of two apart, in one set of a cache: they are gathered in scratch and leave line by line.
     """
-    entry, edge, word = WINOGRAD[side], side + TAPS - 1, 2 + 3 * LOOPS
+    entry, edge, word = WINOGRAD[side, rounds], side + TAPS - 1, 2 + 3 * LOOPS
     strides = ", ".join(f"args[{word + i}]" for i in range(4))
-    text = _nest(entry, "pf32", [f"s_row, s_col, t_row, t_col = {strides}", "made = pf32(scratch)"])
-    body = []
-    for r in range(TAPS):
-        body += [f"g{r}{c} = get(p, {r} * s_row + {c} * s_col + first + lane)" for c in range(TAPS)]
-    for c in range(TAPS):
-        body += _along(side, [f"g{r}{c}" for r in range(TAPS)], [f"h{k}{c}" for k in range(edge)], f"c{c}")
-    for k in range(edge):
-        body += _along(side, [f"h{k}{c}" for c in range(TAPS)], [f"y{k}_{e}" for e in range(edge)], f"r{k}")
-        body += [f"put(made, {(k * edge + e) * RUN} + lane, y{k}_{e})" for e in range(edge)]
+    head = [f"s_row, s_col, t_row, t_col = {strides}", f"made = {'pu32' if rounds else 'pf32'}(scratch)"]
+    text = _nest(entry, "pf32", [*head, f"pair = args[{word + 4}]"] if rounds else head)
+    body = _transformed(side, "first + lane", "")
+    if rounds:
+        body += _transformed(side, "pair + first + lane", "b")
+    for k, e in product(range(edge), repeat=2):
+        value = f"y{k}_{e}"
+        if rounds:
+            body.append(f"low, high = u32(f32_bf16({value})), u32(f32_bf16(b{value}))")
+            value = "u32(low | u32(high << u32(16)))"
+        body.append(f"put(made, {(k * edge + e) * RUN} + lane, {value})")
     lines = [f"for first in range(0, n{LOOPS - 1}, {RUN}):", f"    for lane in range({RUN}):"]
     lines += [f"        {line}" for line in body]
     for k, e in product(range(edge), repeat=2):
         at, line = f"{k} * t_row + {e} * t_col + first", 4 * RUN * (k * edge + e)
         lines.append(f"    carry(to + 4 * ({at}), scratch + {line})")
     return KernelSource(entry, text + "".join(f"            {line}\n" for line in lines))
+
+
+def _transformed(side: int, at: str, mark: str) -> list[str]:
+    """``{mark}y{row}_{column}``: the transform of the kernel at ``at``."""
+    edge, body = side + TAPS - 1, list[str]()
+    for r in range(TAPS):
+        body += [f"{mark}g{r}{c} = get(p, {r} * s_row + {c} * s_col + {at})" for c in range(TAPS)]
+    for c in range(TAPS):
+        taps, results = [f"{mark}g{r}{c}" for r in range(TAPS)], [f"{mark}h{k}{c}" for k in range(edge)]
+        body += _along(side, taps, results, f"{mark}c{c}")
+    for k in range(edge):
+        taps, results = [f"{mark}h{k}{c}" for c in range(TAPS)], [f"{mark}y{k}_{e}" for e in range(edge)]
+        body += _along(side, taps, results, f"{mark}r{k}")
+    return body
 
 
 def _along(side: int, taps: list[str], results: list[str], mark: str) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...core.dtypes import F32
 from ...core.errors import TypeRefused
-from ...core.winograd import TILES
+from ...core.winograd import ROUNDED, TILES
 from ..graph import Graph, Node, Value
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
@@ -137,12 +137,17 @@ def _bound_conv(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.nda
     ex = _plain([np.broadcast_to(e[0], a[0].shape), a[1]], bc.attrs)
     k = int(np.prod(a[1].shape[:-1], dtype=int))
     out = from_blocked_array(o, a[1].shape[-1])
-    dx, dw = entered([plain, a[1]], [ex, e[1]], bc) if bc.attrs["bf16"] else (ex, e[1])
-    total = dot_bound(plain, a[1], dx, dw, lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, out, bc)
-    if bc.attrs["bf16"]:
-        total = flushed(total, k, bc)
-    if bc.attrs["winograd"]:
-        total = widened(total, bc.attrs["winograd"], (plain, a[1]), (ex, e[1]), out, bc)
+    m, rounds = bc.attrs["winograd"], bc.attrs["bf16"]
+
+    def direct(ex: np.ndarray, ew: np.ndarray) -> np.ndarray:
+        return dot_bound(plain, a[1], ex, ew, lambda x, w: conv_arrays(x, np.asarray(w), bc.attrs), k, out, bc)
+
+    total = exact = direct(ex, e[1])
+    if rounds:
+        total = flushed(direct(*entered([plain, a[1]], [ex, e[1]], bc)), k, bc)
+    # A mark permits and does not demand: each way to compute it is inside the bound.
+    for side, pairs in ((m, False), (ROUNDED, True)) if m and rounds else ((m, False),) if m else ():
+        total = np.maximum(total, widened(exact, side, [plain, a[1]], [ex, e[1]], out, bc, pairs))
     return to_blocked_array(total, bc.attrs["block"])
 
 
@@ -174,7 +179,8 @@ define_op(
         bound=_bound_conv, cost=_cost_conv, decompose=_decompose_conv,
         doc="conv with a blocked result; x is blocked, or plain with x_blocked=False (first layers with few channels); "
         "w stays [kernel..., C/groups, filters]. winograd=m: 3 x 3 kernels in tiles F(m x m, 3 x 3); 0: direct sums. "
-        "bf16: a kernel may round both operands to bfloat16 and sums in f32.",
+        "bf16: a kernel may round what it multiplies to bfloat16 (in tiles F(2 x 2, 3 x 3) behind their transform) and "
+        "sums in f32.",
     )
 )  # fmt: skip
 

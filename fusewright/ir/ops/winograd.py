@@ -11,6 +11,7 @@ from ...core.dtypes import F32
 from ...core.winograd import TAPS, Matrix, absolute, input_matrix, kernel_matrix, output_matrix
 from ..opdef import Attrs, BoundContext
 from ._common import Arrays, finite, gamma
+from .bf16 import SMALLEST, UNIT
 
 F32_UNIT = float(np.finfo(F32.np).eps) / 2
 STRICT = 2  # the tiles that numerics="strict" admits
@@ -25,8 +26,11 @@ def applies(kernel: Sequence[Any], attrs: Attrs) -> bool:
     )
 
 
-def widened(total: np.ndarray, m: int, a: Arrays, e: Arrays, out: np.ndarray, bc: BoundContext) -> np.ndarray:
-    """The bound ``total`` of the direct sums, widened to that of F(m x m, 3 x 3).
+def widened(
+    total: np.ndarray, m: int, a: Arrays, e: Arrays, out: np.ndarray, bc: BoundContext, rounds: bool = False
+) -> np.ndarray:
+    """The bound ``total`` of the direct sums, widened to that of F(m x m, 3 x 3); ``rounds``: what is multiplied is
+    rounded to bfloat16 first.
 
     a, e and ``out`` are channels-last. Rounding comes to gamma times |A^T| ((|G| |g| |G^T|) * (|B^T| |d| |B|)) |A| per
     tile (Higham, Accuracy and Stability of Numerical Algorithms, on fast matrix products). Every result that is not
@@ -45,7 +49,11 @@ def widened(total: np.ndarray, m: int, a: Arrays, e: Arrays, out: np.ndarray, bc
         roundings = w.shape[2] + 1 + 2 * sum(map(_roundings, (input_matrix(m), kernel_matrix(m), output_matrix(m))))
         # Underflow: of a product, and of a transformed weight, which meets all of its inputs.
         lost = 8 * bc.eta * (v.sum(-1, keepdims=True) + w.shape[2])
-        products = gamma(roundings, bc.acc) * np.einsum("nyxpqc,pqck->nyxpqk", v, u, optimize=True) + lost
+        unit = gamma(roundings, bc.acc)
+        if rounds:  # both factors; what is smaller than a normal number may count as zero, of factors and of sums
+            unit = (1 + unit) * (1 + UNIT) ** 2 - 1
+            lost = lost + SMALLEST * (2 * w.shape[2] + (1 + UNIT) * (v.sum(-1, keepdims=True) + u.sum(2)))
+        products = unit * np.einsum("nyxpqc,pqck->nyxpqk", v, u, optimize=True) + lost
         made = np.einsum("ap,bq,nyxpqk->nyaxbk", outer, outer, products, optimize=True)
         n, rows, _, columns, _, k = made.shape
         rounding = made.reshape(n, rows * m, columns * m, k)[:, : out.shape[1], : out.shape[2]]

@@ -25,7 +25,15 @@ from ..templates.matmul import MatmulPlan, matmul, matmul_scalar, pack_rhs_kerne
 from ..templates.packing import conv_layout, depthwise_layout, paired, rhs_layout
 from ..templates.pairs import round_pairs
 from ..templates.template import Arg, Template
-from ..templates.winograd import WinogradPlan, faster, pairs_faster, plan_winograd, winograd, winograd_layout
+from ..templates.winograd import (
+    WinogradPlan,
+    faster,
+    pairs_faster,
+    pairs_tile,
+    plan_winograd,
+    winograd,
+    winograd_layout,
+)
 from ..variants import VARIANTS, Variant
 from .epilogue import ANCHORS, Contraction, read, read_region
 from .words import Chosen, Word, bound
@@ -77,8 +85,8 @@ def workspace(node: Node) -> tuple[Extent, ...]:
     if found is None or found.anchor.results[0].dtype not in _TILED:
         return ()
     if node.operands[found.operands[1]].const is not None:
-        # The left operand, rounded.
-        return (found.anchor.operands[0].type.size * BF16.size,) if _rounds(found, _DOTS) else ()
+        rounded = _rounds(found, _DOTS) and not _pairs_tile(found)
+        return (found.anchor.operands[0].type.size * BF16.size,) if rounded else ()
     if found.anchor.op.name != "matmul":
         return ()
     plans = [_matmul_plan(found, v, False) for v in VARIANTS.values()]
@@ -142,6 +150,15 @@ def _has_pairs(found: Contraction) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _pairs_tile(found: Contraction) -> int:
+    """Side of the tiles in which a contraction of pairs is computed, where its mark permits tiles; 0: direct sums."""
+    anchor = found.anchor
+    if not anchor.attrs.get("winograd"):
+        return 0
+    taps = tuple(int(d) for d in anchor.operands[1].shape)
+    return pairs_tile(_logical_shape(found), taps, anchor.attrs["pads"])
 
 
 def _rounding(found: Contraction) -> Chosen:
@@ -312,11 +329,14 @@ def _conv_plan(found: Contraction, variant: Variant, pairs: bool = False) -> Con
     )  # fmt: skip
 
 
-def _winograd_plan(found: Contraction, variant: Variant) -> WinogradPlan:
-    node = found.anchor
+def _winograd_plan(found: Contraction, variant: Variant) -> WinogradPlan | None:
+    """The tiles in which ``variant`` computes a convolution; None: direct sums, or no convolution of 3 x 3 taps."""
+    node, pairs = found.anchor, _rounds(found, variant)
+    m = _pairs_tile(found) if pairs else node.attrs.get("winograd", 0)
+    if not m:
+        return None
     taps = tuple(int(d) for d in node.operands[1].shape)
-    m = node.attrs["winograd"]
-    return plan_winograd(variant, node.operands[1].dtype, _logical_shape(found), taps, node.attrs["pads"], m)
+    return plan_winograd(variant, node.operands[1].dtype, _logical_shape(found), taps, node.attrs["pads"], m, pairs)
 
 
 def winograd_tile(node: Node, most: int, choices: Choices) -> int:
@@ -340,12 +360,12 @@ def tame(weights: Value) -> bool:
 
 def _conv_template(found: Contraction, variant: Variant, shape: tuple[int, ...]) -> tuple[Template, Layout]:
     """The kernel of a convolution with constant weights of ``shape``, and how it wants them stored."""
+    tiles = _winograd_plan(found, variant)
+    if tiles is not None:
+        return winograd(tiles, found.epilogue), conv_layout(shape, tiles.direct.layout)
     if _rounds(found, variant):
         plan = _conv_plan(found, variant, True)
         return conv(plan, found.epilogue), paired(conv_layout(shape, plan.layout))
-    if found.anchor.attrs.get("winograd"):
-        tiles = _winograd_plan(found, variant)
-        return winograd(tiles, found.epilogue), conv_layout(shape, tiles.direct.layout)
     depthwise_plan = _depthwise_plan(found, variant)
     if depthwise_plan is not None:
         return depthwise(depthwise_plan, found.epilogue), depthwise_layout(shape, depthwise_plan.block)
@@ -373,17 +393,13 @@ def _conv(found: Contraction, variant: Variant, fixed: Mapping[int, Const], cost
         words = _words(found, Word("operand", at))
         return [bound(f"{name}_plain", _plain_conv(found), words, cost.flops, cost.bytes)]
     template, layout = _conv_template(found, variant, tuple(const.array.shape))
-    if _rounds(found, variant):
-        words = _words(found, Word("packed", at, layout=layout))
-        kernel = bound(_name(f"{name}_bf16", found), template, words, cost.flops, cost.bytes)
-        return [_rounding(found), kernel]
-    transformed = None
-    if found.anchor.attrs.get("winograd"):
-        name = f"winograd{found.anchor.attrs['winograd']}"
-        plan = _winograd_plan(found, variant)
-        transformed = Word("packed", at, layout=winograd_layout(tuple(const.array.shape), plan))
+    tiles, rounds, transformed = _winograd_plan(found, variant), _rounds(found, variant), None
+    if tiles is not None:
+        name = f"winograd{tiles.m}"
+        transformed = Word("packed", at, layout=winograd_layout(tuple(const.array.shape), tiles))
     words = _words(found, Word("packed", at, layout=layout), transformed)
-    return [bound(_name(name, found), template, words, cost.flops, cost.bytes)]
+    kernel = bound(_name(f"{name}_bf16" if rounds else name, found), template, words, cost.flops, cost.bytes)
+    return [_rounding(found), kernel] if rounds and tiles is None else [kernel]
 
 
 def _tiles(found: Contraction) -> bool:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from ....core.dims import Extent, ceildiv
 from ....core.dtypes import F32, DType
 from ....core.layout import Layout
-from ....core.winograd import TAPS, TILES
+from ....core.winograd import ROUNDED, TAPS, TILES
 from ..variants import Variant
 from .asking import far
 from .conv_plan import BLOCK, ConvPlan, plan_conv
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
-from .packing import conv_layout
+from .packing import conv_layout, paired
 from .panels import Tile, asked_bytes
 from .template import (
     SUM_TERMS,
@@ -45,6 +45,7 @@ class WinogradPlan:
     m: int
     group: int  # tiles of a group
     direct: ConvPlan
+    pairs: bool = False  # what is multiplied is rounded to bfloat16, two channels in an element of 4 bytes
 
     @property
     def tile(self) -> Tile:
@@ -75,11 +76,14 @@ def plan_winograd(
     w_shape: Sequence[int],
     pads: Sequence[tuple[Extent, Extent]],
     m: int,
+    pairs: bool = False,
 ) -> WinogradPlan:
     """Plan a 3 x 3 convolution of stride 1 on blocked tensors; shapes as for ``plan_conv``. Raises ValueError."""
     if dtype is not F32 or len(x_shape) != 4 or tuple(w_shape[:2]) != (TAPS, TAPS):
         raise ValueError(f"Winograd covers 3 x 3 kernels of f32, not {tuple(w_shape)} of {dtype}")
     direct = plan_conv(variant, dtype, x_shape, w_shape, (1, 1), pads, (1, 1), 1, True, True)
+    if pairs and (m != ROUNDED or direct.channels % 2):
+        raise ValueError(f"pairs are of an even number of channels in tiles of {ROUNDED}, not {direct.channels} in {m}")
     tiles = ceildiv(direct.axes[1].out, m) * ceildiv(direct.axes[2].out, m)
     total = tiles * x_shape[0]
     point_bytes = (m + TAPS - 1) ** 2 * 4
@@ -87,7 +91,7 @@ def plan_winograd(
     most = max(least, min(MOST_TILES, GROUP_BYTES // (point_bytes * (w_shape[2] + direct.tile.columns))))
     rows: Extent = total if isinstance(total, int) else tiles
     group = _group(rows, most) if isinstance(rows, int) else most
-    return WinogradPlan(m, group, direct)
+    return WinogradPlan(m, group, direct, pairs)
 
 
 # Cycles: of one point of a transformed vector of 16 on its way in and on its way out, and bytes of weights per cycle as
@@ -113,17 +117,27 @@ def faster(x_shape: Sequence[Extent], w_shape: Sequence[int], pads: Sequence[tup
 def pairs_faster(
     x_shape: Sequence[Extent], w_shape: Sequence[int], pads: Sequence[tuple[Extent, Extent]], m: int
 ) -> bool:
-    """Direct sums of bfloat16 pairs, half as many steps over half as many bytes, are faster than tiles F(m x m, 3 x 3)
-    in float32."""
-    direct, tiles = (_cycles(x_shape, w_shape, pads, n) for n in (_DIRECT, m))
-    return direct is None or tiles is None or direct / 2 < tiles
+    """Pairs of bfloat16, by direct sums or in tiles, are faster than tiles F(m x m, 3 x 3) in float32."""
+    best = _cycles(x_shape, w_shape, pads, pairs_tile(x_shape, w_shape, pads), True)
+    tiles = _cycles(x_shape, w_shape, pads, m)
+    return best is None or tiles is None or best < tiles
+
+
+def pairs_tile(x_shape: Sequence[Extent], w_shape: Sequence[int], pads: Sequence[tuple[Extent, Extent]]) -> int:
+    """Side of the tiles in which a convolution of bfloat16 pairs is fastest; 0 for direct sums."""
+    direct, tiles = (_cycles(x_shape, w_shape, pads, m, True) for m in (_DIRECT, ROUNDED))
+    return ROUNDED if direct is not None and tiles is not None and tiles < direct else _DIRECT
 
 
 def _cycles(
-    x_shape: Sequence[Extent], w_shape: Sequence[int], pads: Sequence[tuple[Extent, Extent]], m: int
+    x_shape: Sequence[Extent],
+    w_shape: Sequence[int],
+    pads: Sequence[tuple[Extent, Extent]],
+    m: int,
+    pairs: bool = False,
 ) -> float | None:
-    """What a 3 x 3 convolution of float32 takes in tiles F(m x m, 3 x 3), or (m = 0) by direct sums; None where its
-    image or channels are free."""
+    """What a 3 x 3 convolution takes in tiles F(m x m, 3 x 3), or (m = 0) by direct sums; None where its image or
+    channels are free. ``pairs`` of bfloat16: half as many steps over half as many bytes of weights."""
     n, *image, channels = x_shape
     if not isinstance(channels, int) or len(_ints((*image, *pads[0], *pads[1]))) < 6:
         return None
@@ -132,13 +146,14 @@ def _cycles(
     for size, (low, high) in zip(_ints(image), map(_ints, pads), strict=True):
         out.append(size + low + high - TAPS + 1)
         inside *= sum(0 <= o + t - low < size for o in range(out[-1]) for t in range(TAPS))
-    vectors = channels * outputs / BLOCK
+    share = 0.5 if pairs else 1.0
+    vectors, read = share * channels * outputs / BLOCK, share * channels * outputs * 4 / _WEIGHTS
     if m == _DIRECT:
-        return batch * inside * vectors + TAPS * TAPS * channels * outputs * 4 / _WEIGHTS
+        return batch * inside * vectors + TAPS * TAPS * read
     points = (m + TAPS - 1) ** 2
     tiles = batch * -(-out[0] // m) * -(-out[1] // m)
     moved = tiles * points * (_IN * channels + _OUT * outputs) / BLOCK
-    return tiles * points * vectors + moved + points * channels * outputs * 4 / _WEIGHTS
+    return tiles * points * vectors + moved + points * read
 
 
 def _ints(values: Sequence[Extent]) -> list[int]:
@@ -155,7 +170,8 @@ def winograd_layout(shape: Sequence[int], plan: WinogradPlan) -> Layout:
     """The kernel ``3, 3, C, K`` as ``[1, panels, side, side, C/16, 16, nr]``, made at load from the direct form."""
     packed = conv_layout(shape, plan.direct.layout)  # [1, panels, C/16, 3, 3, 16, nr]
     moves = [("transpose", (3, 4, 0, 1, 2, 5, 6)), ("winograd", (plan.m,)), ("transpose", (2, 3, 0, 1, 4, 5, 6))]
-    return Layout(shape, [*packed.moves, *moves])
+    made = Layout(shape, [*packed.moves, *moves])
+    return paired(made) if plan.pairs else made
 
 
 def winograd(plan: WinogradPlan, epilogue: Epilogue = NONE, entry: str = "winograd") -> Template:
@@ -184,7 +200,8 @@ class _Winograd:
         self.nr = plan.tile.columns
         self.in_blocks, self.out_blocks = direct.in_blocks, -(-direct.outputs // BLOCK)
         # Strides in elements; odd numbers of cache lines, so that rows do not meet in one set of the cache.
-        self.row = _odd(self.in_blocks) * BLOCK
+        self.each = BLOCK // 2 if plan.pairs else BLOCK  # elements of 4 bytes in a block of transformed inputs
+        self.row = _odd(-(-self.in_blocks * self.each // BLOCK)) * BLOCK
         self.v_e = _odd(plan.group * self.row // BLOCK) * BLOCK
         self.m_e = _odd(plan.group * self.nr // BLOCK) * BLOCK
 
@@ -230,9 +247,9 @@ class _Winograd:
         t.add(indent + 1, "for i in range(count):")
         t.add(indent + 2, f"w0 = (tx + i) * {plan.m} - {self.w_low}")
         values: dict[str, int | str] = {
-            "a": f"a + (plane + w0) * {BLOCK * 4}", "v": f"room + ((at + i) * {self.row} + cb * {BLOCK}) * 4",
+            "a": f"a + (plane + w0) * {BLOCK * 4}", "v": f"room + ((at + i) * {self.row} + cb * {self.each}) * 4",
             "a_row": f"{self.w} * {BLOCK}", "v_e": self.v_e, "W": plan.tile.width, "M": plan.m,
-            "BELOW": int(far(plan.direct, plan.direct.channels, lambda axis: axis.size)),
+            "BELOW": int(far(plan.direct, plan.direct.channels, lambda axis: axis.size)), "PAIRS": int(plan.pairs),
         }  # fmt: skip
         whole = f"h0 >= 0 and h0 <= {self.h} - {side} and w0 >= 0 and w0 <= {self.w} - {side}"
         t.add(indent + 2, f"if {whole}:")
@@ -244,9 +261,9 @@ class _Winograd:
     def _products(self, indent: int) -> None:
         """One panel's products of all tiles at all points, ``[points][tiles][nr]`` behind the transformed inputs."""
         plan, t, nr = self.plan, self.text, self.nr
-        channels = plan.direct.channels
+        channels = plan.direct.channels * self.each // BLOCK
         t.add(indent, f"for k in range({plan.points}):")
-        chunk, point = min(channels, SUM_TERMS), self.in_blocks * BLOCK * nr * 4
+        chunk, point = min(channels, SUM_TERMS), self.in_blocks * self.each * nr * 4
         heights = split_rows(plan.group, plan.tile.rows)
         for height in dict.fromkeys(heights):
             first, count = heights.index(height), heights.count(height)
@@ -259,7 +276,7 @@ class _Winograd:
                 "n0": -(-channels // chunk), "a0": chunk, "w0": chunk * nr, "nk": chunk,
                 "nk_last": channels - (channels - 1) // chunk * chunk, "wk": nr, "a_px": self.row, "o_px": nr,
                 "o_vb": BLOCK, "DT": 4, "W": plan.tile.width, "P": height, "NV": plan.tile.vectors,
-                "RUN": 1 if channels > chunk else 0,
+                "RUN": 1 if channels > chunk else 0, "DOT": int(plan.pairs),
             }  # fmt: skip
             share = asked_bytes(plan.group, height, nr * 4)
             if share:  # the weights of the next point follow those of this one

@@ -42,14 +42,22 @@ class DotEmitter(Emitter):
         return self.b.call(dot, [z, self.b.bitcast(x, pairs), self.b.bitcast(y, pairs)])
 
 
+def rounded(e: Emitter, value: ir.Value) -> ir.Value:
+    """16 float32 as patterns of bfloat16, to nearest even; denormal numbers become zero."""
+    lanes = BF16_LANES // 2
+    if e.width != lanes:
+        raise ValueError(f"{lanes} numbers are rounded at a time, not {e.width}")
+    kind = ir.FunctionType(ir.VectorType(BFloatType(), lanes), [e.vec])
+    convert = cgutils.get_or_insert_function(e.b.module, kind, "llvm.x86.avx512bf16.cvtneps2bf16.512")
+    return e.b.bitcast(e.b.call(convert, [value]), ir.VectorType(ir.IntType(16), lanes))
+
+
 def emit_round(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, count: ir.Value) -> None:
     """Emit the rounding of ``count`` float32 at address ``x`` to patterns at ``y``, 16 at a time."""
     lanes = BF16_LANES // 2
     e, b = Emitter(builder, 4, lanes), builder
     i16, i32 = ir.IntType(16), ir.IntType(32)
-    half, stored = ir.VectorType(BFloatType(), lanes), ir.VectorType(i16, lanes)
-    kind = ir.FunctionType(half, [e.vec])
-    convert = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx512bf16.cvtneps2bf16.512")
+    stored = ir.VectorType(i16, lanes)
     kind = ir.FunctionType(ir.VoidType(), [stored, stored.as_pointer(), i32, e.mask])
     put = cgutils.get_or_insert_function(b.module, kind, "llvm.masked.store.v16i16.p0")
     source, target = e.pointer(x), b.inttoptr(y, i16.as_pointer())
@@ -59,7 +67,7 @@ def emit_round(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, count: ir.Value)
 
     def whole(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         at = e.mul(index, lanes)
-        b.store(b.bitcast(b.call(convert, [e.load(e.at(source, at))]), stored), place(at), align=2)
+        b.store(rounded(e, e.load(e.at(source, at))), place(at), align=2)
         return []
 
     vectors = b.ashr(count, e.const(4))
@@ -67,8 +75,7 @@ def emit_round(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, count: ir.Value)
     at = e.mul(vectors, lanes)
     with b.if_then(b.icmp_signed("<", at, count)):
         mask = e.lanes_below(b.sub(count, at))
-        last = b.bitcast(b.call(convert, [e.load(e.at(source, at), mask)]), stored)
-        b.call(put, [last, place(at), ir.Constant(i32, 2), mask])
+        b.call(put, [rounded(e, e.load(e.at(source, at), mask)), place(at), ir.Constant(i32, 2), mask])
 
 
 @intrinsic

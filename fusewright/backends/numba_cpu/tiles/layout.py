@@ -126,10 +126,11 @@ POOL_SIGNATURE = POOL_RUNTIME + POOL_LITERAL
 # inside the image when ``r_lo <= i < r_hi`` and ``c_lo <= j < c_hi`` (FULL: all are); element k of its transform goes
 # to ``v + k * v_e``. Output: element k of the products is at ``m + k * m_e``, result (i, j) goes to element
 # ``off + i * o_row + j * 16`` of ``out`` where ``i < r_hi`` and ``j < c_hi``. M is the side of a tile of results.
-# BELOW: 1 asks (prefetch) for what the tile below is the first to read, or will write.
+# BELOW: 1 asks (prefetch) for what the tile below is the first to read, or will write. PAIRS: 1 rounds the transform to
+# bfloat16, two numbers in each element of v.
 BLOCK = 16
 WINOGRAD_IN_RUNTIME = ("a", "v", "a_row", "v_e", "r_lo", "r_hi", "c_lo", "c_hi")
-WINOGRAD_IN_LITERAL = ("W", "M", "FULL", "BELOW")
+WINOGRAD_IN_LITERAL = ("W", "M", "FULL", "BELOW", "PAIRS")
 WINOGRAD_IN_SIGNATURE = WINOGRAD_IN_RUNTIME + WINOGRAD_IN_LITERAL
 WINOGRAD_OUT_RUNTIME = ("out", "off", "ch", "m", "m_e", "o_row", "r_hi", "c_hi", "s0", "s1", "s2", "s3")
 WINOGRAD_OUT_LITERAL = ("W", "M", "EPI", "BELOW")

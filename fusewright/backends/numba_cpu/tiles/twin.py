@@ -146,7 +146,11 @@ def winograd_input(*args: int) -> None:
         for j in range(max(columns[0], 0), min(columns[1], side)):
             tile[i, j] = view(g["a"] + (i * g["a_row"] + j * BLOCK) * 4, BLOCK, 4)
     for k, value in enumerate(_both_sides(input_matrix(g["M"]), tile).reshape(-1, BLOCK)):
-        view(g["v"] + k * g["v_e"] * 4, BLOCK, 4, True)[:] = value
+        at = g["v"] + k * g["v_e"] * 4
+        if g["PAIRS"]:
+            _view(at, np.uint16, BLOCK, True)[:] = f32_to_bf16(_flushed(value))
+        else:
+            view(at, BLOCK, 4, True)[:] = value
 
 
 def winograd_output(*args: int) -> int:

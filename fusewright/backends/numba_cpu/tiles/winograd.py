@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 
 from ....core.winograd import TAPS, Matrix, input_matrix, output_matrix, terms
 from .contract import apply_stages
+from .dot import rounded
 from .emit import Emitter, tile_call
 from .layout import (
     BLOCK,
@@ -75,7 +76,12 @@ def emit_input(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, i
             for i in range(side)
         ]
         for k, value in enumerate(x for row in _both_sides(e, input_matrix(lit["M"]), tile) for x in row):
-            e.store(value, e.at(e.at(v, e.mul(run["v_e"], k)), e.const(lane)))
+            to = e.at(v, e.mul(run["v_e"], k))
+            if lit["PAIRS"]:
+                made = rounded(e, value)
+                b.store(made, b.bitcast(to, made.type.as_pointer()), align=4)
+            else:
+                e.store(value, e.at(to, e.const(lane)))
 
 
 def emit_output(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, int]) -> ir.Value:
@@ -147,9 +153,9 @@ def _store(
 
 
 @intrinsic(prefer_literal=True)
-def winograd_input(typingctx, a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL, BELOW):  # type: ignore[no-untyped-def]
+def winograd_input(typingctx, a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL, BELOW, PAIRS):  # type: ignore[no-untyped-def]
     """``B^T d B`` of one tile for one block of channels; what lies outside the image counts as 0."""
-    given = (a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL, BELOW)
+    given = (a, v, a_row, v_e, r_lo, r_hi, c_lo, c_hi, W, M, FULL, BELOW, PAIRS)
     return tile_call(emit_input, WINOGRAD_IN_RUNTIME, WINOGRAD_IN_LITERAL, given)
 
 
