@@ -59,6 +59,16 @@ def groups(rng: np.random.Generator, b: Any) -> fw.Graph:
     return b.build(b.conv(b.conv(y, array(rng, 1, 1, 64, 48)), array(rng, 3, 3, 24, 48), pads=same, groups=2))
 
 
+def planes(rng: np.random.Generator, b: Any) -> fw.Graph:
+    """Windows of one plane over volumes of many."""
+    edges = ((0, 0), (1, 1), (1, 1))
+    x = b.input("x", "f32", ("N", 3, 6, 8, 5))
+    y = b.relu(b.conv(x, array(rng, 1, 3, 3, 5, 20), pads=edges))
+    y = b.conv(y, array(rng, 1, 3, 3, 1, 20), pads=edges, groups=20)
+    how: dict[str, Any] = {"window": (1, 2, 2), "strides": (1, 2, 2)}
+    return b.build(b.concat(b.max_pool(y, **how), b.avg_pool(y, **how), axis=-1))
+
+
 def attention(rng: np.random.Generator, b: Any) -> fw.Graph:
     """One transformer block over sequences of any length."""
     x = b.input("x", "f32", ("N", "T", 24))
@@ -117,6 +127,7 @@ NETS: dict[str, tuple[Net, tuple[int, ...]]] = {
     "convolutions": (convolutions, (2, 13, 13, 3)),
     "filling_lanes": (filling_lanes, (2, 6, 7, 20)),
     "groups": (groups, (2, 6, 7, 20)),
+    "planes": (planes, (2, 3, 6, 8, 5)),
     "attention": (attention, (2, 7, 24)),
     "recurrence": (recurrence, (6, 3, 5)),
     "branches": (branches, (3, 6)),
@@ -125,6 +136,7 @@ EXPECTED = {
     "convolutions": {"conv_blocked", "max_pool_blocked", "avg_pool_blocked", "softmax", "reduce_mean"},
     "filling_lanes": {"conv_blocked", "to_blocked", "from_blocked"},
     "groups": {"conv_blocked", "to_blocked", "from_blocked", "conv"},
+    "planes": {"conv", "max_pool", "avg_pool"},
     "attention": {"matmul", "attention", "layer_norm", "rms_norm"},
     "recurrence": {"matmul", "tanh"},
     "branches": {"matmul", "tanh", "lt"},

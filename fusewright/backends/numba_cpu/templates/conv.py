@@ -169,10 +169,7 @@ class _Conv(RowWalk):
             t.add(indent, "h_at = oh")
         else:
             clip_axis(self.text, indent, height, "oh", "h")
-        row = f"h_at * {self.w}"
-        if not (plan.in_blocked or plan.axes[0].plain):
-            row = f"(d_at * {self.h} + h_at) * {self.w}"
-        t.add(indent, f"row_a = a_img + ({row}) * {self.px}")
+        t.add(indent, f"row_a = a_img + ({self.row_text()}) * {self.px}")
         out_row = f"(od * {self.oh} + oh) * {self.ow}" if plan.axes[0].out != 1 else f"oh * {self.ow}"
         t.add(indent, f"row_o = o_img + ({out_row}) * {self.opx}")
         whole, rest = divmod(plan.layout.outputs, self.nr)

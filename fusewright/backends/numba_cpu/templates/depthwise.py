@@ -161,8 +161,7 @@ class Depthwise(RowWalk):
             t.add(indent, "h_at = oh")
         else:
             clip_axis(self.text, indent, height, "oh", "h")
-        row = f"h_at * {self.w}" if depth.plain else f"(d_at * {self.h} + h_at) * {self.w}"
-        t.add(indent, f"row_a = a_img + ({row}) * {self.px}")
+        t.add(indent, f"row_a = a_img + ({self.row_text()}) * {self.px}")
         t.add(indent, f"row_o = o_img + ((od * {self.oh} + oh) * {self.ow}) * {self.px}")
         self._parts(indent)
         spatial = product(axis.out for axis in plan.axes)

@@ -95,9 +95,9 @@ class RowWalk(ABC):
         t.pointer("out", "output")
         for i in range(len(epilogue.extras)):
             t.pointer(f"e{i}", "extra", i)
-        depth, height, self.axis = axes
-        self.od, self.oh, self.ow = t.dim(depth.out), t.dim(height.out), t.dim(self.axis.out)
-        self.d, self.h, self.w = t.dim(depth.size), t.dim(height.size), t.dim(self.axis.size)
+        self.depth, height, self.axis = axes
+        self.od, self.oh, self.ow = t.dim(self.depth.out), t.dim(height.out), t.dim(self.axis.out)
+        self.d, self.h, self.w = t.dim(self.depth.size), t.dim(height.size), t.dim(self.axis.size)
         self.width_text = self.w
 
     @abstractmethod
@@ -113,6 +113,12 @@ class RowWalk(ABC):
     @abstractmethod
     def after(self, indent: int, height: str, run: Run, part: Part) -> None:
         """Write what follows a tile."""
+
+    def row_text(self) -> str:
+        """The first pixel of the input row under the first tap of an output row, counted from the image's first."""
+        if self.depth.plain:
+            return f"h_at * {self.w}" if self.depth.out == 1 else f"(od * {self.h} + h_at) * {self.w}"
+        return f"(d_at * {self.h} + h_at) * {self.w}"
 
     def cut(self, lines: Extent) -> None:
         """Make pieces of rows where there are but ``lines`` of them: their tiles, or as many steps as a tile has."""
