@@ -50,6 +50,7 @@ def reference(x: np.ndarray, w: np.ndarray, strides: Any, pads: Any, dilations: 
 def run(
     x: np.ndarray, w: np.ndarray, strides: Any, pads: Any, dilations: Any, blocked: bool, variant: Any = AVX512,
     symbolic: bool = False, epilogue: Epilogue = NONE, extras: tuple[np.ndarray, ...] = (), twin: bool = False,
+    chunks: int = 3,
 ) -> np.ndarray:  # fmt: skip
     env: dict[str, int] = {}
     shape: list[Any] = list(x.shape)
@@ -70,7 +71,7 @@ def run(
         if blocked:
             value = np.pad(value, (0, -len(value) % 16)) if how == "channel" else to_blocked(value)
         arrays["extra", i] = value
-    run_template(template, arrays, env, 3, twin)
+    run_template(template, arrays, env, chunks, twin)
     return from_blocked(out, c) if blocked else out
 
 
@@ -139,6 +140,45 @@ def test_small_groups(case: int, blocked: bool, variant: Any) -> None:
     if variant is AVX512:
         assert np.array_equal(run(x, w, *attrs, blocked, variant, symbolic=True), fixed)
         assert np.allclose(run(x, w, *attrs, blocked, variant, twin=True), want, rtol=1e-5, atol=1e-5)
+
+
+FEW_ROWS = [
+    # spatial, channels, taps, strides, pads, dilations
+    ((900,), 40, (5,), (1,), ((4, 0),), (1,)),  # blocked, as the next
+    ((2000,), 20, (7,), (2,), ((3, 3),), (1,)),
+    ((1300,), 33, (3,), (1,), ((32, 0),), (16,)),
+    ((2, 3, 300), 24, (1, 3, 3), (1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(FEW_ROWS)))
+def test_few_rows_are_cut_and_no_cut_shows(case: int) -> None:
+    spatial, c, taps, *attrs = FEW_ROWS[case]
+    blocked = case < 2
+    rng = np.random.default_rng(case)
+    x, w = draw(rng, 1, *spatial, c), draw(rng, *taps, 1, c)
+    n = int(np.prod(taps)) + 1
+    want = reference(x.astype(np.float64), w.astype(np.float64), *attrs)
+    bound = n * 6e-8 * reference(np.abs(x.astype(np.float64)), np.abs(w.astype(np.float64)), *attrs)
+    whole = run(x, w, *attrs, blocked, chunks=1)
+    assert np.all(np.abs(whole - want) <= bound + 1e-38)
+    for chunks in (2, 7, 1000):
+        assert np.array_equal(run(x, w, *attrs, blocked, chunks=chunks), whole)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("free", [False, True])
+def test_threads_share_the_rows_of_one_sequence(free: bool, blocked: bool) -> None:
+    def units(length: int, batch: Any = 1) -> tuple[Any, int]:
+        shape = (batch, symbol("T") if free and batch == 1 else length, 16)
+        made = depthwise(plan_depthwise(AVX512, F32, shape, (9, 1, 16), (1,), ((4, 4),), (1,), blocked))
+        return evaluate(made.extent, {"T": length, "N": 64}), made.grain
+
+    extent, grain = units(4096)
+    assert extent >= 4 * grain
+    assert units(4096, 64)[0] == 64  # rows enough
+    if not free:
+        assert units(128)[0] == 1  # nothing to hand out
 
 
 EPILOGUE = Epilogue((Stage("scale"), Stage("bias"), Stage("residual"), Stage("relu6")))

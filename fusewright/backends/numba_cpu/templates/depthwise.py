@@ -20,6 +20,7 @@ from .template import Template, depthwise_call
 # vectors -> most pixels: accumulators, the columns under the taps and one weight stay in registers.
 _TALLEST = {32: {1: 14, 2: 8, 3: 6, 4: 5}, 16: {1: 8, 2: 4, 3: 3, 4: 2}}
 UNIT_FLOPS = 60_000
+CHUNK_FLOPS = 4 * UNIT_FLOPS
 CACHED = 1 << 20  # bytes of operand and result that the second-level cache keeps from kernel to kernel
 AHEAD = 4 << 10  # bytes by which a kernel fetches ahead, at least
 MOST_GROUP_BYTES = 32  # channels of a group stay inside the shortest vector
@@ -95,7 +96,8 @@ def plan_depthwise(
 
 
 def depthwise(plan: DepthwisePlan, epilogue: Epilogue = NONE, entry: str = "depthwise") -> Template:
-    """``epilogue(depthwise convolution)``. Arguments as ``conv``; a unit is a group of rows of one channel block."""
+    """``epilogue(depthwise convolution)``. Arguments as ``conv``; a unit is a group of rows of one channel
+    block, or a piece of a row where these are few."""
     return Depthwise(plan, epilogue, entry).template()
 
 
@@ -128,14 +130,22 @@ class Depthwise(RowWalk):
     def template(self) -> Template:
         plan, t = self.plan, self.text
         depth, height, width = plan.axes
-        row_flops = 2 * (width.out if isinstance(width.out, int) else 56) * plan.taps * plan.block * plan.group
-        group = max(1, UNIT_FLOPS // max(row_flops, 1))
+        flops = 2 * plan.batch * product(axis.out for axis in plan.axes) * plan.taps * plan.channels * plan.group
+        if compare_le(flops, CHUNK_FLOPS) is not True:
+            self.cut(plan.batch * plan.blocks * depth.out * height.out)
+        whole = self.pieces == 1
+        pixels = width.out if whole else self.most
+        unit_flops = 2 * (pixels if isinstance(pixels, int) else 56) * plan.taps * plan.block * plan.group
+        group = max(1, UNIT_FLOPS // max(unit_flops, 1)) if whole else 1  # rows of a unit
         if isinstance(height.out, int):
             group = min(group, max(height.out, 1))
-        units = ceildiv(height.out, group)
-        rb = t.dim(units)
-        t.add(0, "for u in range(start, stop):")
-        t.add(1, f"rb = u % {rb}\nrest = u // {rb}")
+        units = ceildiv(height.out, group) * self.pieces
+        if whole:
+            rb = t.dim(units)
+            t.add(0, "for u in range(start, stop):")
+            t.add(1, f"rb = u % {rb}\nrest = u // {rb}")
+        else:
+            self.open_pieces("rb", "rest")
         if depth.out == 1:
             t.add(1, "od = 0")
         else:
@@ -164,10 +174,8 @@ class Depthwise(RowWalk):
         t.add(indent, f"row_a = a_img + ({self.row_text()}) * {self.px}")
         t.add(indent, f"row_o = o_img + ((od * {self.oh} + oh) * {self.ow}) * {self.px}")
         self._parts(indent)
-        spatial = product(axis.out for axis in plan.axes)
-        grain = max(1, 4 * UNIT_FLOPS // max(row_flops * group, 1))
+        grain = max(1, CHUNK_FLOPS // max(unit_flops * group, 1))
         extent = plan.batch * plan.blocks * depth.out * units
-        flops = 2 * plan.batch * spatial * plan.taps * plan.channels * plan.group
         return Template(t.source(), t.entry, tuple(t.args), extent, grain, 0, flops, self.low.aliasable)
 
     def _parts(self, indent: int) -> None:
