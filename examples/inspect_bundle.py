@@ -13,6 +13,8 @@ import numpy as np
 
 import fusewright as fw
 
+_PLACES = {"own": "in memory of its own", "output": "in the caller's array"}
+
 
 def small_bundle(folder: str) -> Path:
     """A bundle to look at when none is given."""
@@ -43,8 +45,8 @@ def main() -> None:
                 cost = f"{kernel['flops']:>12} flops {kernel['bytes']:>10} bytes"
                 print(f"  {kernel['kind']:<12} {cost}  {kernel['origin']}")
             for row in report["in_place"]:
-                place = f"over {row['reused']}" if row["reused"] else "in memory of its own"
-                print(f"  {row['value']} {place}: {row['why']}")
+                place = f"over {row['reused']}" if row["reused"] else _PLACES.get(row["how"], row["how"])
+                print(f"  {row['value'].strip()} {place}{f': {why}' if (why := row['why']) else ''}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,11 @@ def print_report(report: Mapping[str, Any]) -> None:
     print(f"  kernels  {len(kernels)} ({fused} fused)")
     alone = f"one op at a time would need {bytes_text(report['lower_bound_bytes'])} at least"
     if report["arena_bytes"]:
-        need = f"{bytes_text(report['arena_bytes'])}{f' at {at}' if at else ''}, {reused} values in place"
+        need = f"{bytes_text(report['arena_bytes'])}{f' at {at}' if at else ''}"
+        if report.get("scratch_bytes"):  # without the number of threads two reports of one bundle seem to disagree
+            threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
+            need += f", {bytes_text(report['scratch_bytes'])} of it scratch of {threads}"
+        need += f", {reused} values in place"
     else:
         need = f"none: nothing is kept between kernels{f' at {at}' if at else ''}"
     print(f"  arena    {need} ({alone})" if report["lower_bound_bytes"] else f"  arena    {need}")

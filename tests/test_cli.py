@@ -241,6 +241,26 @@ def test_an_arena_that_is_empty_is_said_to_be(tmp_path: Path, capsys: pytest.Cap
     assert "arena    none: nothing is kept between kernels\n" in printed and "lower bound" not in printed
 
 
+def test_an_arena_with_scratch_says_for_how_many_threads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each thread has scratch of its own, so the same bundle needs more with two."""
+    b = fw.Builder()
+    x = b.input("x", "f32", (1, 14, 14, 32))
+    y = b.conv(
+        x, b.constant(np.ones((3, 3, 32, 32), np.float32)),
+        strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=1,
+    )  # fmt: skip
+    graph, shown = b.build({"y": y}), {}
+    for threads in (1, 2):
+        path = str(tmp_path / f"{threads}.fwb")
+        fw.compile(graph, "cpu-avx2", threads=threads).save(path)
+        assert main(["inspect", path]) == 0
+        found = re.search(r"arena    (\S+) KiB, (\S+) KiB of it scratch of (\d) threads?, ", capsys.readouterr().out)
+        assert found and int(found[3]) == threads
+        shown[threads] = float(found[1]), float(found[2])
+    assert shown[2][1] == pytest.approx(2 * shown[1][1], abs=0.2)
+    assert shown[2][0] - shown[1][0] == pytest.approx(shown[1][1], abs=0.3)
+
+
 def test_inspect_reports_at_the_extents_asked_for(
     found_during_the_call: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

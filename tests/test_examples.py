@@ -14,7 +14,7 @@ EXPECTED = {
     "deploy.py": ["input x f32", "batch 8 -> (8, 10)", "bound call:", "refused:"],
     "fused_op_pass.py": ["kernels: moments"],
     "first_pass.py": ["square", "relu", "matched 1, rewritten 1"],
-    "inspect_bundle.py": ["input   image: f32 [N, 16, 16, 3]", "arena", "flops"],
+    "inspect_bundle.py": ["input   image: f32 [N, 16, 16, 3]", "arena", "flops", "in the caller's array\n"],
     "test_my_pass.py": ["def test_semantics", "check_graph("],
 }
 
