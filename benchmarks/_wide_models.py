@@ -195,12 +195,35 @@ def autoencoder() -> keras.Model:
     return keras.Model(x, L.Conv1D(8, 7, padding="same")(y))
 
 
+def generator() -> keras.Model:
+    """DCGAN-like: 64 x 64 images from 100 numbers, transposed convolutions of 5 x 5 and stride 2."""
+    x = keras.Input((100,))
+    y = L.Reshape((4, 4, 512))(L.Dense(4 * 4 * 512)(x))
+    for channels in (256, 128, 64):
+        y = L.Conv2DTranspose(channels, 5, 2, padding="same", use_bias=False)(y)
+        y = L.LeakyReLU(negative_slope=0.2)(L.BatchNormalization()(y))
+    return keras.Model(x, L.Conv2DTranspose(3, 5, 2, padding="same", activation="tanh")(y))
+
+
+def upscaler() -> keras.Model:
+    """FSRCNN-like: a 96 x 96 image to 192 x 192, learnt details on top of a bilinear enlargement."""
+    x = keras.Input((96, 96, 3))
+    y = L.PReLU(shared_axes=[1, 2])(L.Conv2D(56, 5, padding="same")(x))
+    y = L.PReLU(shared_axes=[1, 2])(L.Conv2D(16, 1)(y))
+    for _ in range(4):
+        y = L.PReLU(shared_axes=[1, 2])(L.Conv2D(16, 3, padding="same")(y))
+    y = L.PReLU(shared_axes=[1, 2])(L.Conv2D(56, 1)(y))
+    y = L.Conv2DTranspose(3, 9, 2, padding="same")(y)
+    return keras.Model(x, L.Add()([y, L.UpSampling2D(2, interpolation="bilinear")(x)]))
+
+
 APPLICATIONS = (
     "DenseNet121 Xception ResNet50V2 NASNetMobile MobileNet MobileNetV3Small MobileNetV3Large EfficientNetV2B0 "
     "ConvNeXtTiny"
 ).split()
 OWN = (
     regnet, resnext, unet, segmenter, detector, vit, gpt, wavenet, tcn, conv3d, gru, bilstm, keywords, autoencoder,
+    generator, upscaler,
 )  # fmt: skip
 NETWORKS = (*APPLICATIONS, *(f.__name__ for f in OWN))
 

@@ -91,8 +91,11 @@ def _work(lowering: _Noting, chosen: Any, node: Node) -> Work:
 
 def _conv(lowering: _Noting, anchor: Node, moved: int, name: str) -> Work:
     x, w = anchor.operands
-    attrs, blocked = anchor.attrs, anchor.op.name == "conv_blocked"
+    attrs, blocked = anchor.attrs, anchor.op.name.endswith("_blocked")
+    transposed = anchor.op.name.startswith("conv_transpose")
     taps = [int(d) for d in w.shape]
+    if transposed:
+        taps[-2:] = taps[-1] // attrs["groups"], taps[-2] * attrs["groups"]
     spatial = taps[:-2]
     # Blocked results are [N, K/16, spatial..., 16], blocked operands likewise.
     x_shape, y_shape = ([lowering.value(d) for d in v.shape] for v in (x, anchor.results[0]))
@@ -105,7 +108,7 @@ def _conv(lowering: _Noting, anchor: Node, moved: int, name: str) -> Work:
         m = int(name.removeprefix("winograd").partition("_")[0])
         tiles = -(-out[0] // m) * -(-out[1] // m)
         return Work("winograd", per_point * tiles * (m + 2) ** 2, moved, f"F{m} {label}")
-    if anchor.op.name == "conv_transpose":
+    if transposed:
         inside = 1
         for n, t in zip(size, spatial, strict=True):
             inside *= n * t

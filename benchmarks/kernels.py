@@ -27,7 +27,9 @@ from fusewright.testing.kernels import describe
 HERE = Path(__file__).resolve().parent
 _NO_OPS = frozenset({"input", "constant", "return"})
 _REORDERS = frozenset({"to_blocked", "from_blocked", "transpose"})
-_CONTRACTIONS = frozenset({"matmul", "conv", "conv_blocked", "conv_transpose", "attention", "einsum"})
+_CONTRACTIONS = frozenset(
+    {"matmul", "conv", "conv_blocked", "conv_transpose", "conv_transpose_blocked", "attention", "einsum"}
+)
 
 
 @dataclass(frozen=True)

@@ -374,7 +374,8 @@ SAFE_ECHO: dict[str, Callable[[Sequence[Value], dict[str, Any]], bool]] = {
         name: _static
         for name in (
             "slice", "pad", "conv", "conv_transpose", "max_pool", "avg_pool", "resize", "top_k", "dynamic_slice",
-            "dynamic_update_slice", "conv_blocked", "max_pool_blocked", "avg_pool_blocked", "iota", "scan",
+            "dynamic_update_slice", "conv_blocked", "conv_transpose_blocked", "max_pool_blocked", "avg_pool_blocked",
+            "iota", "scan",
         )
     },
 }  # fmt: skip

@@ -177,6 +177,8 @@ def real_lanes(node: Node) -> int | None:
     for inner in node.regions[0].nodes if node.op.name == "fused" else (node,):
         if inner.op.name == "conv_blocked":
             return int(inner.operands[1].shape[-1])  # type: ignore[arg-type]
+        if inner.op.name == "conv_transpose_blocked":
+            return int(inner.operands[1].shape[-2]) * inner.attrs["groups"]  # type: ignore[arg-type]
         if inner.op.name == "to_blocked":
             return int(inner.operands[0].shape[-1])  # type: ignore[arg-type]
     return None

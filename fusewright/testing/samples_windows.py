@@ -65,18 +65,23 @@ def _conv(m: Maker, name: str) -> Any:
 def _conv_transpose(m: Maker, name: str) -> Any:
     x = _image(m)
     channels = number(x.shape[-1])
+    attrs = _spread(m, [number(n) for n in x.shape[1:-1]])
     groups = divisor(m, channels)
-    space = x.rank - 2
-    kernel = tuple(m.draw.integer(1, 3) for _ in range(space))
-    strides = tuple(m.draw.pick((1, 2, 3)) for _ in range(space))
-    dilations = tuple(m.draw.pick((1, 1, 2)) for _ in range(space))
-    full = [(number(n) - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(x.shape[1:-1], kernel, strides, dilations)]
+    shape = (*attrs.pop("kernel"), m.draw.pick((1, 2, 3)), channels)
+    return m.emit(name, x, m.weights(TensorType(x.dtype, shape)), groups=groups, **attrs)
+
+
+def _spread(m: Maker, space: Sequence[int]) -> dict[str, Any]:
+    """kernel, strides, crops and the rest of a transposed convolution of ``space``."""
+    kernel = tuple(m.draw.integer(1, 3) for _ in space)
+    strides = tuple(m.draw.pick((1, 2, 3)) for _ in space)
+    dilations = tuple(m.draw.pick((1, 1, 2)) for _ in space)
+    full = [(n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(space, kernel, strides, dilations, strict=True)]
     pads = tuple((m.draw.integer(0, min(1, f // 2)), m.draw.integer(0, min(1, f // 2))) for f in full)
-    shape = (*kernel, m.draw.pick((1, 2, 3)), channels)
-    return m.emit(
-        name, x, m.weights(TensorType(x.dtype, shape)), strides=strides, pads=pads, dilations=dilations, groups=groups,
-        output_padding=tuple(m.draw.integer(0, s - 1) for s in strides),
-    )  # fmt: skip
+    padding = tuple(m.draw.integer(0, s - 1) for s in strides)
+    return {
+        "kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations, "output_padding": padding,
+    }  # fmt: skip
 
 
 @sampler("max_pool", "avg_pool")
@@ -128,6 +133,19 @@ def _conv_blocked(m: Maker, name: str) -> Any:
     if blocked and applies(shape, {**attrs, "groups": groups}):
         attrs["winograd"] = m.draw.pick((2, 4, 0))
     w = m.weights(TensorType(x.dtype, shape))
+    return m.emit(name, x, w, groups=groups, block=block, x_blocked=blocked, **attrs)
+
+
+@sampler("conv_transpose_blocked")
+def _conv_transpose_blocked(m: Maker, name: str) -> Any:
+    blocked = m.draw.chance(0.7)
+    x = _image(m, NUMBERS, blocked)
+    first = 2 if blocked else 1
+    block = number(x.shape[-1]) if blocked else m.draw.pick((16, 4))
+    channels = number(x.shape[1]) * block - m.draw.integer(0, block - 1) if blocked else number(x.shape[-1])
+    attrs = _spread(m, [number(n) for n in x.shape[first:-1]])
+    groups = divisor(m, channels)
+    w = m.weights(TensorType(x.dtype, (*attrs.pop("kernel"), m.draw.pick((1, 2, 3)), channels)))
     return m.emit(name, x, w, groups=groups, block=block, x_blocked=blocked, **attrs)
 
 

@@ -69,6 +69,21 @@ def planes(rng: np.random.Generator, b: Any) -> fw.Graph:
     return b.build(b.concat(b.max_pool(y, **how), b.avg_pool(y, **how), axis=-1))
 
 
+def enlarging(rng: np.random.Generator, b: Any) -> fw.Graph:
+    """Transposed convolutions in blocks: apart, overlapping, with holes and in groups, beside what they enlarge."""
+    x = b.input("x", "f32", ("N", 9, 10, 20))
+    skip = b.conv(x, array(rng, 3, 3, 20, 32), pads=((1, 1), (1, 1)))
+    y = b.max_pool(b.conv(skip, array(rng, 1, 1, 32, 40)), window=2, strides=2, pads=((0, 1), (0, 0)))
+    y = b.conv_transpose(y, array(rng, 2, 2, 16, 40), strides=2, pads=((0, 1), (0, 0)))
+    y = b.concat(skip, b.relu(b.add(y, array(rng, 16))), axis=-1)
+    y = b.conv_transpose(b.log1p(b.square(y)), array(rng, 3, 3, 20, 48), strides=2, pads=((1, 0), (0, 1)))
+    z = b.conv_transpose(
+        skip, array(rng, 3, 2, 16, 32), strides=(3, 1), dilations=(2, 1), output_padding=(1, 0), groups=2
+    )
+    z = b.conv_transpose(b.add(z, z), array(rng, 1, 1, 24, 32), strides=(1, 2))
+    return b.build(b.reduce_max(b.conv(y, array(rng, 1, 1, 20, 16)), axes=(1,)), z)
+
+
 def attention(rng: np.random.Generator, b: Any) -> fw.Graph:
     """One transformer block over sequences of any length."""
     x = b.input("x", "f32", ("N", "T", 24))
@@ -128,6 +143,7 @@ NETS: dict[str, tuple[Net, tuple[int, ...]]] = {
     "filling_lanes": (filling_lanes, (2, 6, 7, 20)),
     "groups": (groups, (2, 6, 7, 20)),
     "planes": (planes, (2, 3, 6, 8, 5)),
+    "enlarging": (enlarging, (2, 9, 10, 20)),
     "attention": (attention, (2, 7, 24)),
     "recurrence": (recurrence, (6, 3, 5)),
     "branches": (branches, (3, 6)),
@@ -137,6 +153,7 @@ EXPECTED = {
     "filling_lanes": {"conv_blocked", "to_blocked", "from_blocked"},
     "groups": {"conv_blocked", "to_blocked", "from_blocked", "conv"},
     "planes": {"conv", "max_pool", "avg_pool"},
+    "enlarging": {"conv_transpose_blocked", "max_pool_blocked", "concat", "from_blocked"},
     "attention": {"matmul", "attention", "layer_norm", "rms_norm"},
     "recurrence": {"matmul", "tanh"},
     "branches": {"matmul", "tanh", "lt"},

@@ -94,6 +94,10 @@ def test_conv_transpose(
                     want[(at[0], *target, at[-1] // cin * cout + c)] += float(x[at]) * float(w[(*tap, c, at[-1])])
     attrs = {"strides": strides, "pads": pads, "output_padding": output_padding, "dilations": dilations}
     np.testing.assert_array_equal(run("conv_transpose", x, w, groups=groups, **attrs), want)
+    blocked = run("conv_transpose_blocked", to_blocked_array(x, 4), w, block=4, groups=groups, **attrs)
+    np.testing.assert_array_equal(from_blocked_array(blocked, want.shape[-1]), want)
+    plain = run("conv_transpose_blocked", x, w, block=4, x_blocked=False, groups=groups, **attrs)
+    np.testing.assert_array_equal(plain, blocked)
 
 
 @pytest.mark.parametrize("count_include_pad", [False, True])

@@ -66,6 +66,13 @@ def around(m: Maker) -> Any:
     return m.emit("add", pool, other) if other.shape == pool.shape else None
 
 
+def enlarged(m: Maker) -> Any:
+    """A transposed convolution of stride 2, with or without a row more at the end."""
+    x = m.new(F32, (1, m.draw.pick((2, 3)), 2, 4), constant=False)
+    w = m.new(F32, (2, 2, m.draw.pick((4, 5)), 4), constant=True)
+    return m.emit("conv_transpose", x, w, strides=(2, 2), output_padding=(m.draw.integer(0, 1), 0))
+
+
 def sampled(m: Maker) -> Any:
     """A pool along two axes, over one or three elements of each."""
     x = m.new(F32, (1, m.draw.pick((3, 4, 6)), m.draw.pick((3, 4, 6)), 1), constant=False)
@@ -295,8 +302,8 @@ fault("logic", "decompositions change places", decompose.decompose, decompose, "
 LAYOUT = layout.layout
 fault("shape", "reduced axes are off by one", LAYOUT, layout, "_reduce", "tuple(a + 1 for a in axes)",
       "tuple(a + (a > 1) for a in axes)")  # fmt: skip
-fault("shape", "parts end inside a block", LAYOUT, layout, "_concat", "any(t.channels % s.block for t in parts[:-1])",
-      "False")  # fmt: skip
+fault("shape", "parts end inside a block", LAYOUT, layout, "_concat",
+      "any(not isinstance(c, int) or c % s.block for c in widths[:-1])", "False")  # fmt: skip
 fault(
     "shape",
     "channels cut inside a block",
@@ -312,6 +319,8 @@ fault("logic", "padding lanes are channels", LAYOUT, layout, "_Layout.unblock", 
       "channels=min(twin.channels + 1, twin.value.shape[1] * self.block)")  # fmt: skip
 fault("shape", "a vector over space is one over channels", LAYOUT, layout, "_Layout.operand",
       "if full[-1] == 1 and channels != 1:", "if False:")  # fmt: skip
+fault("shape", "extra rows of a transposed window are lost", LAYOUT, layout, "_conv", "{**node.attrs, ",
+      '{**{k: v for k, v in node.attrs.items() if k != "output_padding"}, ', extra=[enlarged])  # fmt: skip
 # Fusion.
 fault("logic", "operands of a region change places", fuse.fuse, outline, "build_region",
       "[mapping[v] for v in n.operands]", "[mapping[v] for v in n.operands[::-1]]")  # fmt: skip

@@ -142,11 +142,12 @@ def test_spelt_out_activations_are_epilogues(name: str) -> None:
     assert len(shape_of(got)) == 1 and shape_of(got)[0].startswith("contract(matmul")
 
 
-@pytest.mark.parametrize("anchor", ["conv", "conv_blocked", "conv_transpose"])
+@pytest.mark.parametrize("anchor", ["conv", "conv_blocked", "conv_transpose", "conv_transpose_blocked"])
 def test_every_anchor(anchor: str) -> None:
     def net(b: Any, x: Any) -> Any:
-        if anchor == "conv_blocked":
-            y = b.conv_blocked(b.to_blocked(x), b.constant(w(1, 1, 16, 32)))
+        if anchor.endswith("_blocked"):
+            weights = w(1, 1, 16, 32) if anchor == "conv_blocked" else w(1, 1, 32, 16)
+            y = b.apply(anchor, [b.to_blocked(x), b.constant(weights)], {})[0]
             return b.relu(b.add(y, b.constant(w(1, 2, 1, 1, 16))))
         y = b.apply(anchor, [x, b.constant(w(2, 2, 16, 16))], {})[0]
         return b.relu(b.add(y, b.constant(w(16))))

@@ -90,6 +90,38 @@ def test_few_results_of_a_blocked_operand(channels: int, filters: int, reads: st
     assert not any(n.op.name == "conv_blocked" for n in layout.apply(plain, CpuTarget())[0].nodes)
 
 
+def enlarged(channels: int, filters: int, size: int = 9) -> Counter[str]:
+    """A convolution, enlarged twofold."""
+    b: Any = Builder()
+    y = conv(b, b.input("x", "f32", ("N", size, size, 3)), channels)
+    graph = b.build({"y": b.conv_transpose(y, b.constant(w(2, 2, filters, channels)), strides=2)})
+    got, _ = layout.apply(graph, CpuTarget())
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, size, size, 3)).astype(F)}
+    assert_equivalent(graph, got, feeds, "reassoc")
+    return Counter(n.op.name for n in got.nodes if n.op.name not in ("input", "constant", "return"))
+
+
+def test_a_transposed_convolution_follows_its_operand() -> None:
+    assert enlarged(32, 24) == {"conv_blocked": 1, "conv_transpose_blocked": 1, "from_blocked": 1}
+    plain = {"conv_blocked": 1, "from_blocked": 1, "conv_transpose": 1}
+    assert enlarged(32, 15) == plain, "not a block of results"
+    assert enlarged(32, 32, size=3) == plain, "more weights than pixels"
+
+
+def test_a_part_is_put_into_blocks_where_the_others_are() -> None:
+    def spread(b: Any, x: Any) -> Any:
+        return b.concat(conv(b, x, 32), b.reverse(x, axes=(1,)), b.reverse(x, axes=(2,)), axis=3)
+
+    def joined(b: Any, x: Any) -> Any:
+        wide = b.concat(x, x, x, axis=3)
+        return conv(b, b.concat(conv(b, x, 48), b.reverse(wide, axes=(1,)), axis=3), 16)
+
+    _, ops = run(joined, ("N", 6, 5, 16))
+    assert reorders(ops) == 3 and ops["from_blocked"] == 1
+    _, ops = run(spread, ("N", 6, 5, 32))
+    assert ops["to_blocked"] == 1 and ops["from_blocked"] == 1, "the greater part is plain"
+
+
 def test_values_that_lanes_must_not_leak() -> None:
     # exp and + 1 make the padding lanes of 20 channels nonzero; a mean over space and the next convolution ignore them.
     def net(b: Any, x: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...core.dims import Extent, compare_le, product
 from ...core.dtypes import F32
 from ...ir.builder import Builder
-from ...ir.graph import Graph, Node
+from ...ir.graph import Graph, Node, Value
 from ...ir.opdef import Cost
 from ..registry import registered_kernel
 from . import loops
@@ -23,6 +23,11 @@ def _narrow(node: Node, block: int) -> bool:
     x, y = node.operands[0], node.results[0]
     blocked, plain = product((*y.shape[:-1], block)), y.type.size
     return compare_le(blocked + 2 * plain, 2 * x.type.size) is True
+
+
+def _heavy(w: Value, x: Value) -> bool:
+    """The weights outweigh an image so far that reading them is what takes the time, which rows of pixels do best."""
+    return compare_le(w.type.size, 4 * product(x.shape[1:])) is not True
 
 
 class CpuTarget:
@@ -56,16 +61,23 @@ class CpuTarget:
 
     def prefers_blocked(self, node: Node, given: bool = False) -> bool:
         """Two-dimensional float32 convolutions with constant weights that fill at least one block of results, or whose
-        operand lies blocked and would cost more to reorder than their result does."""
-        if node.op.name != "conv" or node.operands[0].rank != 4 or node.results[0].dtype is not F32:
+        operand lies blocked and would cost more to reorder than their result does. Transposed ones read plain rows as
+        well: they follow an operand that lies blocked."""
+        if node.op.name not in ("conv", "conv_transpose"):
             return False
         x, w = node.operands
-        channels, outputs, groups = x.shape[-1], w.shape[-1], node.attrs["groups"]
-        if w.const is None or not isinstance(channels, int) or not isinstance(outputs, int):
+        y, groups = node.results[0], node.attrs["groups"]
+        channels, outputs = x.shape[-1], y.shape[-1]
+        if x.rank != 4 or y.dtype is not F32 or w.const is None:
+            return False
+        if not isinstance(channels, int) or not isinstance(outputs, int):
             return False
         if outputs < self.block and not (given and groups == 1 and _narrow(node, self.block)):
             return False
-        if covers(channels, outputs, groups, node.results[0].dtype.size):
+        if node.op.name == "conv_transpose":
+            if not given or outputs < self.block or _heavy(w, x):
+                return False
+        elif covers(channels, outputs, groups, y.dtype.size):
             return True
         reads, writes = supports_blocked(2, channels, outputs, groups)
         return writes and (groups == 1 or reads)

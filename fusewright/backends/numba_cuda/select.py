@@ -18,7 +18,7 @@ from ..numba_cpu import loops
 from ..numba_cpu.select import attention as attending
 from ..numba_cpu.select import gated as gates
 from ..numba_cpu.select.contract import contracts
-from ..numba_cpu.select.epilogue import Contraction, read, read_region
+from ..numba_cpu.select.epilogue import BLOCKED, Contraction, read, read_region
 from ..numba_cpu.select.kernels import cost_of
 from ..numba_cpu.select.words import Word
 from ..numba_cpu.templates.template import Arg, Template
@@ -137,7 +137,7 @@ def supports(node: Node) -> bool:
         return True
     if contracts(node):
         found = read(node)
-        if found is None or found.anchor.op.name == "conv_blocked":
+        if found is None or found.anchor.op.name in BLOCKED:
             return False
         return found.anchor is node or can_fuse(node.regions[0])
     if attending.attends(node):
@@ -151,7 +151,7 @@ def supports(node: Node) -> bool:
 def can_fuse(region: Graph) -> bool:
     """One kernel computes a contraction with this tail."""
     found = read_region(region)
-    return found is not None and found.anchor.results[0].dtype in _FUSED and found.anchor.op.name != "conv_blocked"
+    return found is not None and found.anchor.results[0].dtype in _FUSED and found.anchor.op.name not in BLOCKED
 
 
 def can_attend(region: Graph) -> bool:

@@ -1,7 +1,7 @@
 """Blocked layouts: ordinary tensors of one more rank.
 
 Owns to_blocked / from_blocked, which reorder [N, spatial..., C] to [N, ceil(C/block), spatial..., block] and back, and
-conv on blocked operands, by direct sums or in Winograd tiles. The padding lanes are zero and stay out of every result.
+windows on blocked operands: conv by direct sums or in Winograd tiles, conv_transpose, pooling. Padding lanes are zero.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.dims import Extent, product
 from ...core.dtypes import F32
 from ...core.errors import TypeRefused
 from ...core.winograd import ROUNDED, TILES
@@ -24,11 +25,14 @@ from .elementwise import NUMERIC
 from .shape import moved_cost
 from .window import (
     _bound_avg_pool,
+    _bound_conv_transpose,
     _bound_max_pool,
     _eval_avg_pool,
     _eval_max_pool,
     conv_arrays,
+    conv_transpose_arrays,
     pooled_extents,
+    transposed_extents,
     window_attrs,
     window_extent,
 )  # fmt: skip
@@ -91,24 +95,36 @@ define_op(
 )  # fmt: skip
 
 
-def _infer_conv(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
+def _operands(types: Types, attrs: Attrs) -> int:
+    """The first spatial axis of x, once types and block go together. Raises TypeRefused."""
     x, w = types
     block, blocked = attrs["block"], attrs["x_blocked"]
     if x.rank != w.rank + int(blocked) or not 3 <= w.rank <= 5 or x.dtype is not w.dtype or x.dtype not in NUMERIC:
         raise TypeRefused(f"needs {'blocked' if blocked else 'plain'} x and plain w of one dtype, got {x} and {w}")
-    rank, first = w.rank - 2, 2 if blocked else 1
-    window_attrs(attrs, rank)
-    groups, c_out = attrs["groups"], w.shape[-1]
     if not isinstance(block, int) or block < 1:
         raise TypeRefused(f"block {block!r} must be an int of at least 1")
+    return 2 if blocked else 1
+
+
+def _same_channels(x: TensorType, channels: Extent, attrs: Attrs) -> None:
+    """x, blocked or plain, holds ``channels``. Raises TypeRefused."""
+    block = attrs["block"]
+    if attrs["x_blocked"]:
+        same(x.shape[-1], block, "block")
+        same(x.shape[1] * block, -(-channels // block) * block, "channel blocks")
+    else:
+        same(x.shape[-1], channels, "channels")
+
+
+def _infer_conv(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
+    x, w = types
+    first, block, blocked = _operands(types, attrs), attrs["block"], attrs["x_blocked"]
+    rank = w.rank - 2
+    window_attrs(attrs, rank)
+    groups, c_out = attrs["groups"], w.shape[-1]
     if not isinstance(groups, int) or groups < 1 or not isinstance(c_out, int) or c_out % groups:
         raise TypeRefused(f"{c_out} filters do not split into {groups} groups")
-    c_in = w.shape[-2] * groups
-    if blocked:
-        same(x.shape[-1], block, "block")
-        same(x.shape[1] * block, -(-c_in // block) * block, "channel blocks")
-    else:
-        same(x.shape[-1], c_in, "channels")
+    _same_channels(x, w.shape[-2] * groups, attrs)
     if attrs["winograd"] and (attrs["winograd"] not in TILES or not blocked or not applies(w.shape, attrs)):
         raise TypeRefused(
             f"winograd={attrs['winograd']!r}: tiles are of {TILES} and need blocked x, a 3 x 3 kernel, stride and "
@@ -181,6 +197,63 @@ define_op(
         "w stays [kernel..., C/groups, filters]. winograd=m: 3 x 3 kernels in tiles F(m x m, 3 x 3); 0: direct sums. "
         "bf16: a kernel may round what it multiplies to bfloat16 (in tiles F(2 x 2, 3 x 3) behind their transform) and "
         "sums in f32.",
+    )
+)  # fmt: skip
+
+
+def _infer_transposed(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
+    x, w = types
+    first, block = _operands(types, attrs), attrs["block"]
+    if not all(isinstance(d, int) for d in w.shape):
+        raise TypeRefused("the kernel's shape must be fixed")
+    _same_channels(x, w.shape[-1], attrs)
+    out = transposed_extents(x.shape[first : first + w.rank - 2], w, attrs)
+    return [x.with_shape((x.shape[0], -(-w.shape[-2] * attrs["groups"] // block), *out, block))]
+
+
+def _unblocked(x: np.ndarray, w: np.ndarray, attrs: Attrs) -> np.ndarray:
+    """The operand of a transposed convolution as [N, spatial..., C]."""
+    return from_blocked_array(x, w.shape[-1]) if attrs["x_blocked"] else x
+
+
+def _eval_transposed(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return to_blocked_array(conv_transpose_arrays(_unblocked(a[0], a[1], attrs), a[1], attrs), attrs["block"])
+
+
+def _bound_transposed(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
+    attrs, w = bc.attrs, a[1]
+    plain = _unblocked(a[0], w, attrs), w
+    error = _unblocked(np.broadcast_to(e[0], a[0].shape), w, attrs), e[1]
+    out = from_blocked_array(o, w.shape[-2] * attrs["groups"])
+    return to_blocked_array(_bound_conv_transpose(plain, error, out, bc), attrs["block"])
+
+
+def _cost_transposed(node: Node) -> Cost:
+    x, w = node.operands
+    spatial = x.shape[2:-1] if node.attrs["x_blocked"] else x.shape[1:-1]
+    moved = x.type.nbytes + w.type.nbytes + node.results[0].type.nbytes
+    return Cost(2 * product((x.shape[0], *spatial, *w.shape)), moved)
+
+
+def _decompose_transposed(b: Any, operands: Sequence[Value], attrs: Attrs) -> Value:
+    x, w = operands
+    if attrs["x_blocked"]:
+        x = b.from_blocked(x, channels=w.shape[-1])
+    plain = {k: attrs[k] for k in ("strides", "pads", "output_padding", "dilations", "groups")}
+    return b.to_blocked(b.conv_transpose(x, w, **plain), block=attrs["block"])
+
+
+define_op(
+    OpDef(
+        "conv_transpose_blocked", ("x", "w"), "window", _infer_transposed, _eval_transposed,
+        attrs={
+            "strides": 1, "pads": None, "output_padding": 0, "dilations": 1, "groups": 1, "block": 16,
+            "x_blocked": True,
+        },
+        bound=_bound_transposed, cost=_cost_transposed, decompose=_decompose_transposed,
+        doc="conv_transpose with a blocked result; x is blocked, or plain with x_blocked=False; w stays "
+        "[kernel..., filters/groups, C].",
     )
 )  # fmt: skip
 

@@ -174,23 +174,31 @@ define_op(
 )  # fmt: skip
 
 
-def _infer_conv_transpose(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
-    x, w = types
-    rank = _conv_types(x, w)
-    window_attrs(attrs, rank)
-    groups = attrs["groups"]
-    same(x.shape[-1], w.shape[-1], "channels")
+def transposed_extents(spatial: Sequence[Extent], w: TensorType, attrs: dict[str, Any]) -> list[Extent]:
+    """The extents after a transposed convolution of ``spatial``; puts the attributes in canonical form, checks groups.
+
+    Raises TypeRefused.
+    """
+    window_attrs(attrs, len(spatial))
+    groups, out = attrs["groups"], []
     if not isinstance(groups, int) or groups < 1 or (isinstance(w.shape[-1], int) and w.shape[-1] % groups):
         raise TypeRefused(f"{w.shape[-1]} channels do not split into {groups} groups")
-    out: list[Extent] = []
-    for i in range(rank):
+    for i, n in enumerate(spatial):
         reach = (w.shape[i] - 1) * attrs["dilations"][i] + 1
         low, high = attrs["pads"][i]
-        size = (x.shape[1 + i] - 1) * attrs["strides"][i] + reach - low - high + attrs["output_padding"][i]
+        size = (n - 1) * attrs["strides"][i] + reach - low - high + attrs["output_padding"][i]
         if compare_le(0, size) is False:
             raise TypeRefused(f"pads {attrs['pads'][i]} crop more than there is")
         out.append(size)
-    return [x.with_shape((x.shape[0], *out, w.shape[-2] * groups))]
+    return out
+
+
+def _infer_conv_transpose(types: Types, attrs: dict[str, Any], regions: Regions) -> list[TensorType]:
+    x, w = types
+    _conv_types(x, w)
+    same(x.shape[-1], w.shape[-1], "channels")
+    out = transposed_extents(x.shape[1:-1], w, attrs)
+    return [x.with_shape((x.shape[0], *out, w.shape[-2] * attrs["groups"]))]
 
 
 def conv_transpose_arrays(x: np.ndarray, w: np.ndarray, attrs: Attrs) -> np.ndarray:

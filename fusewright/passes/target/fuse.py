@@ -16,7 +16,8 @@ from ..engine.values import same_shape
 from .outline import build_region, fuse_nodes, inner_constant
 from .surround import surround
 
-ANCHORS = frozenset({"matmul", "conv", "conv_blocked", "conv_transpose"})
+BLOCKED = frozenset({"conv_blocked", "conv_transpose_blocked"})
+ANCHORS = frozenset({"matmul", "conv", "conv_transpose"}) | BLOCKED
 NORMALISES = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm"})
 REDUCES = frozenset(f"reduce_{how}" for how in ("sum", "mean", "max", "min", "prod", "any", "all"))
 MAX_GROUP = 64
@@ -294,7 +295,7 @@ def per_channel(v: Value, result: Value) -> bool:
     if v.rank > result.rank:
         return False
     channels = {result.rank - 1}
-    if result.producer.op.name == "conv_blocked":
+    if result.producer.op.name in BLOCKED:
         channels.add(1)
         # Blocks and lanes go together: one without the other is no vector over the channels.
         if any((shape[i] == 1) != (result.shape[i] == 1) for i in channels) and any(d != 1 for d in shape):

@@ -142,7 +142,7 @@ def _handles(*names: str) -> Callable[[Handler], Handler]:
     return register
 
 
-@_handles("conv")
+@_handles("conv", "conv_transpose")
 def _conv(s: _Layout, node: Node) -> Twin | None:
     if not s.target.prefers_blocked(node, node.operands[0] in s.twins):
         return None
@@ -156,7 +156,7 @@ def _conv(s: _Layout, node: Node) -> Twin | None:
         s.ctx.decline(node, "its channels are not fixed")
         return None
     attrs = {**node.attrs, "block": s.block, "x_blocked": not plain}
-    return Twin(b.apply("conv_blocked", [source, weights], attrs)[0], channels)
+    return Twin(b.apply(node.op.name + "_blocked", [source, weights], attrs)[0], channels)
 
 
 @_handles("max_pool", "avg_pool")
@@ -180,21 +180,27 @@ def _reduce(s: _Layout, node: Node) -> Twin | None:
 
 @_handles("concat")
 def _concat(s: _Layout, node: Node) -> Twin | None:
-    rank = node.results[0].rank
-    twins = [s.twins.get(v) for v in node.operands]
-    if rank < 3 or any(t is None for t in twins):
+    """Follows the parts that are blocked already, unless the others are more."""
+    y, axis = node.results[0], node.attrs["axis"]
+    lack = [v for v in node.operands if v not in s.twins]
+    if y.rank < 3 or len(lack) == len(node.operands):
         return None
-    parts = [t for t in twins if t is not None]
-    axis = node.attrs["axis"]
-    if axis == rank - 1:
-        # Only the last part may end inside a block.
-        if any(t.channels % s.block for t in parts[:-1]):
-            s.ctx.decline(node, "a part ends inside a block of channels")
-            return None
-        channels, at = sum(t.channels for t in parts), 1
-    else:
-        channels, at = parts[0].channels, 0 if axis == 0 else axis + 1
-    return Twin(s.builder(node).concat(*(t.value for t in parts), axis=at), channels)
+    have = [v for v in node.operands if v in s.twins]
+    size: Callable[[Sequence[Value]], Extent] = lambda parts: sum((v.shape[axis] for v in parts), 0)
+    if lack and compare_le(size(lack), size(have)) is not True:
+        return None
+    widths = [v.shape[-1] for v in node.operands]
+    # Only the last part may end inside a block.
+    if axis == y.rank - 1 and any(not isinstance(c, int) or c % s.block for c in widths[:-1]):
+        s.ctx.decline(node, "a part ends inside a block of channels")
+        return None
+    b = s.builder(node)
+    parts = [s.blocked(v, b) for v in node.operands]
+    channels = y.shape[-1]
+    if any(p is None for p in parts) or not isinstance(channels, int):
+        return None
+    at = 0 if axis == 0 else 1 if axis == y.rank - 1 else axis + 1
+    return Twin(b.concat(*parts, axis=at), channels)
 
 
 def _inner(values: Sequence[Any], channel: Any, lane: Any) -> tuple[Any, ...]:

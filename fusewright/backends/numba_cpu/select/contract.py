@@ -35,7 +35,7 @@ from ..templates.winograd import (
     winograd_layout,
 )
 from ..variants import VARIANTS, Variant
-from .epilogue import ANCHORS, Contraction, read, read_region
+from .epilogue import ANCHORS, BLOCKED, TRANSPOSED, Contraction, read, read_region
 from .words import Chosen, Word, bound
 
 _TILED = (F32, F64)
@@ -63,7 +63,7 @@ def supports(node: Node) -> bool:
     found = read(node)
     if found is None:
         return False
-    if found.anchor is node and node.op.name != "conv_blocked":
+    if found.anchor is node and node.op.name not in BLOCKED:
         return True
     return found.anchor.results[0].dtype in _TILED and (found.anchor.op.name == "matmul" or _tiles(found))
 
@@ -224,7 +224,7 @@ def site_of(node: Node) -> str:
         plan = _matmul_plan(found, _WIDEST, True)
         return f"matmul {text((plan.m, plan.k, plan.n))}"
     shape, attrs = _logical_shape(found), anchor.attrs
-    if anchor.op.name == "conv_transpose" or not isinstance(shape[-1], int) or _depthwise_plan(found, _WIDEST):
+    if anchor.op.name in TRANSPOSED or not isinstance(shape[-1], int) or _depthwise_plan(found, _WIDEST):
         return ""
     how = ("blocked" if attrs["x_blocked"] else "to blocks") if anchor.op.name == "conv_blocked" else "plain"
     pads = "+".join(text(p) for p in attrs["pads"])
@@ -296,8 +296,9 @@ def _logical_shape(found: Contraction) -> tuple[Extent, ...]:
     """The shape of x as [N, spatial..., C]."""
     node = found.anchor
     x, w = node.operands
-    if node.op.name == "conv_blocked" and node.attrs["x_blocked"]:
-        return (x.shape[0], *x.shape[2:-1], w.shape[-2] * node.attrs["groups"])
+    if node.op.name in BLOCKED and node.attrs["x_blocked"]:
+        channels = w.shape[-1] if node.op.name in TRANSPOSED else w.shape[-2] * node.attrs["groups"]
+        return (x.shape[0], *x.shape[2:-1], channels)
     return x.shape
 
 
@@ -306,8 +307,8 @@ def _depthwise_plan(found: Contraction, variant: Variant) -> DepthwisePlan | Non
     node, shape = found.anchor, _logical_shape(found)
     w, attrs = node.operands[1], node.attrs
     channels, rank = shape[-1], len(shape) - 2
-    blocked = node.op.name == "conv_blocked"
-    if node.op.name == "conv_transpose" or not isinstance(channels, int) or (blocked and not attrs["x_blocked"]):
+    blocked = node.op.name in BLOCKED
+    if node.op.name in TRANSPOSED or not isinstance(channels, int) or (blocked and not attrs["x_blocked"]):
         return None
     if not covers(channels, int(w.shape[-1]), attrs["groups"], w.dtype.size):  # type: ignore[arg-type]
         return None
@@ -320,11 +321,11 @@ def _depthwise_plan(found: Contraction, variant: Variant) -> DepthwisePlan | Non
 def _conv_plan(found: Contraction, variant: Variant, pairs: bool = False) -> ConvPlan:
     node = found.anchor
     w, attrs = node.operands[1], node.attrs
-    blocked = node.op.name == "conv_blocked"
+    blocked = node.op.name in BLOCKED
     taps = tuple(int(d) for d in w.shape)
     return plan_conv(
         variant, w.dtype, _logical_shape(found), taps, attrs["strides"], attrs["pads"], attrs["dilations"],
-        attrs["groups"], blocked and attrs["x_blocked"], blocked, node.op.name == "conv_transpose",
+        attrs["groups"], blocked and attrs["x_blocked"], blocked, node.op.name in TRANSPOSED,
         attrs.get("output_padding"), pairs,
     )  # fmt: skip
 
@@ -380,7 +381,7 @@ def _plain_conv(found: Contraction) -> Template:
     attrs = node.attrs
     return conv_any(
         x.dtype, x.shape, w.shape, attrs["strides"], attrs["pads"], attrs["dilations"], attrs["groups"],
-        node.op.name == "conv_transpose", attrs.get("output_padding"),
+        node.op.name in TRANSPOSED, attrs.get("output_padding"),
     )  # fmt: skip
 
 
@@ -388,7 +389,7 @@ def _conv(found: Contraction, variant: Variant, fixed: Mapping[int, Const], cost
     at = found.operands[1]
     const, name = fixed.get(at), found.anchor.op.name
     if const is None or not _tiles(found):
-        if found.epilogue.stages or name == "conv_blocked":
+        if found.epilogue.stages or name in BLOCKED:
             raise CompileRefused(f"{found.anchor.where} needs constant float32 or float64 weights to be fused")
         words = _words(found, Word("operand", at))
         return [bound(f"{name}_plain", _plain_conv(found), words, cost.flops, cost.bytes)]

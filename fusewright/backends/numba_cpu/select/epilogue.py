@@ -15,7 +15,9 @@ from ....ir.graph import Graph, Node, Value
 from ..loops.scalar import Reg, Scalars, literal_reg
 from ..templates.epilogue import Epilogue, How, Stage
 
-ANCHORS = frozenset({"matmul", "conv", "conv_blocked", "conv_transpose"})
+TRANSPOSED = frozenset({"conv_transpose", "conv_transpose_blocked"})
+BLOCKED = frozenset({"conv_blocked", "conv_transpose_blocked"})
+ANCHORS = frozenset({"matmul", "conv"}) | TRANSPOSED | BLOCKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def _peel(
     anchor: Node, tail: Sequence[Node], place: dict[Value, int], output: Value
 ) -> tuple[list[Stage] | None, list[int]]:
     """Stages that the tile knows as long as the tail is a chain, then one expression for the rest."""
-    result, blocked = anchor.results[0], anchor.op.name == "conv_blocked"
+    result, blocked = anchor.results[0], anchor.op.name in BLOCKED
     chain = _Chain([], [], result, list(tail))
     noted: _Chain | None = None  # where a value was kept that the tail multiplies by later
     while chain.rest:

@@ -11,7 +11,7 @@ from .asking import ahead, claimed
 from .conv_plan import BLOCK, ConvPlan
 from .epilogue import NONE, Epilogue, loop_text, run_text
 from .panels import asked_bytes
-from .rows import Part, RowWalk, Run, clip_axis, run_length, runs_of
+from .rows import Part, RowWalk, Run, clip_axis, runs_of
 from .template import SUM_TERMS, Template, contract_call
 from .tiling import FEWEST_ROWS, Tiling, grain_of, open_runs
 
@@ -144,7 +144,7 @@ class _Conv(RowWalk):
         width = self.plan.axes[2]
         if self.plan.line:
             return self._tiles_per_pass() * self.tiling.heights[0]
-        return run_length(width) * (width.stride if width.transposed else 1)
+        return width.steps * (width.stride if width.transposed else 1)
 
     def _tiles_per_pass(self) -> int:
         return max(1, self.plan.line // self.most)
@@ -237,7 +237,7 @@ class _Conv(RowWalk):
             values["nk_last"] = "nkl" if self.blocks_per_pass else self._last_channels()
             if self.blocks_per_pass:
                 row = t.dim(self._part_row())
-                at = f"{t.dim(run.out_base * run_length(plan.axes[2]))} + j" + (" - j_first" if plan.line else "")
+                at = f"{t.dim(run.out_base * plan.axes[2].steps)} + j" + (" - j_first" if plan.line else "")
                 values |= {"mode": "mode", "SPLIT": 1, "part": f"scratch + (local * {row} + {at}) * {nr * size}"}
         elif not depth.plain:
             step = -depth.tap_back if depth.transposed else depth.dilation

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
-from ....core.dims import Extent, floordiv, product
+from ....core.dims import Extent, ceildiv, floordiv, product
 from ....core.dtypes import F32, F64, DType
 from ..variants import Variant
 from .packing import ConvLayout
@@ -47,6 +47,11 @@ class Axis:
     def plain(self) -> bool:
         """Output i reads input i and nothing else."""
         return self.taps == 1 and self.stride == 1 and self.low == 0 and self.high == 0 and not self.transposed
+
+    @property
+    def steps(self) -> Extent:
+        """Outputs of a row that are computed side by side: all of them, or those of one residue of the stride."""
+        return ceildiv(self.out, self.stride) if self.transposed else self.out
 
     @property
     def tap_every(self) -> int:
@@ -150,7 +155,7 @@ def plan_conv(
         axes, line = _flatten(axes)
     per_group = outputs // groups
     if out_blocked:
-        tile = pick_blocks(variant, dtype.size, -(-per_group // BLOCK), axes[2].out, pairs)
+        tile = pick_blocks(variant, dtype.size, -(-per_group // BLOCK), axes[2].steps, pairs)
     else:
         tile = pick(variant, dtype.size, per_group)
     block = BLOCK if in_blocked else 0

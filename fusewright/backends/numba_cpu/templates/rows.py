@@ -57,11 +57,6 @@ def runs_of(axis: Axis) -> list[Run]:
     return runs
 
 
-def run_length(axis: Axis) -> Extent:
-    """Steps of the longest run of an axis."""
-    return ceildiv(axis.out, axis.stride) if axis.transposed else axis.out
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """The columns of a tile: vectors, masking (see the tile's TAIL) and the text of how many are valid."""
@@ -126,7 +121,7 @@ class RowWalk(ABC):
             return
         cells = [self._static(run) for run in runs_of(self.axis)]
         if None in cells:
-            self.pieces = ceildiv(run_length(self.axis), self.most)
+            self.pieces = ceildiv(self.axis.steps, self.most)
         else:
             self.pieces = max(1, sum(len(c) for c in cells if c))
 
