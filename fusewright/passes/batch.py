@@ -254,7 +254,7 @@ _RULES: dict[str, Callable[[_Rows, Node, list[State]], list[State]]] = {
          "argmin"), _Rows.reduce,
     ),
     **dict.fromkeys(
-        ("conv", "conv_transpose", "max_pool", "avg_pool", "resize", "conv_blocked",
+        ("conv", "conv_transpose", "max_pool", "avg_pool", "resize", "resample", "conv_blocked",
          "conv_transpose_blocked", "max_pool_blocked", "avg_pool_blocked", "to_blocked", "from_blocked"), _Rows.window,
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.dims import Extent
-from ..core.dtypes import BOOL, FLOATS, DType
+from ..core.dtypes import BOOL, F32, F64, FLOATS, I64, DType
 from ..ir import TensorType, Value
 from ..ir.ops.winograd import applies
 from .graphs import PREFERS, Maker, number
@@ -101,6 +101,22 @@ def _resize(m: Maker, name: str) -> Any:
         rounding=m.draw.pick(("floor", "round_half_down", "round_half_up", "ceil")),
         antialias=m.draw.chance(0.3), cubic=m.draw.pick((-0.5, -0.75)), edge=m.draw.pick(("clamp", "drop")),
     )  # fmt: skip
+
+
+@sampler("resample")
+def _resample(m: Maker, name: str) -> Any:
+    count, after = m.draw.pick((2, 1)), m.draw.integer(0, 1)
+    axes = lambda rank: range(max(rank - count - after, 0), max(rank - count - after, 0) + count)
+    x = m.value(
+        (F32, F64), (count, 5), lambda v: all(static_axis(v, i, 1) for i in axes(v.rank)),
+        lambda rank: tuple(m.draw.pick((5, 1, 2, 11, 16)) for _ in range(rank)),
+    )  # fmt: skip
+    tables: list[Value] = []
+    for axis in axes(x.rank):
+        n, taps = m.draw.pick((4, 1, 7)), m.draw.integer(1, min(number(x.shape[axis]), 10))
+        # Most places are outside: they are clamped.
+        tables += [m.new(I64, (n,)), m.weights(TensorType(x.dtype, (n, taps)))]
+    return m.emit(name, x, *tables, axes=tuple(axes(x.rank)))
 
 
 # Blocked layouts.

@@ -84,6 +84,19 @@ def enlarging(rng: np.random.Generator, b: Any) -> fw.Graph:
     return b.build(b.reduce_max(b.conv(y, array(rng, 1, 1, 20, 16)), axes=(1,)), z)
 
 
+def resizing(rng: np.random.Generator, b: Any) -> fw.Graph:
+    """Interpolation in blocks and of few channels, with few taps and many, along one axis, two and three."""
+    x = b.input("x", "f32", ("N", 9, 10, 20))
+    y = b.resize(b.conv(x, array(rng, 1, 1, 20, 32)), sizes=(18, 7), method="linear")
+    y = b.resize(b.relu(b.conv(y, array(rng, 3, 3, 32, 24))), sizes=(3, 40), method="cubic", antialias=True)
+    three = b.slice(x, starts=(0, 0, 0, 0), stops=("N", 9, 10, 3), steps=(1, 1, 1, 1))
+    few = b.resize(three, sizes=(8, 30), method="linear")
+    one = b.resize(b.reshape(x, shape=("N", 9, 200)), sizes=(2,), method="lanczos5", antialias=True)
+    deep = b.resize(b.reshape(x, shape=("N", 9, 5, 2, 20)), sizes=(4, 7, 3), method="linear")
+    near = b.resize(b.conv(x, array(rng, 1, 1, 20, 16)), sizes=(18, 15), method="nearest")
+    return b.build(y, few, one, deep, b.conv(near, array(rng, 1, 1, 16, 16)))
+
+
 def attention(rng: np.random.Generator, b: Any) -> fw.Graph:
     """One transformer block over sequences of any length."""
     x = b.input("x", "f32", ("N", "T", 24))
@@ -144,6 +157,7 @@ NETS: dict[str, tuple[Net, tuple[int, ...]]] = {
     "groups": (groups, (2, 6, 7, 20)),
     "planes": (planes, (2, 3, 6, 8, 5)),
     "enlarging": (enlarging, (2, 9, 10, 20)),
+    "resizing": (resizing, (2, 9, 10, 20)),
     "attention": (attention, (2, 7, 24)),
     "recurrence": (recurrence, (6, 3, 5)),
     "branches": (branches, (3, 6)),
@@ -154,6 +168,7 @@ EXPECTED = {
     "groups": {"conv_blocked", "to_blocked", "from_blocked", "conv"},
     "planes": {"conv", "max_pool", "avg_pool"},
     "enlarging": {"conv_transpose_blocked", "max_pool_blocked", "concat", "from_blocked"},
+    "resizing": {"resample", "gather", "conv_blocked"},
     "attention": {"matmul", "attention", "layer_norm", "rms_norm"},
     "recurrence": {"matmul", "tanh"},
     "branches": {"matmul", "tanh", "lt"},

@@ -11,6 +11,7 @@ import pytest
 from fusewright.core.errors import TypeRefused
 from fusewright.ir import Builder
 from fusewright.ir.ops.blocked import from_blocked_array, to_blocked_array
+from fusewright.ir.ops.resample import along, bands
 from fusewright.ir.ops.window import same_pads
 
 RNG = np.random.default_rng(0)
@@ -177,6 +178,41 @@ def line(values: list[float], n: int, **attrs: Any) -> list[float]:
 )
 def test_resize_by_hand(values: list[float], n: int, attrs: dict[str, Any], want: list[float]) -> None:
     np.testing.assert_allclose(line(values, n, **attrs), want, rtol=1e-6)
+
+
+def test_an_infinity_stays_with_its_neighbours() -> None:
+    got = line([1, np.inf, 2, 3, 5], 10, method="linear")
+    assert np.isposinf(got[1:5]).all() and np.isfinite(got[5:]).all()
+
+
+def test_resample_by_hand() -> None:
+    x = dyadic(2, 3, 4, 2)
+    first, weights = np.array([-5, 1, 9, 0]), dyadic(4, 2)
+    taps = np.clip(first, 0, 1)[:, None] + np.arange(2)
+    want = np.einsum("ot,notwc->nowc", weights, x[:, taps])
+    np.testing.assert_array_equal(run("resample", x, first, weights, axes=(1,)), want)
+    taps = np.clip(first, 0, 2)[:, None] + np.arange(2)
+    again = np.einsum("pt,noptc->nopc", weights, want[:, :, taps])
+    np.testing.assert_array_equal(run("resample", x, first, weights, first, weights, axes=(1, 2)), again)
+
+
+@pytest.mark.parametrize(
+    ("axes", "taps", "why"),
+    [((0,), 3, "do not fit"), ((1, 3), 2, "neighbours"), ((1, 2), 2, "tables"), ((4,), 2, "must be one or two")],
+)
+def test_resample_refuses(axes: tuple[int, ...], taps: int, why: str) -> None:
+    b: Any = Builder()
+    x = b.input("x", "f32", (2, 3, 4, 5))
+    with pytest.raises(TypeRefused, match=why):
+        b.resample(x, b.constant(np.zeros(5, np.int64)), b.constant(np.zeros((5, taps), "f4")), axes=axes)
+
+
+def test_bands_hold_the_matrix() -> None:
+    matrix = np.array([[0, 1, 2, 0], [0, 0, 0, 3], [0, 0, 0, 0], [4, 0, 5, 0]], "f4")
+    first, weights = bands(matrix)
+    assert weights.shape == (4, 3)
+    np.testing.assert_array_equal(along(np.eye(4, dtype="f4"), first, weights, 0), matrix)
+    assert bands(np.zeros((0, 3)))[1].shape == (0, 1)
 
 
 def test_cubic_resize_is_keys_kernel() -> None:

@@ -15,7 +15,7 @@ from mutant_rules import hunted, sound
 from strided import strided_reader
 
 import fusewright as fw
-from fusewright.core.dtypes import BF16, F16, F32
+from fusewright.core.dtypes import BF16, F16, F32, I64
 from fusewright.ir import TensorType, text
 from fusewright.passes.engine.base import GraphPass
 from fusewright.passes.local import canonicalise, cse, dce, fold, localise, scale, simplify, sink, strides, windows
@@ -71,6 +71,14 @@ def enlarged(m: Maker) -> Any:
     x = m.new(F32, (1, m.draw.pick((2, 3)), 2, 4), constant=False)
     w = m.new(F32, (2, 2, m.draw.pick((4, 5)), 4), constant=True)
     return m.emit("conv_transpose", x, w, strides=(2, 2), output_padding=(m.draw.integer(0, 1), 0))
+
+
+def interpolated(m: Maker) -> Any:
+    """A banded product along two axes between convolutions."""
+    n, w = m.draw.pick((2, 3)), m.new(F32, (1, 1, 4, 4), constant=True)
+    x = m.emit("conv", m.new(F32, (1, n, n, 4), constant=False), w)[0]
+    tables = [m.new(I64, (n,), constant=True), m.new(F32, (n, 1), constant=True)] * 2
+    return m.emit("conv", m.emit("resample", x, *tables, axes=(1, 2))[0], w)
 
 
 def sampled(m: Maker) -> Any:
@@ -321,6 +329,8 @@ fault("shape", "a vector over space is one over channels", LAYOUT, layout, "_Lay
       "if full[-1] == 1 and channels != 1:", "if False:")  # fmt: skip
 fault("shape", "extra rows of a transposed window are lost", LAYOUT, layout, "_conv", "{**node.attrs, ",
       '{**{k: v for k, v in node.attrs.items() if k != "output_padding"}, ', extra=[enlarged])  # fmt: skip
+fault("shape", "blocks are interpolated along another axis", LAYOUT, layout, "_resample", "a + 1 for a in axes",
+      "a + 2 - len(axes) for a in axes", extra=[interpolated])  # fmt: skip
 # Fusion.
 fault("logic", "operands of a region change places", fuse.fuse, outline, "build_region",
       "[mapping[v] for v in n.operands]", "[mapping[v] for v in n.operands[::-1]]")  # fmt: skip

@@ -10,12 +10,13 @@ import pytest
 from targets import FakeTarget
 
 from fusewright.backends.numba_cpu.target import CpuTarget
-from fusewright.ir import Builder, Graph
+from fusewright.ir import OPS, Builder, Graph
 from fusewright.passes.local.dce import dce
 from fusewright.passes.target.layout import layout
 from fusewright.testing import assert_equivalent
 
 F = np.float32
+RESIZE = {k: v for k, v in OPS["resize"].attrs.items() if k != "sizes"}
 
 
 def w(*shape: int) -> np.ndarray:
@@ -249,6 +250,20 @@ def test_plain_majority_stays_plain() -> None:
 
     got, _ = run(net)
     assert next(n for n in got.nodes if n.op.name == "where").results[0].rank == 4
+
+
+@pytest.mark.parametrize("method", ["linear", "nearest"])
+@pytest.mark.parametrize("then", ["conv", "softmax"])
+def test_resizing_stays_in_blocks_where_blocks_are_read(method: str, then: str) -> None:
+    def net(b: Any, x: Any) -> Any:
+        attrs = {**RESIZE, "sizes": (12, 10), "method": method}
+        y = b.relu(OPS["resize"].decompose(b, [conv(b, x, 20)], attrs))
+        return conv(b, y, 4) if then == "conv" else b.softmax(y, axes=-1)
+
+    got, ops = run(net)
+    assert reorders(ops) == 2
+    moved = [n for n in got.nodes if n.op.name in ("resample", "gather")]
+    assert {n.operands[0].rank for n in moved} == {5 if then == "conv" else 4}
 
 
 def test_intermediate_outputs_come_back_once() -> None:

@@ -1,6 +1,20 @@
 """The op table, one file per family. Importing this package fills ``opdef.OPS``."""
 
-from . import bits, blocked, composite, contract, control, data, dependent, elementwise, reduce, resize, shape, window
+from . import (
+    bits,
+    blocked,
+    composite,
+    contract,
+    control,
+    data,
+    dependent,
+    elementwise,
+    reduce,
+    resample,
+    resize,
+    shape,
+    window,
+)
 
 __all__ = [
     "bits",
@@ -12,6 +26,7 @@ __all__ = [
     "dependent",
     "elementwise",
     "reduce",
+    "resample",
     "resize",
     "shape",
     "window",

@@ -17,6 +17,7 @@ from ..graph import Graph, Node, Value
 from ..opdef import REQUIRED, Attrs, BoundContext, Cost, EvalContext, OpDef, define_op
 from ..types import TensorType
 from ._common import Arrays, finite, summed
+from .resample import along, bands
 from .shape import moved_cost
 
 METHODS = ("nearest", "linear", "cubic", "lanczos3", "lanczos5")
@@ -112,10 +113,6 @@ def _infer(types: Sequence[TensorType], attrs: dict[str, Any], regions: Sequence
     return [x.with_shape((x.shape[0], *sizes, x.shape[-1]))]
 
 
-def _along(x: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
-    return np.moveaxis(np.tensordot(matrix.astype(x.dtype), x, (1, axis)), 0, axis)
-
-
 def _eval(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
     x = a[0]
     for axis, n in enumerate(attrs["sizes"], 1):
@@ -124,6 +121,13 @@ def _eval(a: Arrays, attrs: Attrs, ctx: EvalContext) -> np.ndarray:
         elif x.shape[axis] != n:
             x = _along(x, weights(x.shape[axis], n, attrs), axis)
     return x
+
+
+def _along(x: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
+    """Only the elements between the first and the last weight that is not 0 take part: an infinity stays near."""
+    first, band = bands(matrix)
+    with np.errstate(all="ignore"):
+        return along(x, first, band.astype(x.dtype), axis)
 
 
 def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
@@ -150,43 +154,39 @@ def _bound(a: Arrays, e: Arrays, o: np.ndarray, bc: BoundContext) -> np.ndarray:
 
 
 def decompose(b: Any, operands: Sequence[Value], attrs: Attrs) -> Value:
-    """One axis after the other: nearest gathers, the rest contracts with a constant matrix, or lerps when symbolic."""
-    x = operands[0]
+    """Nearest gathers along one axis after the other; the rest are banded products along two axes at a time."""
+    x, sizes = operands[0], attrs["sizes"]
+    if attrs["method"] == "nearest":
+        for axis, n in enumerate(sizes, 1):
+            x = b.gather(x, _nearest(b, x.shape[axis], n, attrs), axis=axis)
+        return x
     dtype = x.dtype
-    if dtype.size < 4 and attrs["method"] != "nearest":
+    if dtype.size < 4:
         # Weights and steps in between are float32, as in the interpreter.
         x = b.cast(x, to=F32)
-    for axis, n in enumerate(attrs["sizes"], 1):
-        if x.shape[axis] == n and attrs["method"] != "nearest":
-            continue
-        x = _resize_axis(b, x, axis, n, attrs)
+    todo = [axis for axis, n in enumerate(sizes, 1) if x.shape[axis] != n]
+    while todo:
+        axes = todo[:2] if len(todo) == 2 and todo[1] == todo[0] + 1 else todo[:1]
+        tables = [table for axis in axes for table in _tables(b, x, axis, sizes[axis - 1], attrs)]
+        x, todo = b.resample(x, *tables, axes=tuple(axes)), todo[len(axes) :]
     return x if x.dtype is dtype else b.cast(x, to=dtype)
 
 
-def _resize_axis(b: Any, x: Value, axis: int, n: Extent, attrs: Attrs) -> Value:
+def _tables(b: Any, x: Value, axis: int, n: Extent, attrs: Attrs) -> tuple[Value, Value]:
     size = x.shape[axis]
-    if attrs["method"] == "nearest":
-        if isinstance(size, int) and isinstance(n, int):
-            index = b.constant(nearest_index(size, n, attrs["coordinates"], attrs["rounding"]))
-        else:
-            index = _symbolic_nearest(b, size, n, attrs)
-        return b.gather(x, index, axis=axis)
     if not (isinstance(size, int) and isinstance(n, int)):
         raise TypeRefused(
             f"{attrs['method']} resize of a symbolic extent {size} to {n} is not supported; fix it with dims="
         )
-    matrix = b.constant(weights(size, n, attrs), x.dtype)
-    front = x.shape[:axis]
-    rest = x.shape[axis + 1 :]
-    flat = b.reshape(x, shape=(_count(front), size, _count(rest)))
-    return b.reshape(b.matmul(matrix, flat), shape=(*front, n, *rest))
+    first, band = bands(weights(size, n, attrs))
+    return b.constant(first), b.constant(band, x.dtype)
 
 
-def _count(dims: Sequence[Extent]) -> Extent:
-    total: Extent = 1
-    for d in dims:
-        total = total * d
-    return total
+def _nearest(b: Any, size: Extent, n: Extent, attrs: Attrs) -> Value:
+    if isinstance(size, int) and isinstance(n, int):
+        index: Value = b.constant(nearest_index(size, n, attrs["coordinates"], attrs["rounding"]))
+        return index
+    return _symbolic_nearest(b, size, n, attrs)
 
 
 def _symbolic_nearest(b: Any, size: Extent, n: Extent, attrs: Attrs) -> Value:

@@ -251,6 +251,51 @@ def _resize(s: _Layout, node: Node) -> Twin | None:
     return Twin(b.reshape(y, shape=(t.shape[0], t.shape[1], *y.shape[1:])), twin.channels)
 
 
+def _wanted(v: Value) -> bool:
+    """An op that may read blocks is among the readers of ``v`` and of what elementwise ops and resizing make of it."""
+    seen, todo = {v}, [v]
+    while todo:
+        for user in todo.pop().users:
+            if user.op.kind != "elementwise" and user.op.name not in ("gather", "resample"):
+                if user.op.name in HANDLERS:
+                    return True
+                continue
+            new = [r for r in user.results if r not in seen]
+            seen.update(new)
+            todo += new
+    return False
+
+
+def _along_space(s: _Layout, node: Node, axes: Sequence[int]) -> Twin | None:
+    """The twin of the operand, unless channels are among ``axes`` or a larger result would be put in order again."""
+    x, y = node.operands[0], node.results[0]
+    twin = s.twins.get(x)
+    if twin is None or axes[0] == 0 or axes[-1] == x.rank - 1:
+        return None
+    return twin if compare_le(y.type.size, x.type.size) is True or _wanted(y) else None
+
+
+@_handles("resample")
+def _resample(s: _Layout, node: Node) -> Twin | None:
+    """Interpolation weighs whole pixels: blocks are one more axis in front."""
+    axes = node.attrs["axes"]
+    twin = _along_space(s, node, axes)
+    if twin is None:
+        return None
+    attrs = {"axes": tuple(a + 1 for a in axes)}
+    return Twin(s.builder(node).apply(node.op, [twin.value, *node.operands[1:]], attrs)[0], twin.channels)
+
+
+@_handles("gather")
+def _gather(s: _Layout, node: Node) -> Twin | None:
+    """Places along a spatial axis, as nearest resizing picks them."""
+    indices, axis = node.operands[1], node.attrs["axis"]
+    if indices.rank != 1 or node.attrs["batch_dims"]:
+        return None
+    twin = _along_space(s, node, (axis,))
+    return None if twin is None else Twin(s.builder(node).gather(twin.value, indices, axis=axis + 1), twin.channels)
+
+
 @_handles("reshape")
 def _reshape(s: _Layout, node: Node) -> Twin | None:
     """[N, C] and [N, 1, 1, C] are one tensor: the twin follows through such reshapes only."""

@@ -160,6 +160,18 @@ def test_batches_of_products_and_reads_that_are_not_wide() -> None:
     near(graph, given, on_gpu(graph, given)[1])
 
 
+def test_interpolation() -> None:
+    """Along two axes and one, with few taps and the many that a smooth reduction has."""
+    b = fw.Builder()
+    x = b.input("x", "f32", ("N", 5, 9, 3))
+    more = b.resize(x, sizes=(10, 4), method="linear")
+    graph = b.build({"more": more, "less": b.resize(b.relu(x), sizes=(5, 3), method="cubic", antialias=True)})
+    given = {"x": floats(2, 5, 9, 3)}
+    bundle, got = on_gpu(graph, given)
+    near(graph, given, got)
+    assert [k["name"] for k in bundle.report().to_dict()["kernels"]].count("resample") == 2
+
+
 def test_a_lost_barrier_is_found() -> None:
     """The negative control of the tiled kernels: without its barriers the interpreter sees the race."""
     import fusewright.backends.numba_cuda.bundle as backend

@@ -13,7 +13,7 @@ from ....ir.graph import Node
 from ....ir.types import TensorType
 from ..templates.template import Template
 from ..variants import Variant
-from . import dependent, elementwise, gathering, movement, norm, pool, reduce, scan, sorting
+from . import dependent, elementwise, gathering, movement, norm, pool, reduce, resampling, scan, sorting
 from .copying import copy_of
 from .refusal import NoKernel
 
@@ -26,7 +26,7 @@ _BY_NAME: dict[str, Callable[[Node], list[Template]]] = {
     "top_k": sorting.top_k, "nonzero": dependent.nonzero, "unique": dependent.unique,
     "non_max_suppression": dependent.non_max_suppression, "max_pool": pool.pool, "avg_pool": pool.pool,
     "max_pool_blocked": pool.pool, "avg_pool_blocked": pool.pool, "to_blocked": pool.to_blocked,
-    "from_blocked": pool.from_blocked,
+    "from_blocked": pool.from_blocked, "resample": resampling.resample,
 }  # fmt: skip
 
 DEDICATED = frozenset(_BY_NAME)  # ops with a generator of their own, whatever their operands are
