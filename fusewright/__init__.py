@@ -43,7 +43,7 @@ _LAZY = {
         for name in (
             "FusewrightError", "ImportRefused", "TypeRefused", "VerifyError", "ParseError", "RewriteError",
             "CompileRefused", "InputRefused", "BundleRefused", "BundleNotFound", "SaveRefused", "MissingDependency",
-            "DeviceFailed",
+            "DeviceFailed", "NoSuchOp",
         )
     },
 }  # fmt: skip
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from .core.errors import ImportRefused as ImportRefused
     from .core.errors import InputRefused as InputRefused
     from .core.errors import MissingDependency as MissingDependency
+    from .core.errors import NoSuchOp as NoSuchOp
     from .core.errors import ParseError as ParseError
     from .core.errors import RewriteError as RewriteError
     from .core.errors import SaveRefused as SaveRefused

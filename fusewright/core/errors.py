@@ -61,6 +61,10 @@ class TypeRefused(FusewrightError):
     """An operation is ill-typed: the operands' types or the attributes do not fit its signature."""
 
 
+class NoSuchOp(TypeRefused, AttributeError):
+    """There is no op of that name. Also an AttributeError, for whoever asks ``hasattr`` of ``fw.op`` or a builder."""
+
+
 class VerifyError(FusewrightError):
     """A Graph, Program or Bundle breaks one of its invariants. ``where`` names the node."""
 

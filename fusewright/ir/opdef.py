@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.dims import Dim, Extent, evaluate, extent, substitute
 from ..core.dtypes import DType, dtype
-from ..core.errors import TypeRefused
+from ..core.errors import NoSuchOp, TypeRefused
 from .graph import Const, Graph, Node, Value
 from .types import TensorType
 
@@ -131,11 +131,11 @@ def define_op(op: OpDef) -> OpDef:
 
 
 def get_op(name: str) -> OpDef:
-    """The op called ``name``. Raises TypeRefused naming near matches."""
+    """The op called ``name``. Raises NoSuchOp naming near matches."""
     if name in OPS:
         return OPS[name]
     near = [n for n in OPS if n.startswith(name[:3])][:5]
-    raise TypeRefused(f"there is no op {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    raise NoSuchOp(f"there is no op {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
 
 
 def canonical_attr(value: Any) -> Any:

@@ -83,7 +83,7 @@ def row_sums(types: Any, attrs: Any, regions: Any) -> Any:
         ({"decompose": lambda b, v, a: b.reduce_sum(v[0], axes=-1)}, r"decompose: gives f32\[2\] .* infer says f32"),
         ({"decompose": lambda b, v, a: (v[0], v[0])}, "decompose: gives f32.*, f32"),
         ({"decompose": lambda b, v, a: 3.0}, "decompose: gave 3.0, not values made with the builder"),
-        ({"decompose": lambda b, v, a: b.no_such_op(v[0])}, "decompose: raised TypeRefused .there is no op"),
+        ({"decompose": lambda b, v, a: b.no_such_op(v[0])}, "decompose: raised NoSuchOp .there is no op"),
         ({"infer": row_sums, "eval": None, "decompose": lambda b, v, a: v[0]}, "decompose: gives f32"),
     ],
 )  # fmt: skip
@@ -140,3 +140,12 @@ def test_kernels_and_lowerings_take_what_they_are_given() -> None:
         fw.register_op("tf", "Mine")(lambda node, *, x: x)
     with pytest.raises(FusewrightError, match="takes a name first"):
         fw.register_op("tf", lambda node, x: x)  # type: ignore[arg-type]
+
+
+def test_whether_there_is_an_op_can_be_asked() -> None:
+    """hasattr and getattr with a default work as on any object, and the name of another op is still suggested."""
+    for place in (fw.op, fw.Builder()):
+        assert hasattr(place, "relu") and not hasattr(place, "relv")
+        assert getattr(place, "no_such_op", None) is None
+        with pytest.raises(TypeRefused, match="there is no op 'relv'; did you mean relu"):
+            _ = place.relv
