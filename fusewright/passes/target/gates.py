@@ -28,6 +28,8 @@ def gates(graph: Graph, ctx: PassContext) -> None:
     if ctx.target is None:
         return
     for g in subgraphs(graph):
+        if not any(window(n) for n in g.nodes):
+            continue  # without a cut there are no parts, and long sums of products would be searched for them
         at = _positions(g)
         for node in list(g.nodes):
             if node.graph is g and node.op.name == "matmul" and node.operands[1].const is not None:
