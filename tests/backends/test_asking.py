@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -12,7 +13,7 @@ import pytest
 from fusewright.backends.numba_cpu.templates.conv import conv
 from fusewright.backends.numba_cpu.templates.conv_plan import ConvPlan, plan_conv
 from fusewright.backends.numba_cpu.templates.depthwise import depthwise, plan_depthwise
-from fusewright.backends.numba_cpu.templates.epilogue import Epilogue, Stage
+from fusewright.backends.numba_cpu.templates.epilogue import NONE, Epilogue, Stage
 from fusewright.backends.numba_cpu.templates.matmul import matmul, plan_matmul
 from fusewright.backends.numba_cpu.templates.template import Template
 from fusewright.backends.numba_cpu.templates.winograd import plan_winograd, winograd
@@ -199,6 +200,51 @@ def test_long_rows_of_a_far_matrix_are_asked_for() -> None:
     assert len(read.used) == 64 * 2048 * 4 // LINE
     assert len(read.missed) <= plan.tile.rows * 2048 * 4 // LINE
     assert read.requests <= 1.2 * len(read.used)
+
+
+RESIDUAL = Epilogue((Stage("bias"), Stage("residual")))
+LOOP = Epilogue((Stage("scale"),) * 5)  # more than registers hold: a loop reads the results back
+
+
+@pytest.mark.parametrize("epilogue", [RESIDUAL, LOOP])
+@pytest.mark.parametrize("rows", [101, symbol("N")])
+@pytest.mark.parametrize("k, pairs", [(256, False), (768, False), (1100, True)])
+def test_a_matmul_asks_for_far_results_of_its_own_while_it_sums(
+    k: int, pairs: bool, rows: Extent, epilogue: Epilogue
+) -> None:
+    variant = VARIANTS["cpu-avx512bf16"]
+    plan = plan_matmul(variant, F32, (rows, k), (k, 1536), constant_b=True, pairs=pairs)
+    written = Noted()
+
+    def tile(*words: int) -> None:
+        g = dict(zip(SIGNATURE, words, strict=True))
+        lines = range(g["NV"])
+        written.ask(
+            g["out"] + (g["off"] + g["claim"] + row * g["o_px"]) * 4 + v * LINE
+            for row, v in product(range(g["n0"] * g["CLAIM"]), lines)
+        )
+        written.use(g["out"] + (g["off"] + p * g["o_px"]) * 4 + v * LINE for p, v in product(range(g["P"]), lines))
+
+    space = {"contract_tile": tile, "pf32": lambda at: defaultdict(float)}
+    run(matmul(variant, F32, plan, epilogue), space, {"N": 101})
+    assert len(written.used) == 101 * 1536 * 4 // LINE
+    assert not written.missed and written.requests <= 1.2 * len(written.used)
+
+
+@pytest.mark.parametrize(
+    "m, k, n, epilogue",
+    [
+        (64, 768, 1024, RESIDUAL),
+        (256, 128, 4096, RESIDUAL),
+        (64, 2048, 4096, RESIDUAL),
+        (256, 768, 4096, NONE),
+    ],
+    ids=["results stay near", "sums are short", "partial sums are no results", "nothing is read"],
+)
+def test_a_matmul_asks_for_no_results_where_that_does_not_help(m: int, k: int, n: int, epilogue: Epilogue) -> None:
+    variant = VARIANTS["cpu-avx512"]
+    plan = plan_matmul(variant, F32, (m, k), (k, n), constant_b=True)
+    assert not noted(matmul(variant, F32, plan, epilogue))[1].asked
 
 
 @pytest.mark.parametrize("variant", ["cpu-avx512", "cpu-avx2"])

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ....core.dims import Extent, ceildiv, maximum, product
+from ....core.dims import Extent, ceildiv, compare_le, maximum, product
 from ....core.dtypes import F32, F64, DType
 from ..lines import CACHE_LINE
+from ..tiles.layout import STAGES_PER_ELEMENT, stages_of
 from ..variants import Variant
 from .asking import FAR_BYTES
 from .epilogue import NONE, Epilogue, Lowered, loop_text, lower
@@ -22,6 +23,7 @@ from .tiling import FEWEST_ROWS, Tiling, grain_of, open_runs
 
 Rhs = Literal["packed", "direct"]
 PANEL_BYTES = 400 * 1024  # a panel longer than this is cut along k, so that it stays in the second-level cache
+LEAST_CLAIMING = 256  # terms; shorter sums are over before a line is there
 ROW_TILES = 24  # tiles that share a pass over a part of a long panel
 DIRECT_COLUMNS = 256  # a run-time right operand narrower than this is read where it lies
 
@@ -232,6 +234,18 @@ class MatmulText:
             return {}
         return {"ask": f"wt + {count} * {line} + {row} * {count} * {line} // {self.plan.m}", "ASK": share}
 
+    def _claimed(self, height: int) -> dict[str, int | str]:
+        """Lines that an epilogue reads and that are far away, results and operands as large: they come while the tile
+        sums. What is only written waits in the store buffer, and holds nobody up."""
+        plan, low = self.plan, self.low
+        if not low.statements and not any(stage in STAGES_PER_ELEMENT for stage in stages_of(low.code)):
+            return {}
+        if self.chunk or not isinstance(plan.k, int) or plan.k < LEAST_CLAIMING:
+            return {}  # a pass that stores partial sums has no results
+        if compare_le(product(d for d, _, _ in plan.batch) * plan.m * plan.n * self.size, FAR_BYTES) is True:
+            return {}
+        return {"CLAIM": -(-height // -(-plan.k // SUM_TERMS)), "claim": 0}
+
     def _tiles(self, indent: int, vectors: int, tail: int, cols: str) -> None:
         plan, t, size = self.plan, self.text, self.size
         t.add(indent, "for t in range(rt, rt + run):")
@@ -264,7 +278,8 @@ class MatmulText:
             ahead = (
                 {"ahead": f"{height} * {row}", "ahead_row": row, "AHEAD": 1, "AHEAD_ROWS": height} if self.far else {}
             )
-            t.add(indent + (len(heights) > 1), contract_call(values | asked | ahead | {"P": height}))
+            lines_asked = asked | ahead | self._claimed(height)
+            t.add(indent + (len(heights) > 1), contract_call(values | lines_asked | {"P": height}))
         lines = loop_text(self.low, size, "row_at", "n0", cols, self.pointer)
         if lines:
             if self.chunk:
