@@ -1,4 +1,4 @@
-"""Windows over three spatial axes, each of which may be one that its kernel passes over: one tap, stride 1, no pads."""
+"""Windows over up to three spatial axes: ones that they pass over (one tap, stride 1, no pads), and padding alone."""
 
 from __future__ import annotations
 
@@ -69,3 +69,18 @@ def test_any_axis_may_be_one_that_the_window_passes_over(kind: str, variant: str
         np.testing.assert_allclose(
             got, graph.run({"x": x}, precision="f64")["y"], rtol=2**-22, err_msg=f"{taps} {strides}"
         )
+
+
+@pytest.mark.parametrize("variant", ["cpu-avx2", "cpu-avx512"])
+@pytest.mark.parametrize("name", ["max_pool", "avg_pool"])
+def test_a_pool_over_padding_alone_is_minus_infinity_or_not_a_number(name: str, variant: str) -> None:
+    for shape, pads in (((7, 5), ((1, 2), (0, 1))), ((3, 4, 5), ((2, 0), (3, 3), (0, 2)))):
+        b = Builder()
+        x = b.input("x", "f32", ("N", *shape, 1))
+        taps = (1,) * len(shape)
+        graph = b.build({"y": getattr(b, name)(x, window=taps, strides=taps, pads=pads)})
+        given = np.arange(2 * np.prod(shape), dtype=np.float32).reshape(2, *shape, 1)
+        want = np.pad(given, ((0, 0), *pads, (0, 0)), constant_values=-np.inf if name == "max_pool" else np.nan)
+        after, _ = default_pipeline(cpu_target()).run(graph)
+        got = run_plan(schedule(after, cpu_target()), {"x": given}, variant, chunks=2)["y"]
+        np.testing.assert_array_equal(got, want)

@@ -66,12 +66,17 @@ def emit_pool(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str, in
         return e.loop(run["lo1"], run["hi1"], accs, lambda i1, accs: row(e.at(at, e.mul(i1, run["a1"])), accs))
 
     accs = e.loop(run["lo0"], run["hi0"], starts, plane)
-    rows = b.mul(b.sub(run["hi0"], run["lo0"]), b.sub(run["hi1"], run["lo1"]))
+
+    def taps(axis: int) -> ir.Value:  # of a window outside the image the range is turned round
+        lo, hi = run[f"lo{axis}"], run[f"hi{axis}"]
+        return b.select(b.icmp_signed(">", hi, lo), b.sub(hi, lo), e.const(0))
+
+    rows = b.mul(taps(0), taps(1))
     for p in range(lit["P"]):
         if lit["KW"]:
             count = b.mul(rows, e.const(len(windows[p])))
         else:
-            count = b.mul(rows, b.sub(run["hi2"], run["lo2"]))
+            count = b.mul(rows, taps(2))
         divisor = e.splat(b.sitofp(e.const(lit["TAPS"]) if lit["TAPS"] else count, e.elem))
         for v in range(vectors):
             value = starts[0]
@@ -120,12 +125,12 @@ def pool_tile_twin(*args: int) -> None:
                     for c in columns:
                         at = i0 * g["a0"] + i1 * g["a1"] + (c + i2 * g["DPX"]) * g["px"]
                         accs[c] = join(accs[c], view(g["a"] + at * size, dtype, live))
-        rows = (g["hi0"] - g["lo0"]) * (g["hi1"] - g["lo1"])
+        taps = [max(0, g[f"hi{axis}"] - g[f"lo{axis}"]) for axis in range(3)]
         for p in pixels:
             value = accs[windows[p][0]] if windows[p] else start
             for c in windows[p][1:]:
                 value = join(value, accs[c])
-            count = rows * (len(windows[p]) if g["KW"] else g["hi2"] - g["lo2"])
+            count = taps[0] * taps[1] * (len(windows[p]) if g["KW"] else taps[2])
             at = g["off"] + p * g["o_px"]
             value = value if g["MAX"] else value / dtype(g["TAPS"] or count)
             view(g["out"] + at * size, dtype, live, True)[:] = value
