@@ -32,6 +32,7 @@ from .values import (
 )
 
 LOG2E, LN2_HI, LN2_LO = 1.442695041, 0.693147182, -1.904654323e-9
+LN2_SHORT, LN2_REST = 0.693115234375, 3.194618498e-5  # the first of 12 bits
 # (exp(r) - 1 - r) / r**2 by N. Juffa, the highest power first.
 CURVE = (1.37805939e-3, 8.37312452e-3, 4.16695364e-2, 1.66664720e-1, 4.99999851e-1)
 
@@ -49,21 +50,23 @@ def _exp(r: Value) -> Value:
 
 # For the 16 parts of an octave: 1.5 * 2**19 added leaves the sixteenths of a number in the last bits of the sum.
 SIXTEENTHS = 786432.0
-PARTS = tuple(2.0 ** (i / 16) for i in range(16))
+PARTS = tuple(2.0 ** (-i / 16) for i in range(16))
 # What rounding took from each, as a part of it.
 PARTS_LOW = tuple(part / float(np.float32(part)) - 1.0 for part in PARTS)
+# (exp(r) - 1) / r, the highest power first: the middle one takes the square's share of what the fourth power adds.
+SHORT_CURVE = (1 / 6, 0.5000162, 1.0)
 
 
 def _times_exp(first: Value, r: Value) -> Value:
     """first * exp(r) for |r| <= ln(2) / 32."""
-    return fma(first * r, polynomial(r, (1 / 6, 0.5, 1.0)), first)
+    return fma(first * r, polynomial(r, SHORT_CURVE), first)
 
 
-def _exp_parts(x: Value) -> tuple[Value, Value]:
-    """m and k with exp(x) = m * 2**floor(k), by a table: fewer multiplications, and fewer one after the other."""
-    t = fma(x, LOG2E, SIXTEENTHS)
+def _grown(a: Value) -> tuple[Value, Value]:
+    """m and k with exp(a) = m / 2**floor(k), by a table: fewer multiplications, and fewer one after the other."""
+    t = fma(a, -LOG2E, SIXTEENTHS)
     k = t - SIXTEENTHS
-    r = fma(k, -LN2_HI, x) + fma(k, -LN2_LO, entry(t, PARTS_LOW))
+    r = fma(k, LN2_HI, a) + fma(k, LN2_LO, entry(t, PARTS_LOW))
     return _times_exp(entry(t, PARTS), r), k
 
 
@@ -76,18 +79,17 @@ def exp(x: Value) -> Value:
 _GONE = 110.0  # exp(-x) * x is 0 from here on
 
 
-def _share(a: Value | float, m: Value, e: Value) -> Value:
-    """a * m / (1 + e) for 0 <= e <= 1."""
-    inverse = about_reciprocal(1.0 + e)
-    y = m * a * inverse
-    return fma(fma(-y, e, fma(m, a, -y)), inverse, y)
+def _share(a: Value | float, m: Value, k: Value) -> Value:
+    """a / (1 + m / 2**floor(k)) for m near 1 and k <= 0. The power of two does not wait for m, nor m for it."""
+    s = scaled(1.0, k)
+    inverse = about_reciprocal(m + s)
+    y = inverse * a
+    return scaled(fma(fma(-y, s, fma(-y, m, a)), inverse, y), k)
 
 
 def sigmoid(x: Value) -> Value:
-    m, k = _exp_parts(-size_at_most(x, _GONE))
-    e = scaled(m, k)
     base = by_class(x, zero=ONE, one=ONE, minus_inf=ZERO, inf=ONE, negative=ZERO, positive=ONE)
-    return size(base - _share(1.0, e, e))
+    return size(base - _share(1.0, *_grown(size_at_most(x, _GONE))))
 
 
 def _gate(x: Value) -> Value:
@@ -98,8 +100,7 @@ def _gate(x: Value) -> Value:
 def silu(x: Value) -> Value:
     """x * sigmoid(x)."""
     a = size_at_most(x, _GONE)
-    m, k = _exp_parts(-a)
-    return _gate(x) - scaled(_share(a, m, scaled(m, k)), k)
+    return _gate(x) - _share(a, *_grown(a))
 
 
 # 2 * sqrt(2 / pi) and 0.044715 times it, each as two numbers.
@@ -115,11 +116,9 @@ def gelu_tanh(x: Value) -> Value:
     low = (fma(s, G1, -w) - (u - w - G0)) + fma(fma(a, a, -s), G1, fma(s, G1_LOW, G0_LOW))
     t = fma(a * u, -LOG2E, SIXTEENTHS)
     k = t - SIXTEENTHS
-    # z = a * (u + low): its rounding would be e's error many times over.
-    most = k * LN2_HI
-    r = (fma(k, -LN2_HI, most) - fma(k, LN2_LO, fma(a, low, -entry(t, PARTS_LOW)))) - fma(a, u, most)
-    m = _times_exp(entry(t, PARTS), r)
-    return _gate(x) - scaled(_share(a, m, scaled(m, k)), k)
+    # z = a * (u + low): its rounding would be m's error many times over. 12 bits of k times LN2_SHORT are exact.
+    r = fma(a, u, k * LN2_SHORT) + fma(a, low, fma(k, LN2_REST, entry(t, PARTS_LOW)))
+    return _gate(x) - _share(a, _times_exp(entry(t, PARTS), r), k)
 
 
 # The tail of the normal distribution: Q(a) = exp(-a * a / 2) / (a + APART) * TAIL(v - 1/4), v = a / (a + APART); fitted
