@@ -35,12 +35,17 @@ TAILS: dict[str, tuple[Tail, tuple[str, ...]]] = {
     "two gates": (twice, ("keep", "affine", "clip", "gate", "keep", "affine", "clip", "gate")),
     "gate behind a bias": (lambda b, y: b.mul(b.relu(b.add(b.add(y, vector()), 1.0)), b.add(y, vector())),
                            ("bias", "keep", "affine", "relu", "gate")),
+    "silu": (lambda b, y: b.silu(b.add(y, vector())), ("bias", "form")),
+    "tanh of a gelu": (lambda b, y: b.tanh(b.gelu(y, approximate=True)), ("form", "form")),
+    "gate of a sigmoid": (lambda b, y: b.mul(b.sigmoid(b.mul(y, 1.5)), y), ("keep", "affine", "form", "gate")),
+    "residual behind an exp": (lambda b, y: b.mul(b.exp(y), vector()), ("form", "scale")),
     # Not what the stages say: 0 times an infinite slope, another threshold, a sum instead of a product.
     "slope where above": (lambda b, y: b.where(b.gt(y, 0.0), y, b.mul(y, vector())), ("expr",)),
     "another threshold": (lambda b, y: b.where(b.lt(y, 1.0), b.mul(y, vector()), y), ("expr",)),
     "an infinite leak": (lambda b, y: b.where(b.lt(y, 0.0), b.mul(y, np.inf), y), ("expr",)),
     "sum with what was kept": (lambda b, y: b.add(b.relu(b.mul(y, 0.5)), y), ("expr",)),
     "square of the chain": (lambda b, y: b.mul(b.add(y, 1.0), b.add(y, 1.0)), ("affine", "expr")),
+    "a function without a form": (lambda b, y: b.silu(b.erf(y)), ("expr",)),
     "three readers": (lambda b, y: b.mul(b.mul(b.relu(y), y), b.clip(y, -1.0, 1.0)), ("expr",)),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 
 from fusewright.backends.numba_cpu.lines import tile_side
 from fusewright.backends.numba_cpu.templates.template import contract_call, depthwise_call, pool_call, round_call
-from fusewright.backends.numba_cpu.tiles.layout import valid_rows
+from fusewright.backends.numba_cpu.tiles.layout import packed, valid_rows
 from fusewright.backends.numba_cpu.tiles.probe import compile_text, run_text, run_twin
 from fusewright.backends.numba_cpu.twins import OutOfBounds
 from fusewright.core.dtypes import bf16_to_f32, f32_to_bf16
@@ -57,10 +57,11 @@ def draw(rng: np.random.Generator, *shape: int, dtype: Any = np.float32) -> np.n
     return rng.standard_normal(shape).astype(dtype)
 
 
-# width, rows, vectors, tail, epilogue stages (first in the lowest digit)
+# width, rows, vectors, tail, epilogue stages
+CLIPPED = packed(1, 6)
 CONTRACT = [
-    (16, 1, 1, 0, 0x0), (16, 6, 4, 0, 0x41), (16, 8, 3, 1, 0x4321), (16, 5, 2, 2, 0x51), (8, 6, 2, 0, 0x61),
-    (8, 4, 3, 1, 0x7), (16, 14, 2, 0, 0x3), (8, 3, 1, 2, 0x12),
+    (16, 1, 1, 0, 0), (16, 6, 4, 0, packed(1, 4)), (16, 8, 3, 1, packed(1, 2, 3, 4)), (16, 5, 2, 2, packed(1, 5)),
+    (8, 6, 2, 0, CLIPPED), (8, 4, 3, 1, packed(7)), (16, 14, 2, 0, packed(3)), (8, 3, 1, 2, packed(2, 1)),
 ]  # fmt: skip
 
 
@@ -81,7 +82,7 @@ def test_contract_tile(width: int, rows: int, vectors: int, tail: int, stages: i
     }
     arrays["a"][7] = np.nan
     slots: dict[str, int | str] = {f"s{i}": f"e{i}" for i in range(4)}
-    if stages == 0x61:
+    if stages == CLIPPED:
         slots["s1"] = int(np.array([-1.0, 0.5], "<f4").view("<i8")[0])
     call = {
         "out": "out", "a": "a", "w": "w", "cols": cols, "n0": 2, "a0": taps * (rows + taps) * k,
@@ -148,7 +149,7 @@ def test_contract_tile_of_pairs(width: int, rows: int, vectors: int, tail: int, 
         "nk_last": k, "wk": n, "a_px": k, "o_px": n, "DT": 4, "W": width, "P": rows, "NV": vectors, "TAIL": tail,
         "EPI": stages, "DOT": 1, **slots,
     }  # fmt: skip
-    if stages == 0x61:
+    if stages == CLIPPED:
         slots["s1"] = int(np.array([-1.0, 0.5], "<f4").view("<i8")[0])
     if DOTS:
         compiled, twin = both(contract_call(call | slots), arrays)
@@ -211,8 +212,8 @@ def test_split_sums_have_the_bits_of_one_pass() -> None:
 
 
 @pytest.mark.parametrize("width,rows,vectors,tail,unrolled,stages", [
-    (16, 1, 1, 0, True, 0), (16, 12, 1, 0, True, 0x41), (8, 4, 2, 0, True, 0x51), (16, 5, 4, 1, False, 0x321),
-    (8, 3, 3, 1, True, 0x4),
+    (16, 1, 1, 0, True, 0), (16, 12, 1, 0, True, packed(1, 4)), (8, 4, 2, 0, True, packed(1, 5)),
+    (16, 5, 4, 1, False, packed(1, 2, 3)), (8, 3, 3, 1, True, packed(4)),
 ])  # fmt: skip
 @pytest.mark.parametrize("border", [False, True])
 def test_depthwise_tile(

@@ -6,6 +6,7 @@ import re
 
 import llvmlite.binding as llvm
 import pytest
+from llvmlite import ir
 
 from fusewright.backends.numba_cpu.vector import calls
 from fusewright.backends.numba_cpu.vector.forms import FORMS
@@ -90,3 +91,23 @@ def test_a_loop_over_one_register_is_not_taken_apart() -> None:
     loop = LOOP.format(prefix=calls.PREFIX, name="silu").replace("icmp slt i64 %next, %n", "icmp slt i64 %next, 16")
     text, _ = calls.split(optimised(calls.declared(loop), unrolled=False))
     assert re.findall(r"call .*@fusewright\.vector\.(\S+)\(", text) == ["silu.16"]
+
+
+@pytest.mark.parametrize("name", sorted(FORMS))
+def test_a_tile_sends_whole_registers_through_joint_calls_without_effects(name: str) -> None:
+    """More than go side by side are several calls, whose bodies link; a call nobody reads is gone."""
+    kind, most = ir.VectorType(ir.FloatType(), 16), calls.side_by_side(name)
+    module = ir.Module("k")
+    fn = ir.Function(module, ir.FunctionType(kind, [kind] * (most + 1)), "k")
+    builder = ir.IRBuilder(fn.append_basic_block())
+    made = calls.emit(builder, name, list(fn.args))
+    builder.ret(made[-1])
+    assert len(made) == most + 1
+    text = calls.known(str(module))
+    assert f"{name}.16.times{most}" in text
+    kept, bodies = calls.split(optimised(text))
+    assert f"@{calls.PREFIX}{name}.16(" in kept and "times" not in kept
+    whole = llvm.parse_assembly(kept)
+    whole.link_in(llvm.parse_assembly(bodies))
+    whole.verify()
+    assert all(f.name.startswith("llvm.") for f in whole.functions if f.is_declaration)

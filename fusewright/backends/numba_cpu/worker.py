@@ -118,10 +118,11 @@ class Codegen:
         return str(library.get_llvm_str())
 
     def compile(self, fn: Any, args: tuple[types.Type, ...], result: types.Type, fastmath: list[str]) -> Code:
-        text = _DEFINE.sub(rf"\1{_ATTRIBUTES}\2 {{", self.llvm_text(fn, args, result, fastmath))
+        text = calls.known(_DEFINE.sub(rf"\1{_ATTRIBUTES}\2 {{", self.llvm_text(fn, args, result, fastmath)))
         declared = calls.declared(text)
-        # A call is cheap to the unroller: it would take apart loops over one register before they are widened.
-        self.tuning.loop_unrolling = declared == text
+        # A call is cheap to the unroller: it would take apart loops over one register before they are widened, and
+        # those over the rows of a tile.
+        self.tuning.loop_unrolling = calls.PREFIX not in text
         module = self._inlined(llvm.parse_assembly(declared))
         for variable in module.global_variables:
             if not variable.is_declaration and variable.linkage != llvm.Linkage.appending:

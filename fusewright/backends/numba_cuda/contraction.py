@@ -286,7 +286,7 @@ class Blocks:
     def _tail(self) -> None:
         """Epilogue and store, element by element in the order of memory."""
         t, plan, tile = self.text, self.plan, self.tile
-        low = lower(self.found.epilogue, 4, registers=False)
+        low = lower(self.found.epilogue, 4, lanes=0)
         pieces = f"range({self._pieces})"
         if self.split:
             t.add(1, f"lo = select(parts > 0, i64(0), part)\nhi = select(parts > 0, i64({self._pieces}), part + 1)")

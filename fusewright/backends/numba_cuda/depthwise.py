@@ -77,7 +77,7 @@ def read(found: Contraction, node: Node, fixed: Mapping[int, Const], wide: Calla
 
 def template(found: Contraction, plan: Plan) -> Template:
     """The kernel; a unit is ``plan.pixels`` results of ``WIDTH`` channels."""
-    t, low, c = TextBuilder("depthwise"), lower(found.epilogue, 4, registers=False), plan.channels
+    t, low, c = TextBuilder("depthwise"), lower(found.epilogue, 4, lanes=0), plan.channels
     column, row, pixels = plan.column, plan.row, range(plan.pixels)
     t.pointer("a", "operand", 0)
     t.pointer("w", "operand", 1)

@@ -42,7 +42,7 @@ class _Text:
 
     def finish(self, channel: str, extent: Extent, flops: Extent) -> Template:
         """Epilogue and store of element ``u``, whose channel is ``channel``."""
-        t, low = self.text, lower(self.found.epilogue, self.dtype.size, registers=False)
+        t, low = self.text, lower(self.found.epilogue, self.dtype.size, lanes=0)
         for name, how in low.loop_extras:
             t.add(1, f"v{name} = p_{name}[{ {'channel': channel, 'same': 'u', 'scalar': '0'}[how] }]")
         for statement in low.statements:

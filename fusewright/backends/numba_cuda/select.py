@@ -287,7 +287,7 @@ def _contraction_words(found: Contraction, writes: bool = False) -> Callable[[Ar
 
 
 def _name(found: Contraction) -> str:
-    return "_".join([found.anchor.op.name, *(s.kind for s in found.epilogue.stages)])
+    return "_".join([found.anchor.op.name, *(s.label for s in found.epilogue.stages)])
 
 
 def _word(arg: Arg) -> Word:

@@ -204,7 +204,7 @@ def _least_products(node: Node) -> int:
 
 
 def _name(base: str, found: Contraction) -> str:
-    return "_".join([base, *(s.kind for s in found.epilogue.stages)])
+    return "_".join([base, *(s.label for s in found.epilogue.stages)])
 
 
 def site_of(node: Node) -> str:

@@ -14,6 +14,7 @@ from ....core.dims import Extent
 from ....ir.graph import Graph, Node, Value
 from ..loops.scalar import Reg, Scalars, literal_reg
 from ..templates.epilogue import Epilogue, How, Stage
+from ..tiles.layout import STAGE_FORMS
 
 TRANSPOSED = frozenset({"conv_transpose", "conv_transpose_blocked"})
 BLOCKED = frozenset({"conv_blocked", "conv_transpose_blocked"})
@@ -106,7 +107,7 @@ def _peel(
         used = 2 if noted is not None and chain.current is noted.current else 1
         found = _slope(chain, result, blocked, place) if used == 1 else None
         if found is None and len(chain.current.users) == used:
-            found = _affine(chain) or _stage(chain, result, blocked, place)
+            found = _affine(chain) or _form(chain) or _stage(chain, result, blocked, place)
         if found is None and noted is None and len(chain.current.users) == 2:
             noted, found = chain, chain.step(0, Stage("keep"))
         if found is None:
@@ -143,6 +144,16 @@ def _affine(chain: _Chain) -> _Chain | None:
         if term is not None:
             return chain.step(2, Stage("affine", factor, term))
     return chain.step(1, Stage("affine", factor, -0.0))  # x + -0.0 is x for every x
+
+
+def _form(chain: _Chain) -> _Chain | None:
+    """A function with a form for whole registers, of what has been read and nothing else."""
+    node, lines = chain.rest[0], list[str]()
+    if node.operands != (chain.current,) or node.results[0].dtype is not chain.current.dtype:
+        return None
+    made = Scalars().op(lines, node.op, [Reg("acc", chain.current.dtype)], node.attrs, chain.current.dtype)
+    name = next((n for n in STAGE_FORMS if lines == [f"{made.text} = {n}(acc)"]), None)
+    return chain.step(1, Stage("form", text=name)) if name else None
 
 
 def _with_number(node: Node, op: str, current: Value) -> float | None:

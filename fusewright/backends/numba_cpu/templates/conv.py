@@ -30,7 +30,7 @@ def conv(plan: ConvPlan, epilogue: Epilogue = NONE, entry: str = "conv") -> Temp
 
 class _Conv(RowWalk):
     def __init__(self, plan: ConvPlan, epilogue: Epilogue, entry: str) -> None:
-        super().__init__(plan.axes, plan.size, epilogue, entry, "temp" if plan.pairs else "operand")
+        super().__init__(plan.axes, plan.size, plan.tile.width, epilogue, entry, "temp" if plan.pairs else "operand")
         self.plan, self.tile = plan, plan.tile
         per_group, out_group = plan.channels // plan.groups, plan.layout.outputs
         self.in_blocks = -(-per_group // BLOCK)

@@ -105,7 +105,7 @@ class Depthwise(RowWalk):
     """Writes the kernel: groups of rows of one block of channels."""
 
     def __init__(self, plan: DepthwisePlan, epilogue: Epilogue, entry: str, weights: bool = True) -> None:
-        super().__init__(plan.axes, plan.size, epilogue, entry, weights=weights)
+        super().__init__(plan.axes, plan.size, plan.width, epilogue, entry, weights=weights)
         self.plan, self.most = plan, plan.rows
         self.px = BLOCK if plan.blocked else plan.channels
         self.ahead = self._ahead()

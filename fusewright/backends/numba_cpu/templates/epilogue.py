@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..tiles.layout import (
+    FORM_BYTES,
     STAGE_AFFINE,
     STAGE_BIAS,
     STAGE_CLIP,
+    STAGE_FORMS,
     STAGE_GATE,
     STAGE_KEEP,
     STAGE_LEAK,
@@ -24,12 +26,14 @@ from ..tiles.layout import (
     STAGE_RESIDUAL,
     STAGE_SCALE,
     STAGE_SLOPE,
+    packed,
 )
 
 How = Literal["channel", "same", "scalar"]
 Kind = Literal[
-    "bias", "scale", "residual", "mul", "relu", "relu6", "clip", "keep", "gate", "affine", "slope", "leak", "expr"
-]
+    "bias", "scale", "residual", "mul", "relu", "relu6", "clip", "keep", "gate", "affine", "slope", "leak", "form",
+    "expr",
+]  # fmt: skip
 
 _CODES = {
     "bias": STAGE_BIAS,
@@ -48,7 +52,7 @@ _CODES = {
 _HOW: dict[str, How] = {"bias": "channel", "scale": "channel", "residual": "same", "mul": "same", "slope": "channel"}
 _NUMBERS = ("clip", "affine", "leak")  # stages with two numbers, which a slot holds as float32
 MAX_SLOTS = 4
-MAX_STAGES = 15
+MAX_STAGES = 12
 _TOGETHER = 4  # blocks per loop of run_text
 
 
@@ -59,8 +63,8 @@ class Stage:
     ``bias`` and ``scale`` add or multiply one number per output channel, ``residual`` and ``mul`` a tensor of the
     result's own shape and layout. ``keep`` notes ``acc``, and the next ``gate`` multiplies by what was noted.
     ``affine`` is ``acc * low + high``; ``slope`` multiplies what is below 0 by one number per channel, ``leak`` by
-    ``low``. ``expr`` assigns ``text``, a scalar expression over ``acc`` and its operands, which it names
-    ``x0, x1, ...`` in the order of ``operands``.
+    ``low``. ``form`` is the function ``text`` of ``acc``, one of STAGE_FORMS. ``expr`` assigns ``text``, a scalar
+    expression over ``acc`` and its operands, which it names ``x0, x1, ...`` in the order of ``operands``.
     """
 
     kind: Kind
@@ -72,6 +76,16 @@ class Stage:
     @property
     def uses(self) -> tuple[How, ...]:
         return self.operands if self.kind == "expr" else ((_HOW[self.kind],) if self.kind in _HOW else ())
+
+    @property
+    def label(self) -> str:
+        """Its part of a kernel's name."""
+        return self.text if self.kind == "form" else self.kind
+
+    @property
+    def code(self) -> int:
+        """What the tile knows it by."""
+        return STAGE_FORMS[self.text] if self.kind == "form" else _CODES[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +118,18 @@ def clip_word(low: float, high: float) -> int:
     return int(struct.unpack("<q", struct.pack("<ff", low, high))[0])
 
 
-def lower(epilogue: Epilogue, size: int, registers: bool = True) -> Lowered:
+def lower(epilogue: Epilogue, size: int, lanes: int) -> Lowered:
     """Split the stages between the registers and the loop; extras are named ``e0, e1, ...``.
 
-    ``size`` is the element size in bytes: clip bounds must be exact in float32 to stay in registers.
+    ``size`` is the element size in bytes: clip bounds must be exact in float32 to stay in registers. ``lanes`` are
+    those of the tile's vectors; 0: there is no tile.
     """
     out, extra, slot, alias = Lowered(), 0, 0, set()
-    inside = _in_registers(epilogue.stages, size) if registers else 0
+    inside = _in_registers(epilogue.stages, size, size == 4 and size * lanes == FORM_BYTES) if lanes else 0
+    out.code = packed(*(stage.code for stage in epilogue.stages[:inside]))
     for position, stage in enumerate(epilogue.stages):
         names = [f"e{extra + i}" for i in range(len(stage.uses))]
         if position < inside:
-            out.code |= _CODES[stage.kind] << (4 * position)
             if _needs_slot(stage):
                 out.slots[f"s{slot}"] = names[0] if names else clip_word(stage.low, stage.high)
                 slot += 1
@@ -132,13 +147,14 @@ def _needs_slot(stage: Stage) -> bool:
     return bool(stage.uses) or stage.kind in _NUMBERS
 
 
-def _in_registers(stages: tuple[Stage, ...], size: int) -> int:
+def _in_registers(stages: tuple[Stage, ...], size: int, forms: bool) -> int:
     """How many stages the tile applies: the first ones, and none from which one behind the tile needs what it noted."""
     slot, kept = 0, None
     for position, stage in enumerate(stages):
         slot += _needs_slot(stage)
         exact = size == 4 or all(c_float(x).value == x for x in (stage.low, stage.high))
-        if stage.kind == "expr" or slot > MAX_SLOTS or position >= MAX_STAGES or (stage.kind in _NUMBERS and not exact):
+        beyond = stage.kind == "expr" or (stage.kind == "form" and not forms) or (stage.kind in _NUMBERS and not exact)
+        if beyond or slot > MAX_SLOTS or position >= MAX_STAGES:
             return position if kept is None else kept
         kept = position if stage.kind == "keep" else None if stage.kind == "gate" else kept
     return len(stages)
@@ -155,6 +171,8 @@ def _statement(stage: Stage, names: list[str], size: int) -> str:
         for i in reversed(range(len(names))):
             text = text.replace(f"x{i}", f"v{names[i]}")
         return f"acc = {text}"
+    if stage.kind == "form":
+        return f"acc = {stage.text}(acc)"
     if stage.kind in ("bias", "residual"):
         return f"acc = acc + v{names[0]}"
     if stage.kind in ("scale", "mul"):

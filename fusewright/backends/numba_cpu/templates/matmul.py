@@ -110,7 +110,7 @@ class MatmulText:
     def __init__(self, variant: Variant, dtype: DType, plan: MatmulPlan, epilogue: Epilogue, entry: str) -> None:
         self.plan, self.tile, self.size = plan, plan.tile, dtype.size
         self.pointer = "pf32" if dtype is F32 else "pf64"
-        self.low: Lowered = lower(epilogue, dtype.size)
+        self.low: Lowered = lower(epilogue, dtype.size, plan.tile.width)
         t = self.text = TextBuilder(entry)
         t.pointer("a", "temp" if plan.pairs and self.rounds_apart else "operand", 0)
         t.pointer("w", "weights" if plan.rhs == "packed" else "operand", 1)

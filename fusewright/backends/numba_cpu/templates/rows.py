@@ -77,11 +77,11 @@ class RowWalk(ABC):
     pieces: Extent = 1
 
     def __init__(
-        self, axes: tuple[Axis, Axis, Axis], size: int, epilogue: Epilogue, entry: str, operand: ArgKind = "operand",
-        weights: bool = True,
+        self, axes: tuple[Axis, Axis, Axis], size: int, lanes: int, epilogue: Epilogue, entry: str,
+        operand: ArgKind = "operand", weights: bool = True,
     ) -> None:  # fmt: skip
         self.size = size
-        self.low: Lowered = lower(epilogue, size)
+        self.low: Lowered = lower(epilogue, size, lanes)
         self.pointer = "pf32" if size == 4 else "pf64"
         t = self.text = TextBuilder(entry)
         t.pointer("a", operand, 0)

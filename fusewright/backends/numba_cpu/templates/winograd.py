@@ -186,7 +186,7 @@ def winograd(plan: WinogradPlan, epilogue: Epilogue = NONE, entry: str = "winogr
 class _Winograd:
     def __init__(self, plan: WinogradPlan, epilogue: Epilogue, entry: str) -> None:
         self.plan, direct = plan, plan.direct
-        self.low: Lowered = lower(epilogue, direct.size)
+        self.low: Lowered = lower(epilogue, direct.size, plan.tile.width)
         t = self.text = TextBuilder(entry)
         t.pointer("a", "operand", 0)
         t.pointer("w", "weights", 1)

@@ -5,12 +5,15 @@ Owns the LLVM IR of the tile and its NumPy twin. Must not know about graphs, lay
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 
 from llvmlite import ir
 from numba.extending import intrinsic
 
 from ..lines import CACHE_LINE as LINE
+from ..vector import calls
 from .dot import DotEmitter
 from .emit import Emitter, tile_call
 from .layout import (
@@ -19,6 +22,7 @@ from .layout import (
     STAGE_AFFINE,
     STAGE_BIAS,
     STAGE_CLIP,
+    STAGE_FORMS,
     STAGE_GATE,
     STAGE_KEEP,
     STAGE_LEAK,
@@ -29,56 +33,113 @@ from .layout import (
     STAGE_SCALE,
     STAGE_SLOPE,
     STAGES_PER_ELEMENT,
+    stages_of,
     valid_rows,
     with_words,
 )
 
+_FORMS = {code: name for name, code in STAGE_FORMS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a vector of results goes: the first channel, the element offset, and the lanes that count (None: all)."""
+
+    channel: ir.Value
+    offset: ir.Value
+    mask: ir.Value | None
+
+
+def finish_rows(
+    e: Emitter, epilogue: int, slots: list[ir.Value], out: ir.Value, sums: list[ir.Value], rows: int,
+    places: Callable[[ir.Value], list[Place]],
+) -> None:  # fmt: skip
+    """The register epilogue on the vectors of ``rows`` rows, and their way to ``out``; ``places`` of those of a row."""
+    vectors = len(sums) // rows
+
+    def store(values: list[ir.Value], where: list[Place]) -> None:
+        for value, place in zip(apply_stages(e, epilogue, slots, values, where), where, strict=True):
+            e.store(value, e.at(out, place.offset), place.mask)
+
+    forms = [_FORMS[stage] for stage in stages_of(epilogue) if stage in _FORMS]
+    if not forms:
+        for i, value in enumerate(sums):
+            store([value], places(e.const(i // vectors))[i % vectors :][:1])
+        return
+    # A function wants most of the registers: the sums wait in memory, and a few go through it side by side.
+    with e.b.goto_entry_block():
+        waiting = e.b.alloca(ir.ArrayType(e.vec, len(sums)))
+    waiting.align = e.width * e.size
+    memory = e.b.bitcast(waiting, e.ptr)
+    for i, value in enumerate(sums):
+        e.store(value, e.at(memory, e.const(i * e.width)))
+    most = max(1, min(map(calls.side_by_side, forms)) // vectors)
+    together = -(-rows // -(-rows // most))  # in as many parts, of nearly one size
+
+    def several(first: ir.Value, count: int) -> None:
+        start = e.at(memory, e.mul(first, vectors * e.width))
+        values = [e.load(e.at(start, e.const(i * e.width))) for i in range(count * vectors)]
+        store(values, [place for i in range(count) for place in places(e.b.add(first, e.const(i)))])
+
+    def step(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        several(e.mul(index, together), together)
+        return []
+
+    whole = rows // together
+    e.loop(e.const(0), e.const(whole), [], step)
+    if rows % together:
+        several(e.const(whole * together), rows % together)
+
 
 def apply_stages(
-    e: Emitter,
-    epilogue: int,
-    slots: list[ir.Value],
-    value: ir.Value,
-    channel: ir.Value,
-    offset: ir.Value,
-    mask: ir.Value | None,
-) -> ir.Value:
-    """The register epilogue on one vector whose channels start at ``channel`` and elements at ``offset``."""
-    b, kept = e.b, value
+    e: Emitter, epilogue: int, slots: list[ir.Value], values: list[ir.Value], places: list[Place]
+) -> list[ir.Value]:
+    """The register epilogue on vectors, each at its place."""
+    kept = values
+    for stage, word in with_words(epilogue, slots):
+        if stage == STAGE_KEEP:
+            kept = values
+        elif stage == STAGE_GATE:
+            values = [e.b.fmul(k, v) for k, v in zip(kept, values, strict=True)]
+        elif stage in _FORMS:
+            values = calls.emit(e.b, _FORMS[stage], values)
+        else:
+            values = [_apply(e, stage, word, v, place) for v, place in zip(values, places, strict=True)]
+    return values
+
+
+def _apply(e: Emitter, stage: int, word: ir.Value | None, value: ir.Value, place: Place) -> ir.Value:
+    b = e.b
+
+    def per_channel() -> ir.Value:
+        return e.load(e.at(e.pointer(word), place.channel), place.mask)
+
+    def per_element() -> ir.Value:
+        return e.load(e.at(e.pointer(word), place.offset), place.mask)
 
     def downhill(slope: ir.Value) -> ir.Value:
         return b.select(b.fcmp_ordered("<", value, e.splat_const(0.0)), b.fmul(value, slope), value)
 
-    for stage, word in with_words(epilogue, slots):
-        if stage == STAGE_BIAS:
-            value = b.fadd(value, e.load(e.at(e.pointer(word), channel), mask))
-        elif stage == STAGE_SCALE:
-            value = b.fmul(value, e.load(e.at(e.pointer(word), channel), mask))
-        elif stage == STAGE_RESIDUAL:
-            value = b.fadd(value, e.load(e.at(e.pointer(word), offset), mask))
-        elif stage == STAGE_MUL:
-            value = b.fmul(value, e.load(e.at(e.pointer(word), offset), mask))
-        elif stage == STAGE_RELU:
-            value = e.select_below(value, e.splat_const(0.0))
-        elif stage == STAGE_RELU6:
-            value = e.select_above(e.select_below(value, e.splat_const(0.0)), e.splat_const(6.0))
-        elif stage == STAGE_CLIP:
-            low, high = two_numbers(e, word)
-            value = e.select_above(e.select_below(value, low), high)
-        elif stage == STAGE_KEEP:
-            kept = value
-        elif stage == STAGE_GATE:
-            value = b.fmul(kept, value)
-        elif stage == STAGE_AFFINE:
-            factor, term = two_numbers(e, word)
-            value = b.fadd(b.fmul(value, factor), term)
-        elif stage == STAGE_SLOPE:
-            value = downhill(e.load(e.at(e.pointer(word), channel), mask))
-        elif stage == STAGE_LEAK:
-            value = downhill(two_numbers(e, word)[0])
-        else:
-            raise ValueError(f"unknown epilogue stage {stage}")
-    return value
+    if stage == STAGE_BIAS:
+        return b.fadd(value, per_channel())
+    if stage == STAGE_SCALE:
+        return b.fmul(value, per_channel())
+    if stage == STAGE_RESIDUAL:
+        return b.fadd(value, per_element())
+    if stage == STAGE_MUL:
+        return b.fmul(value, per_element())
+    if stage == STAGE_RELU:
+        return e.select_below(value, e.splat_const(0.0))
+    if stage == STAGE_RELU6:
+        return e.select_above(e.select_below(value, e.splat_const(0.0)), e.splat_const(6.0))
+    if stage == STAGE_SLOPE:
+        return downhill(per_channel())
+    if stage not in (STAGE_CLIP, STAGE_AFFINE, STAGE_LEAK):
+        raise ValueError(f"unknown epilogue stage {stage}")
+    first, second = two_numbers(e, word)
+    if stage == STAGE_CLIP:
+        return e.select_above(e.select_below(value, first), second)
+    return b.fadd(b.fmul(value, first), second) if stage == STAGE_AFFINE else downhill(first)
 
 
 def two_numbers(e: Emitter, word: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -205,12 +266,10 @@ def emit_contract(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[str
         accs = e.loop(e.const(0), run["n0"], accs, outer)
 
     def finish() -> None:
-        out = e.pointer(run["out"])
-        for p in range(rows):
-            for v, at in enumerate(places(e.const(p))):
-                channel = b.add(run["ch"], e.const(v * width))
-                value = apply_stages(e, lit["EPI"], slots, accs[p * vectors + v], channel, at, masks[v])
-                e.store(value, e.at(out, at), masks[v])
+        def of_row(row: ir.Value) -> list[Place]:
+            return [Place(b.add(run["ch"], e.const(v * width)), at, masks[v]) for v, at in enumerate(places(row))]
+
+        finish_rows(e, lit["EPI"], slots, e.pointer(run["out"]), accs, rows, of_row)
 
     if not lit["SPLIT"]:
         finish()

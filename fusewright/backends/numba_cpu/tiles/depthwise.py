@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from ..lines import CACHE_LINE as LINE
-from .contract import apply_stages
+from .contract import Place, finish_rows
 from .emit import Emitter, tile_call
 from .layout import DEPTHWISE_LITERAL, DEPTHWISE_RUNTIME, valid_rows
 
@@ -100,12 +100,15 @@ def emit_depthwise(builder: ir.IRBuilder, run: dict[str, ir.Value], lit: dict[st
     accs = e.loop(run["lo0"], run["hi0"], [e.splat_const(0.0)] * (rows * vectors), outer)
     out = e.pointer(run["out"])
     slots = [run[f"s{i}"] for i in range(4)]
-    for p in range(rows):
-        for v in range(vectors):
-            at = b.add(run["off"], b.add(e.mul(run["o_px"], p), e.const(v * width)))
-            channel = b.add(run["ch"], e.const(v * width))
-            value = apply_stages(e, lit["EPI"], slots, accs[p * vectors + v], channel, at, masks[v])
-            e.store(value, e.at(out, at), masks[v])
+
+    def of_row(row: ir.Value) -> list[Place]:
+        first = b.add(run["off"], e.mul(run["o_px"], row))
+        return [
+            Place(b.add(run["ch"], e.const(v * width)), b.add(first, e.const(v * width)), masks[v])
+            for v in range(vectors)
+        ]
+
+    finish_rows(e, lit["EPI"], slots, out, accs, rows, of_row)
 
 
 # fmt: off

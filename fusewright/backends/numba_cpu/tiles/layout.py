@@ -10,10 +10,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Stage codes of a register epilogue: one hexadecimal digit per stage, first stage in the lowest digit.
+# Stage codes of a register epilogue: STAGE_BITS per stage, the first stage in the lowest bits (``packed``).
+STAGE_BITS = 5
 STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_RELU, STAGE_RELU6, STAGE_CLIP, STAGE_MUL = 1, 2, 3, 4, 5, 6, 7
 # KEEP notes the value, GATE multiplies by what was noted; AFFINE and LEAK take numbers, SLOPE one number per channel.
 STAGE_KEEP, STAGE_GATE, STAGE_AFFINE, STAGE_SLOPE, STAGE_LEAK = 8, 9, 10, 11, 12
+# A function that has a form for whole registers (``vector/forms.py``), by its name in kernel text.
+STAGE_FORMS = {"exp": 13, "sigmoid": 14, "silu": 15, "gelu": 16, "gelu_tanh": 17, "tanh": 18}
+FORM_BYTES = 64  # of the registers that these are written for, full of float32
 STAGES_WITH_SLOT = (
     STAGE_BIAS, STAGE_SCALE, STAGE_RESIDUAL, STAGE_CLIP, STAGE_MUL, STAGE_AFFINE, STAGE_SLOPE, STAGE_LEAK,
 )  # fmt: skip
@@ -89,9 +93,14 @@ def stages_of(epilogue: int) -> list[int]:
     """The stage codes packed in ``epilogue``, first stage first."""
     out = []
     while epilogue:
-        out.append(epilogue & 15)
-        epilogue >>= 4
+        out.append(epilogue & ((1 << STAGE_BITS) - 1))
+        epilogue >>= STAGE_BITS
     return out
+
+
+def packed(*codes: int) -> int:
+    """The stage codes as one number, first stage first."""
+    return sum(code << (STAGE_BITS * i) for i, code in enumerate(codes))
 
 
 def with_words(epilogue: int, slots: Sequence[T]) -> list[tuple[int, T | None]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ....core.dtypes import f32_to_bf16
 from ....core.winograd import TAPS, Matrix, input_matrix, output_matrix, terms
+from ..twins import SCALARS
 from ..twins import view as _view
 from .layout import (
     BLOCK,
@@ -21,6 +22,7 @@ from .layout import (
     STAGE_AFFINE,
     STAGE_BIAS,
     STAGE_CLIP,
+    STAGE_FORMS,
     STAGE_GATE,
     STAGE_KEEP,
     STAGE_LEAK,
@@ -197,6 +199,9 @@ def _two_numbers(word: int) -> tuple[float, float]:
     return low, high
 
 
+_FORMS = {code: SCALARS[name] for name, code in STAGE_FORMS.items()}
+
+
 def _stages(g: dict[str, int], value: Any, channel: int, offset: int, dtype: Any) -> Any:
     size, count, kept = g["DT"], len(value), value
     for stage, given in with_words(g["EPI"], [g[f"s{i}"] for i in range(4)]):
@@ -218,6 +223,8 @@ def _stages(g: dict[str, int], value: Any, channel: int, offset: int, dtype: Any
         elif stage == STAGE_AFFINE:
             factor, term = _two_numbers(word)
             value = value * dtype(factor) + dtype(term)
+        elif stage in _FORMS:
+            value = np.array([_FORMS[stage](x) for x in value], dtype)
         elif stage in (STAGE_SLOPE, STAGE_LEAK):
             slope = view(word + channel * size, count, size) if stage == STAGE_SLOPE else dtype(_two_numbers(word)[0])
             value = np.where(value < 0, value * slope, value)

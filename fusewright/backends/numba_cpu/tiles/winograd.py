@@ -13,7 +13,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ....core.winograd import TAPS, Matrix, input_matrix, output_matrix, terms
-from .contract import apply_stages
+from .contract import Place, apply_stages
 from .dot import rounded
 from .emit import Emitter, tile_call
 from .layout import (
@@ -149,7 +149,8 @@ def _store(
     for lane, made in results:
         at = b.add(b.add(run["off"], e.mul(run["o_row"], i)), e.const(j * BLOCK + lane))
         channel = b.add(run["ch"], e.const(lane))
-        e.store(apply_stages(e, lit["EPI"], slots, made[i][j], channel, at, None), e.at(out, at))
+        (value,) = apply_stages(e, lit["EPI"], slots, [made[i][j]], [Place(channel, at, None)])
+        e.store(value, e.at(out, at))
 
 
 @intrinsic(prefer_literal=True)

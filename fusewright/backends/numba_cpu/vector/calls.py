@@ -23,12 +23,14 @@ PREFIX = "fusewright.vector."
 WIDTHS = (4, 8, 16)
 LEAST = 8  # lanes of the narrowest register that holds half a table
 TOGETHER = 4  # vectors side by side: more would not leave registers for the constants
+MOST_TOGETHER, _LIGHT = 6, ("exp", "sigmoid", "silu", "tanh")  # but for those that hold few values at a time
 _DECLARED = re.compile(rf'^declare float @"?{re.escape(PREFIX)}([a-z_0-9]+)"?\(float[^\n]*$', re.M)
 _KEPT = re.compile(r"^@llvm\.compiler\.used = [^\n]*\n", re.M)
 _WIDE_CALL = re.compile(
     rf"  (?P<to>%\S+) = (?:tail )?call (?P<type><\d+ x float>) @{re.escape(PREFIX)}(?P<name>[a-z_]+)\.(?P<width>\d+)"
     r"\(<\d+ x float> (?P<arg>%[^\s,)]+)\)"
 )
+_WHOLE = re.compile(rf'^(declare [^@\n]*[>}}]) @"?({re.escape(PREFIX)}[a-z_]+\.[.a-z0-9]+)"?(\([^)]*\))[^\n]*$', re.M)
 _USED = re.compile(rf"call [^\n]*@{re.escape(PREFIX)}([a-z_]+)(?:\.(\d+))?(?:\.times(\d+))?\(")
 _OURS = re.compile(rf"^declare [^\n]*@{re.escape(PREFIX)}[^\n]*\n", re.M)
 _PURE = "nounwind willreturn speculatable memory(none)"
@@ -55,7 +57,31 @@ CALLS: dict[str, Any] = {name: _caller(name) for name in FORMS}
 def prepare() -> None:
     """Numba's own linker, whose code is never run, wants an address for every function called."""
     for name in FORMS:
-        llvm.add_symbol(PREFIX + name, 1)
+        for symbol in (PREFIX + name, *(_joint(name, WIDTHS[-1], n + 1) for n in range(MOST_TOGETHER))):
+            llvm.add_symbol(symbol, 1)
+
+
+def side_by_side(name: str) -> int:
+    """How many whole registers ``emit`` sends through ``name`` together."""
+    return MOST_TOGETHER if name in _LIGHT else TOGETHER
+
+
+def emit(builder: ir.IRBuilder, name: str, vectors: list[ir.Value]) -> list[ir.Value]:
+    """``name`` of whole registers, as calls."""
+    kind, most, out = ir.VectorType(ir.FloatType(), WIDTHS[-1]), side_by_side(name), list[ir.Value]()
+    for first in range(0, len(vectors), most):
+        some = vectors[first : first + most]
+        result = kind if len(some) == 1 else ir.LiteralStructType([kind] * len(some))
+        form = ir.FunctionType(result, [kind] * len(some))
+        fn = cgutils.get_or_insert_function(builder.module, form, _joint(name, WIDTHS[-1], len(some)))
+        made = builder.call(fn, some)
+        out += [made] if len(some) == 1 else [builder.extract_value(made, i) for i in range(len(some))]
+    return out
+
+
+def known(text: str) -> str:
+    """Module text that says of calls on whole registers that they have no effects."""
+    return _WHOLE.sub(rf"\1 @\2\3 {_PURE}", text)
 
 
 def _wide(name: str, width: int) -> str:
