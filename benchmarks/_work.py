@@ -6,8 +6,9 @@ Lowers the program as the compiler does and notes the node behind each call; not
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fusewright.backends.numba_cpu.lower import ConstantStore, CpuLowering
@@ -27,13 +28,15 @@ class Work:
     depthwise, winograd, attention, gated or other.
 
     ``flops`` of one run as the method needs them: taps in the padding are none, Winograd's products are counted alone.
-    ``moved``: bytes of operands that are no weights, and of results. ``label``: geometry for readers.
+    ``moved``: bytes of operands that are no weights, and of results. ``label``: geometry for readers. ``functions``:
+    results that pass through each function of an epilogue.
     """
 
     kind: str
     flops: int
     moved: int
     label: str
+    functions: dict[str, int] = field(default_factory=dict)
 
 
 class _Noting(CpuLowering):
@@ -76,7 +79,15 @@ def _work(lowering: _Noting, chosen: Any, node: Node) -> Work:
         return Work(chosen.name.split("_")[0], flops, moved, label)
     if found is None or chosen.name == "pack":
         return Work("other", 0, moved, f"{chosen.name} {shape}" if chosen.name == "pack" else label)
-    anchor = found.anchor
+    work = _contraction(lowering, found.anchor, chosen.name, flops, moved)
+    results = math.prod(lowering.value(d) for d in node.results[0].shape)
+    work.functions = {
+        n: c * results for n, c in Counter(s.text for s in found.epilogue.stages if s.kind == "form").items()
+    }
+    return work
+
+
+def _contraction(lowering: _Noting, anchor: Node, name: str, flops: int, moved: int) -> Work:
     if anchor.op.name == "matmul":
         out = [lowering.value(d) for d in anchor.results[0].shape]
         a = anchor.operands[0]
@@ -86,7 +97,7 @@ def _work(lowering: _Noting, chosen: Any, node: Node) -> Work:
             for d in out[:-2]:
                 rows *= d  # rows of all batches meet the same weights
         return Work("dense" if rows >= ROWS else "rows", flops, moved, f"matmul {rows}x{k}x{out[-1]}")
-    return _conv(lowering, anchor, moved, chosen.name)
+    return _conv(lowering, anchor, moved, name)
 
 
 def _conv(lowering: _Noting, anchor: Node, moved: int, name: str) -> Work:

@@ -5,9 +5,9 @@
 
 With ``--folder`` the compiled networks are kept there, and a second run measures without importing a framework. A
 call's floor is the longest of: its multiplications at the measured FMA peak (Winograd's products alone, taps in the
-padding not counted), its weights at the measured bandwidth of the level that holds the whole model, and its operands
-and results at that of the level that holds them. ``--write`` records layers/NETWORK.md and .json, and
-the pictures are drawn from them afterwards.
+padding not counted) and the functions of its epilogue at what they take in the first-level cache, its weights at the
+measured bandwidth of the level that holds the whole model, and its operands and results at that of the level that holds
+them. ``--write`` records layers/NETWORK.md and .json, and the pictures are drawn from them afterwards.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tiles import peak
 from tiles import prepare as bind_tile
 
 import fusewright as fw
+from fusewright.backends.numba_cpu.tiles.layout import STAGE_FORMS
 from fusewright.backends.numba_cpu.toolchain import KernelSource, build_image
 from fusewright.backends.numba_cpu.variants import VARIANTS
 from fusewright.runtime.image import NativeImage
@@ -42,6 +43,14 @@ HOLDS = {"L2": 1 << 20, "L3": 32 << 20}  # bytes that a level can hold at all
 MEAN, LEAST = 0.93, 0.80  # the bars for dense and conv: share of the peak, time-weighted, and of any layer's floor
 SECONDS = 4.0  # of passes per network, batch and number of threads
 Row = dict[str, Any]
+CACHED, AGAIN = 4096, 512  # numbers that a function is timed on, and how often in one call
+FUNCTION = """
+def NAME_(args, start, stop, scratch):
+    x, y = pf32(args[0]), pf32(args[1])
+    for r in range(args[2]):
+        for i in range(start, stop):
+            put(y, i, NAME(get(x, i)))
+"""
 READ = """
 def read(args, start, stop, scratch):
     x, y = pi64(args[0]), pi64(args[1])
@@ -120,8 +129,24 @@ def roofs(threads: int) -> dict[str, float]:
     return out
 
 
+def functions(threads: int) -> dict[str, float]:
+    """Seconds per number of each function that an epilogue may hold, all threads at it."""
+    sources = [KernelSource(f"{name}_", FUNCTION.replace("NAME", name)) for name in STAGE_FORMS]
+    built = build_image(sources, VARIANT)
+    image, out = NativeImage(built.code, built.symbols), {}
+    x = np.random.default_rng(0).uniform(-8, 8, CACHED).astype(np.float32)
+    for name in STAGE_FORMS:
+        kernel, results = image.kernel(f"{name}_"), [np.empty_like(x) for _ in range(threads)]
+        blocks = [np.array([x.ctypes.data, y.ctypes.data, AGAIN]) for y in results]
+        calls = [lambda b=b, k=kernel: k(b.ctypes.data, 0, CACHED, 0) for b in blocks]
+        out[name] = together(calls, 30) / (AGAIN * CACHED * threads)
+    return out
+
+
 # -- measuring a network ---
-def measure(place: Path, threads: int, top: dict[str, float]) -> tuple[list[Row], dict[str, float]]:
+def measure(
+    place: Path, threads: int, top: dict[str, float], costs: dict[str, float]
+) -> tuple[list[Row], dict[str, float]]:
     """A row per kernel call, and the times of whole calls and of the sum of their steps."""
     bundle = fw.load(place / "model.fwb", threads=threads)
     x, report = np.load(place / "x.npy"), bundle.report()
@@ -152,10 +177,13 @@ def measure(place: Path, threads: int, top: dict[str, float]) -> tuple[list[Row]
             "moved": step.runs * work["moved"] / top[level_of(work["moved"])],
         }
         bound = max(least, key=lambda k: least[k])
+        behind = step.runs * sum(count * costs[name] for name, count in work["functions"].items())
+        floor = max(least["flops"] + behind, least[bound])
         rows.append({
             "kernel": step.kernel, "kind": work["kind"], "label": work["label"], "origin": step.origin,
             "runs": step.runs, "flops": flops, "weights": step.constants, "moved": work["moved"] * step.runs,
-            "extent": step.extent, "grain": step.grain, "bound": bound, "floor": least[bound],
+            "extent": step.extent, "grain": step.grain, "functions": behind,
+            "bound": "functions" if bound != "flops" and floor > least[bound] else bound, "floor": floor,
             "peak": least["flops"], "best": min(step.seconds) or 1e-9, "median": float(np.median(step.seconds)),
         })  # fmt: skip
     passes = np.sum([s.seconds for s in steps], 0)
@@ -208,7 +236,8 @@ def text(name: str, cases: list[dict[str, Any]], header: str) -> str:
         f"![roofline]({name}.svg)",
         "",
         "Bars: dense products and direct convolutions that multiplications bound take at least "
-        f"{MEAN:.0%} of the peak, weighted by time, and none takes more than {1 / LEAST:.2f} times its floor.",
+        f"{MEAN:.0%} of the peak by multiplications alone, weighted by time, and none takes more than {1 / LEAST:.2f} "
+        "times its floor, in which the functions of its epilogue are work as well.",
         "",
         "| batch | threads | call ms | sum of steps ms | floor / time, all | of peak, barred | share of the time "
         f"| least of floor | under {LEAST:.0%} |",
@@ -230,7 +259,7 @@ def text(name: str, cases: list[dict[str, Any]], header: str) -> str:
             "",
             f"## Batch {c['batch']}, {c['threads']} thread{'s' * (c['threads'] > 1)}",
             "",
-            f"Peak {r['flops'] / 1e9:.0f} GF/s; reading {reading}.",
+            f"Peak {r['flops'] / 1e9:.0f} GF/s; reading {reading}.{_priced(c)}",
             "",
             "| calls | kernel | work | best | median | GF/s | bound by | floor | floor / best |",
             "| --- " * 9 + "|",
@@ -245,6 +274,14 @@ def text(name: str, cases: list[dict[str, Any]], header: str) -> str:
                 f"| {f'{floor / best:.0%}' if best else ''} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _priced(case: dict[str, Any]) -> str:
+    """The sentence on functions in floors, where there are any."""
+    if not any(r["functions"] for r in case["rows"]):
+        return ""
+    costs = ", ".join(f"{name} {seconds * 1e12:.0f}" for name, seconds in case["costs"].items())
+    return f" Functions of epilogues count in floors, in picoseconds per number: {costs}."
 
 
 def rounded(data: Any) -> Any:
@@ -297,13 +334,14 @@ def main() -> None:
         if args.prepare:
             return
         header, tops = machine("fusewright"), {t: roofs(t) for t in args.threads}
+        costs = {t: functions(t) for t in args.threads}
         for name in args.networks:
             cases = []
             for batch in args.batches:
                 for threads in args.threads:
-                    rows, times = measure(folder / name / str(batch), threads, tops[threads])
-                    cases.append({"batch": batch, "threads": threads, "roofs": tops[threads], "times": times,
-                                  "verdict": verdict(rows), "rows": rows})  # fmt: skip
+                    rows, times = measure(folder / name / str(batch), threads, tops[threads], costs[threads])
+                    cases.append({"batch": batch, "threads": threads, "roofs": tops[threads], "costs": costs[threads],
+                                  "times": times, "verdict": verdict(rows), "rows": rows})  # fmt: skip
             page = text(name, cases, header)
             sys.stdout.write(page if not args.write else page.partition("\n## ")[0] + "\n")
             if args.write:
