@@ -231,7 +231,32 @@ def test_sleeping_helpers_wake(image: NativeImage) -> None:
     table = Table(image)
     table.call("count", [x.ctypes.data, 3_000_000], 64)
     assert table.run(3) == 0 and (x == 1).all()
-    assert block[w.STATE] & 0xFFFFFFFF == 0 and block[w.BUSY] == 0
+    assert block[w.STATE] & 0xFFFF == 0 and block[w.BUSY] == 0
+
+
+def test_what_a_helper_reads_lies_in_one_line() -> None:
+    read = (w.STATE, w.FN, w.ARGS, w.EXTENT, w.GRAIN, w.PARTS, w.SCRATCH, w.STRIDE)
+    others = (w.MAGIC, w.SPINS, w.BUSY, w.SLEEPERS, w.NEXT)
+    (line,) = {at // 8 for at in read}
+    assert len(set(read)) == 8 and line not in {at // 8 for at in others}
+
+
+@pytest.mark.parametrize("helpers", [0, 1, 2])
+@pytest.mark.parametrize("extent,grain", [(4, 1), (3, 1), (7, 2), (6, 4)])
+def test_parts_of_one_chunk_whoever_comes(image: NativeImage, helpers: int, extent: int, grain: int) -> None:
+    """Four threads are meant to share a step, and fewer are there: the caller takes the parts of those that are not."""
+    own = ThreadPool()
+    own.ensure(helpers + 1, image)
+    assert own.helpers == helpers
+    state = (ctypes.c_int64 * w.WORDS).from_address(own.address)
+    x = np.zeros(extent + 1, np.int64)
+    table = Table(image)
+    for _ in range(500):
+        table.call("count", [x.ctypes.data, 20], extent, grain)
+    for _ in range(4):
+        assert table.run(4, own.address) == 0
+        assert state[w.STATE] & 0xFFFF == 0 and state[w.BUSY] == 0
+    assert (x[:extent] == 2000).all() and x[extent] == 0
 
 
 @pytest.mark.parametrize("at_endloop", [False, True])

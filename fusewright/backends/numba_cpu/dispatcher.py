@@ -52,7 +52,9 @@ def _drain(pool, place, epoch):
     scratch = block[SCRATCH] + place * stride
     if stride > 0:
         words(scratch)[0] = 0
-    for hop in range(parts):
+    # Where a part is one chunk at most, helpers look at their own alone; the caller sees to those that nobody came for.
+    hops = 1 if place > 0 and extent <= parts * grain else parts
+    for hop in range(hops):
         part = place + hop
         part = part - parts if part >= parts else part
         first, end = part * extent // parts, (part + 1) * extent // parts
@@ -101,8 +103,10 @@ def _share(pool, threads, fn, args, extent, grain, scratch, stride):
     if low.atomic_load(pool + 8 * SLEEPERS) != 0:
         _wake(pool, state, wanted)
     _drain(pool, 0, epoch)
-    # Nobody may join from here on; then the block may be rewritten once those who joined have left.
-    low.atomic_and(state, _NO_MORE)
+    # Nobody may join from here on (nobody is left to, where all are at work); then the block may be rewritten once
+    # those who joined have left.
+    if low.atomic_load(state) & _COUNT != wanted:
+        low.atomic_and(state, _NO_MORE)
     spins = 0
     while low.atomic_load(state) & _COUNT != 0:
         low.cpu_pause()
