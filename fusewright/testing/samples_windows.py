@@ -18,9 +18,9 @@ from .samples import NUMBERS, divisor, sampler, static_axis
 
 # Windows.
 def _image(m: Maker, domain: Sequence[DType] = NUMBERS, blocked: bool = False) -> Value:
-    low = 4 if blocked else 3
+    ranks = (4, 5) if blocked else (3, 5)
     fits = lambda v: all(static_axis(v, i, 1) for i in range(1, v.rank)) and m.size(v.shape[1:]) < 1024
-    return m.value(domain, (low, low + 1), fits, lambda rank: _image_shape(m, rank, blocked), new=0.4)
+    return m.value(domain, ranks, fits, lambda rank: _image_shape(m, rank, blocked), new=0.4)
 
 
 def _image_shape(m: Maker, rank: int, blocked: bool = False) -> tuple[Extent, ...]:
@@ -32,7 +32,7 @@ def _image_shape(m: Maker, rank: int, blocked: bool = False) -> tuple[Extent, ..
 
 
 for _name in ("conv", "conv_transpose", "max_pool", "avg_pool", "resize"):
-    PREFERS[_name] = lambda m: _image_shape(m, m.draw.pick((3, 4)))
+    PREFERS[_name] = lambda m: _image_shape(m, m.draw.pick((3, 4, 5)))
 PREFERS["matmul"] = lambda m: m.shape(m.draw.pick((2, 2, 3)))
 
 

@@ -303,7 +303,7 @@ fault("B9", "weights are scaled where they lie", SCALE, scale, "_fold_behind", "
 fault("shape", "the wrong input of a branch", localise.localise, localise, "_sink",
       'index - 1 if node.op.name == "if" else index', "0")  # fmt: skip
 fault("shape", "scanned values are sunk like constants", localise.localise, localise, "_first_constant_operand",
-      'node.attrs["n_carry"] + node.attrs["n_xs"]', 'node.attrs["n_carry"]')  # fmt: skip
+      'node.attrs["n_carry"] + node.attrs["n_xs"]', 'node.attrs["n_carry"]', budget=400)  # fmt: skip
 fault("logic", "decompositions change places", decompose.decompose, decompose, "expand", "zip(node.results, values",
       "zip(node.results, [node.operands[0]]", [lambda x: op.softmax(x), lambda x: op.gelu(x)])  # fmt: skip
 # Layout.
