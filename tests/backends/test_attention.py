@@ -58,6 +58,8 @@ CASES = {
     "one key head for all, long rows": lambda: plain((2, 3, 5, 8), (2, 1, 600, 8), (2, 1, 600, 8), causal=True),
     "double": lambda: plain((4, 7, 12), (4, 9, 12), (1, 9, 5), dtype="f64", scale=0.3),
     "one query": lambda: plain((2, 2, 1, 16), (2, 2, 33, 16), (2, 2, 33, 16), ("f32", (33,))),
+    "keys end in the first vector of a panel": lambda: plain((1, 2, 25, 64), (1, 2, 196, 64), (1, 2, 196, 64)),
+    "keys end in its last vector": lambda: plain((1, 2, 7, 64), (1, 2, 121, 64), (1, 2, 121, 64)),
     "views around it": block,
 }
 

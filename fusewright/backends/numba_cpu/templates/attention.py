@@ -96,9 +96,11 @@ class _Attention:
     def __init__(self, variant: Variant, plan: AttentionPlan, entry: str) -> None:
         self.plan, self.size = plan, plan.dtype.size
         self.kind = "f32" if plan.dtype is F32 else "f64"
-        self.wide = pick(variant, self.size, plan.keys)
         self.narrow = pick(variant, self.size, plan.width)
-        self.most = min(self.wide.rows, self.narrow.rows)
+        self.wide = pick(variant, self.size, plan.keys)
+        if self.wide.rows > self.narrow.rows:  # its height would be cut to the other's, and leave registers idle
+            self.wide = self.narrow
+        self.most = self.wide.rows
         self.region = Scores(plan)
         t = self.text = TextBuilder(entry)
         for name, side in (("qa", plan.q), ("ka", plan.k), ("va", plan.v)):
@@ -190,13 +192,25 @@ class _Attention:
     def _product(self, indent: int) -> None:
         """Raw scores of the tile's rows into scratch."""
         plan, t, nr = self.plan, self.text, self.wide.columns
-        row, lane = t.dim(plan.q.strides[-2]), t.dim(plan.q.strides[-1])
-        t.add(indent, f"at = qa + (qo + m * {row}) * {self.size}")
-        t.add(indent, f"for p in range({t.dim(ceildiv(plan.keys, nr))}):")
+        t.add(indent, f"at = qa + (qo + m * {t.dim(plan.q.strides[-2])}) * {self.size}")
+        if not isinstance(plan.keys, int):
+            self._panels(indent, 0, ceildiv(plan.keys, nr), self.wide.vectors)
+            return
+        whole, rest = divmod(plan.keys, nr)
+        if whole:
+            self._panels(indent, 0, whole, self.wide.vectors)
+        if rest:  # the last panel's padding is left out but for what fills up a vector
+            self._panels(indent, whole, 1, -(-rest // self.wide.width))
+
+    def _panels(self, indent: int, first: int, count: Extent, vectors: int) -> None:
+        """Raw scores of ``count`` panels of keys: of as many of their vectors."""
+        plan, t, nr = self.plan, self.text, self.wide.columns
+        lane = t.dim(plan.q.strides[-1])
+        t.add(indent, f"for p in range({first}, {t.dim(first + count)}):")
         t.add(indent + 1, f"wt = kt + p * {plan.depth * nr * self.size}")
-        values = self._call(self.wide, self.wide.vectors, {
-            "out": "st", "off": f"p * {nr}", "a": "at", "w": "wt", "ak": lane, "wk": nr, "a_px": row,
-            "o_px": t.dim(self.pitch), **self._sums(plan.depth, lane, str(nr)),
+        values = self._call(self.wide, vectors, {
+            "out": "st", "off": f"p * {nr}", "a": "at", "w": "wt", "ak": lane, "wk": nr,
+            "a_px": t.dim(plan.q.strides[-2]), "o_px": t.dim(self.pitch), **self._sums(plan.depth, lane, str(nr)),
         })  # fmt: skip
         self._tall(indent + 1, values)
 
@@ -213,9 +227,11 @@ class _Attention:
         for line in (*region.lines, f"sq[j] = {value}"):
             t.add(indent + 1, line)
         t.add(indent, f"top = lanes_max({at}, {n}, {self._lanes()})")
-        t.add(indent, f"for j in range({n}):\n    sq[j] = exp(sq[j] - top)")
+        # Whole vectors, into the panel's padding: single exponentials behind them took a third of the kernel's time.
+        vectors = f"for jv in range(0, {n}, {self.wide.width}):\n    for j in range(jv, jv + {self.wide.width}):"
+        t.add(indent, f"{vectors}\n        sq[j] = exp(sq[j] - top)")
         t.add(indent, f"sums = lanes_sum({at}, {n}, {self._lanes()})")
-        t.add(indent, f"scale = {self.kind}(1.0) / sums\nfor j in range({n}):\n    sq[j] = sq[j] * scale")
+        t.add(indent, f"scale = {self.kind}(1.0) / sums\n{vectors}\n        sq[j] = sq[j] * scale")
 
     def _lanes(self) -> str:
         """How the tiles that reduce a row in scratch see it: accumulators, element size and vector width."""
